@@ -1,0 +1,190 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+)
+
+// Version is the format version of a frame header. It changes only when the
+// header's layout does; the schema grows by adding fields.
+const Version = 1
+
+// headerLen is the size of a frame header: one byte of version, one of flags,
+// and the payload's length as a big-endian uint32.
+const headerLen = 6
+
+// flagZstd marks a payload that is one zstd frame.
+const flagZstd = 1
+
+// message is what vtprotobuf generates for the hot path.
+type message interface {
+	SizeVT() int
+	MarshalToSizedBufferVT([]byte) (int, error)
+}
+
+// AppendMessage appends m as one uncompressed frame to dst.
+func AppendMessage(dst []byte, m message) []byte {
+	n := m.SizeVT()
+	dst = appendHeader(dst, 0, n)
+	start := len(dst)
+	dst = append(dst, make([]byte, n)...)
+	if _, err := m.MarshalToSizedBufferVT(dst[start:]); err != nil {
+		// Only a message that was changed while being encoded fails here.
+		panic("wire: " + err.Error())
+	}
+	return dst
+}
+
+// AppendCompressed is AppendMessage with a payload that is compressed if that
+// makes it smaller. It is for links between nodes: a frame holds the data of
+// many users, and on a link nobody can measure its size from outside.
+func AppendCompressed(dst []byte, m message) []byte {
+	n := m.SizeVT()
+	if n < CompressAbove {
+		return AppendMessage(dst, m)
+	}
+	start := len(dst)
+	dst = AppendMessage(dst, m)
+	packed := compress(dst[start+headerLen:])
+	if len(packed) >= n {
+		return dst
+	}
+	dst = appendHeader(dst[:start], flagZstd, len(packed))
+	return append(dst, packed...)
+}
+
+func appendHeader(dst []byte, flags byte, n int) []byte {
+	dst = append(dst, Version, flags)
+	return binary.BigEndian.AppendUint32(dst, uint32(n))
+}
+
+// Reader reads frames from one stream. It is not safe for concurrent use.
+type Reader struct {
+	r      io.Reader
+	max    int
+	header [headerLen]byte
+	buf    []byte
+	pos    int
+}
+
+// NewReader reads frames of at most max bytes of decoded payload.
+func NewReader(r io.Reader, max int) *Reader {
+	return &Reader{r: r, max: max, buf: make([]byte, 0, readBuffer)}
+}
+
+// Payload returns the next frame's payload, decompressed, in memory of its
+// own. The end of the stream between two frames is io.EOF; within a frame it
+// is io.ErrUnexpectedEOF. A frame that breaks a rule is an *Error.
+func (r *Reader) Payload() ([]byte, error) {
+	if err := r.read(r.header[:]); err != nil {
+		return nil, err
+	}
+	if v := r.header[0]; v != Version {
+		return nil, Errorf(CodeProtocol, "frame of version %d, this side knows %d", v, Version)
+	}
+	flags := r.header[1]
+	if flags&^flagZstd != 0 {
+		return nil, Errorf(CodeProtocol, "frame with unknown flags %#x", flags)
+	}
+	n := int64(binary.BigEndian.Uint32(r.header[2:]))
+	if n > int64(r.max) {
+		return nil, TooLarge("frame", uint64(n), uint64(r.max))
+	}
+	payload := make([]byte, n)
+	if err := r.read(payload); err != nil {
+		return nil, noEOF(err)
+	}
+	if flags&flagZstd != 0 {
+		return decompress(payload, r.max)
+	}
+	return payload, nil
+}
+
+// Frame reads the next frame of a command or event stream.
+func (r *Reader) Frame() (*Frame, error) {
+	payload, err := r.Payload()
+	if err != nil {
+		return nil, err
+	}
+	f := new(Frame)
+	if err := f.UnmarshalVT(payload); err != nil {
+		return nil, Errorf(CodeProtocol, "frame cannot be decoded: %v", err)
+	}
+	return f, nil
+}
+
+// Raft reads the next message of a Raft stream.
+func (r *Reader) Raft() (*RaftMessage, error) {
+	payload, err := r.Payload()
+	if err != nil {
+		return nil, err
+	}
+	m := new(RaftMessage)
+	if err := m.UnmarshalVT(payload); err != nil {
+		return nil, Errorf(CodeProtocol, "raft message cannot be decoded: %v", err)
+	}
+	return m, nil
+}
+
+// Rest returns the bytes after the last frame: those that are buffered, then
+// those of the stream. The Reader must not be used afterwards.
+func (r *Reader) Rest() io.Reader {
+	return io.MultiReader(&buffered{r.buf[r.pos:]}, r.r)
+}
+
+// buffered is a bytes.Reader without its baggage.
+type buffered struct{ b []byte }
+
+func (b *buffered) Read(p []byte) (int, error) {
+	if len(b.b) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, b.b)
+	b.b = b.b[n:]
+	return n, nil
+}
+
+// read fills p. It returns io.EOF only if not one byte came.
+func (r *Reader) read(p []byte) error {
+	got := 0
+	for got < len(p) {
+		if r.pos == len(r.buf) {
+			if err := r.fill(); err != nil {
+				if got > 0 {
+					return noEOF(err)
+				}
+				return err
+			}
+		}
+		n := copy(p[got:], r.buf[r.pos:])
+		r.pos += n
+		got += n
+	}
+	return nil
+}
+
+// fill replaces the used-up buffer by what one read of the stream gives.
+func (r *Reader) fill() error {
+	for range maxEmptyReads {
+		n, err := r.r.Read(r.buf[:cap(r.buf)])
+		r.buf, r.pos = r.buf[:n], 0
+		if n > 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return io.ErrNoProgress
+}
+
+const maxEmptyReads = 100
+
+// noEOF turns an end that comes within a frame into the error it is.
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

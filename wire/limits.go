@@ -1,0 +1,43 @@
+package wire
+
+import "time"
+
+// The bounds of the protocol. Those that an operator may change are defaults
+// of a config field with the same name; the others are part of the protocol.
+const (
+	// ClientFrame is the largest payload of a frame from or to a client, in bytes.
+	ClientFrame = 64 << 10
+	// NodeFrame is the largest payload of a frame between nodes, in bytes.
+	NodeFrame = 4 << 20
+	// Content is the largest content of a message, in bytes.
+	Content = 32 << 10
+	// NameBytes bounds the id of a room, user, app or device, in bytes.
+	NameBytes = 128
+	// DMRoomBytes bounds the room id of a direct conversation, in bytes.
+	DMRoomBytes = 300
+	// ZstdWindow is the largest zstd window that is accepted, in bytes.
+	ZstdWindow = 8 << 20
+	// CompressAbove is the size in bytes from which link frames are compressed.
+	CompressAbove = 256
+	// PageEvents and PageBytes bound one page of history.
+	PageEvents = 200
+	PageBytes  = 1 << 20
+	// Follows bounds the follows of one session.
+	Follows = 1000
+	// InFlight bounds the unanswered sends of one session.
+	InFlight = 64
+	// SessionUnsent bounds the bytes that wait in a session's writers.
+	SessionUnsent = 256 << 10
+	// AuthenticateWithin is the time a client has to say Hello.
+	AuthenticateWithin = 5 * time.Second
+	// IdleTimeout is the silence after which a connection is given up.
+	IdleTimeout = 60 * time.Second
+	// WriteStall is how long a peer may take nothing of what is written to it.
+	WriteStall = 10 * time.Second
+	// TokenLife and ClockSkew bound what a token may claim.
+	TokenLife = time.Hour
+	ClockSkew = 30 * time.Second
+)
+
+// readBuffer is how much a Reader asks of its stream at once, in bytes.
+const readBuffer = 4 << 10
