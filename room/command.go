@@ -1,0 +1,253 @@
+package room
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// The bounds of a command, in bytes.
+const (
+	// NameBytes bounds the id of an app, room, user or message, and the type.
+	NameBytes = 128
+	// ContentBytes bounds the content of a message.
+	ContentBytes = 32 << 10
+	// longRoomBytes is what the log accepts as a room's id: room for the ids of
+	// direct conversations, which hold two users.
+	longRoomBytes = 300
+	// commandBytes bounds an encoded command: all of the above fits.
+	commandBytes = 36 << 10
+)
+
+// ID names a room within the whole mesh.
+type ID struct{ App, Room string }
+
+// String returns app/room, for logs.
+func (id ID) String() string { return id.App + "/" + id.Room }
+
+// Kind says what a command or event does. The numbers are those of the protocol.
+type Kind uint8
+
+// The kinds of commands and events.
+const (
+	Message Kind = 1
+	Action  Kind = 2
+	Join    Kind = 3
+	Leave   Kind = 4
+	Create  Kind = 5
+)
+
+var kindNames = [...]string{Message: "message", Action: "action", Join: "join", Leave: "leave", Create: "create"}
+
+// String returns "message", "action", "join", "leave" or "create".
+func (k Kind) String() string {
+	if k >= Message && k <= Create {
+		return kindNames[k]
+	}
+	return fmt.Sprintf("kind(%d)", uint8(k))
+}
+
+// Access says who may send to a room. The numbers are those of the protocol.
+type Access uint8
+
+const (
+	// Open rooms take events of anyone in the app.
+	Open Access = 1
+	// Members rooms take messages and actions of those who joined. Anyone may join.
+	Members Access = 2
+)
+
+// String returns "open" or "members".
+func (a Access) String() string {
+	switch a {
+	case Open:
+		return "open"
+	case Members:
+		return "members"
+	}
+	return fmt.Sprintf("access(%d)", uint8(a))
+}
+
+// Command asks a room for one event.
+type Command struct {
+	ID          ID
+	User        string
+	ClientMsgID string
+	Kind        Kind
+	Type        string
+	Content     string
+	// Access of the room that Create makes. In any other command: Open lets the
+	// command bring an open room into being; otherwise the room must exist.
+	Access Access
+}
+
+// Validate says whether a door may let c in: a *Refusal with code bad_request
+// or too_large, or nil. Names are 1 to NameBytes bytes of UTF-8 in NFC without
+// control characters; only the type may be empty.
+func (c Command) Validate() error {
+	if r := c.wellFormed(); r != nil {
+		return r
+	}
+	if len(c.ID.Room) > NameBytes {
+		return refuse(CodeBadRequest, "room has %d bytes, the limit is %d", len(c.ID.Room), NameBytes)
+	}
+	// What is NFC changes with the version of Unicode. Replicas of different
+	// releases must agree, so the log accepts what the door would not.
+	for _, n := range [...]struct{ what, name string }{
+		{"app", c.ID.App}, {"room", c.ID.Room}, {"user", c.User}, {"client_msg_id", c.ClientMsgID}, {"type", c.Type},
+	} {
+		if !norm.NFC.IsNormalString(n.name) {
+			return refuse(CodeBadRequest, "%s is not in Unicode normal form C", n.what)
+		}
+	}
+	return nil
+}
+
+// wellFormed holds the rules that every replica checks, of every release.
+func (c *Command) wellFormed() *Refusal {
+	if c.Kind < Message || c.Kind > Create {
+		return refuse(CodeBadRequest, "%v is not known", c.Kind)
+	}
+	if c.Access > Members || c.Kind == Create && c.Access == 0 {
+		return refuse(CodeBadRequest, "%v is not known", c.Access)
+	}
+	if r := checkName("app", c.ID.App, NameBytes); r != nil {
+		return r
+	}
+	if r := checkName("room", c.ID.Room, longRoomBytes); r != nil {
+		return r
+	}
+	if r := checkName("user", c.User, NameBytes); r != nil {
+		return r
+	}
+	if r := checkName("client_msg_id", c.ClientMsgID, NameBytes); r != nil {
+		return r
+	}
+	if c.Type != "" {
+		if r := checkName("type", c.Type, NameBytes); r != nil {
+			return r
+		}
+	}
+	if len(c.Content) > ContentBytes {
+		return refuse(CodeTooLarge, "content has %d bytes, the limit is %d", len(c.Content), ContentBytes)
+	}
+	if !utf8.ValidString(c.Content) {
+		return refuse(CodeBadRequest, "content is not UTF-8")
+	}
+	return nil
+}
+
+func checkName(what, name string, max int) *Refusal {
+	switch {
+	case name == "":
+		return refuse(CodeBadRequest, "%s is empty", what)
+	case len(name) > max:
+		return refuse(CodeBadRequest, "%s has %d bytes, the limit is %d", what, len(name), max)
+	}
+	for i, r := range name {
+		// The controls of Unicode are these for ever.
+		if r < 0x20 || r >= 0x7f && r < 0xa0 {
+			return refuse(CodeBadRequest, "%s has the control character %U", what, r)
+		}
+		if r == utf8.RuneError {
+			if _, n := utf8.DecodeRuneInString(name[i:]); n == 1 {
+				return refuse(CodeBadRequest, "%s is not UTF-8", what)
+			}
+		}
+	}
+	return nil
+}
+
+// payload returns the hash that tells a retry from another command under the
+// same client_msg_id. The access that a send carries is the app's rule of that
+// moment, not the sender's words.
+func (c *Command) payload() (hash [16]byte) {
+	var stack [512]byte
+	b := append(stack[:0], byte(c.Kind), 0)
+	if c.Kind == Create {
+		b[1] = byte(c.Access)
+	}
+	b = appendString(b, c.Type)
+	b = append(b, c.Content...)
+	sum := sha256.Sum256(b)
+	copy(hash[:], sum[:])
+	return hash
+}
+
+// commandVersion is the newest format of commands that this release writes and
+// reads: version, kind, access, then app, room, user, client_msg_id, type and
+// content, each a uvarint length and bytes.
+const commandVersion = 1
+
+// Append appends the encoding of c to dst.
+func (c Command) Append(dst []byte) []byte {
+	dst = append(dst, commandVersion, byte(c.Kind), byte(c.Access))
+	dst = appendString(dst, c.ID.App)
+	dst = appendString(dst, c.ID.Room)
+	dst = appendString(dst, c.User)
+	dst = appendString(dst, c.ClientMsgID)
+	dst = appendString(dst, c.Type)
+	return appendString(dst, c.Content)
+}
+
+// DecodeCommand decodes what Append made. The error is a *Refusal: bad_request
+// for what is cut short, has bytes left over or is not in the one canonical
+// form, too_large for what no valid command needs, newer_format for a format
+// of a later release. The fields are not validated.
+func DecodeCommand(b []byte) (Command, error) {
+	c, r := decodeCommand(b)
+	if r != nil {
+		return Command{}, r
+	}
+	return c, nil
+}
+
+func decodeCommand(b []byte) (c Command, r *Refusal) {
+	switch {
+	case len(b) > commandBytes:
+		return c, refuse(CodeTooLarge, "command has %d bytes, the limit is %d", len(b), commandBytes)
+	case len(b) == 0 || b[0] == 0:
+		return c, refuse(CodeBadRequest, "command has no version")
+	case b[0] > commandVersion:
+		return c, refuse(CodeNewerFormat, "command has format %d, this release knows %d", b[0], commandVersion)
+	case len(b) < 3:
+		return c, refuse(CodeBadRequest, "command is cut short")
+	}
+	c.Kind, c.Access = Kind(b[1]), Access(b[2])
+	// One allocation for all fields.
+	rest := string(b[3:])
+	for _, field := range [...]*string{&c.ID.App, &c.ID.Room, &c.User, &c.ClientMsgID, &c.Type, &c.Content} {
+		n, size := uvarint(rest)
+		if size == 0 || n > uint64(len(rest)-size) {
+			return c, refuse(CodeBadRequest, "command is cut short")
+		}
+		if size > 1 && n < 1<<(7*(size-1)) {
+			return c, refuse(CodeBadRequest, "command has a padded length")
+		}
+		*field, rest = rest[size:size+int(n)], rest[size+int(n):]
+	}
+	if rest != "" {
+		return c, refuse(CodeBadRequest, "command has %d bytes too many", len(rest))
+	}
+	return c, nil
+}
+
+func appendString(dst []byte, s string) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(s)))
+	return append(dst, s...)
+}
+
+// uvarint is binary.Uvarint for strings, of values below 2^28; size 0 means
+// that there is none.
+func uvarint(s string) (n uint64, size int) {
+	for i := 0; i < len(s) && i < 4; i++ {
+		n |= uint64(s[i]&0x7f) << (7 * i)
+		if s[i] < 0x80 {
+			return n, i + 1
+		}
+	}
+	return 0, 0
+}

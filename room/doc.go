@@ -1,0 +1,23 @@
+// Package room holds the rules of a room: a command goes in, a numbered event
+// comes out, and every replica that applies the same commands has the same
+// room.
+//
+// State is the pure heart: a small value that never grows. What grows with a
+// room's history, its events, receipts and members, is in a Store that the
+// host of a group gives to Machine, which keeps any number of rooms in it.
+//
+// The package promises:
+//
+//   - The seq of a room's events is 1, 2, 3 … without a hole, and their time
+//     never runs backwards.
+//   - A client_msg_id takes effect once: the same payload again returns the
+//     first ack, another payload is a conflict, for as long as the room lives.
+//   - The result of a command depends on the commands before it and on the
+//     times they were given, and on nothing else; not on how they were batched.
+//   - No input makes it panic. A malformed command is a *Refusal, the same on
+//     every replica.
+//
+// The one panic is for a store that holds what this release cannot read: its
+// host must end rather than go on beside it. The value of the panic is a
+// *Refusal with code newer_format, or internal if the value is damaged.
+package room
