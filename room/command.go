@@ -91,14 +91,26 @@ func (c Command) Validate() error {
 	if r := c.wellFormed(); r != nil {
 		return r
 	}
-	if len(c.ID.Room) > NameBytes {
-		return refuse(CodeBadRequest, "room has %d bytes, the limit is %d", len(c.ID.Room), NameBytes)
+	if err := c.ID.Validate(); err != nil {
+		return err
 	}
-	// What is NFC changes with the version of Unicode. Replicas of different
-	// releases must agree, so the log accepts what the door would not.
-	for _, n := range [...]struct{ what, name string }{
-		{"app", c.ID.App}, {"room", c.ID.Room}, {"user", c.User}, {"client_msg_id", c.ClientMsgID}, {"type", c.Type},
-	} {
+	for _, n := range [...]struct{ what, name string }{{"user", c.User}, {"client_msg_id", c.ClientMsgID}, {"type", c.Type}} {
+		if !norm.NFC.IsNormalString(n.name) {
+			return refuse(CodeBadRequest, "%s is not in Unicode normal form C", n.what)
+		}
+	}
+	return nil
+}
+
+// Validate says whether a door may let the id in: a *Refusal, or nil.
+//
+// What is NFC changes with the version of Unicode. Replicas of different
+// releases must agree, so the log accepts what the door would not.
+func (id ID) Validate() error {
+	for _, n := range [...]struct{ what, name string }{{"app", id.App}, {"room", id.Room}} {
+		if r := checkName(n.what, n.name, NameBytes); r != nil {
+			return r
+		}
 		if !norm.NFC.IsNormalString(n.name) {
 			return refuse(CodeBadRequest, "%s is not in Unicode normal form C", n.what)
 		}

@@ -58,14 +58,14 @@ func New(w Writer, cfg Config) *Queue {
 func (q *Queue) Push(frame []byte) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.push(frame)
+	return q.push(frame, q.cfg.Max)
 }
 
-func (q *Queue) push(frame []byte) error {
+func (q *Queue) push(frame []byte, max int) error {
 	if q.err != nil {
 		return q.err
 	}
-	if len(q.waiting) > 0 && len(q.waiting)+len(frame) > q.cfg.Max {
+	if len(q.waiting) > 0 && len(q.waiting)+len(frame) > max {
 		return ErrFull
 	}
 	q.waiting = append(q.waiting, frame...)
@@ -76,11 +76,12 @@ func (q *Queue) push(frame []byte) error {
 	return nil
 }
 
-// PushWait is Push that waits for space instead of returning ErrFull.
+// PushWait is for bulk: it waits for space instead of returning ErrFull, and
+// leaves half of the queue to those who cannot wait.
 func (q *Queue) PushWait(ctx context.Context, frame []byte) error {
 	for {
 		q.mu.Lock()
-		err := q.push(frame)
+		err := q.push(frame, q.cfg.Max/2)
 		if !errors.Is(err, ErrFull) {
 			q.mu.Unlock()
 			return err

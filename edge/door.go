@@ -1,0 +1,249 @@
+package edge
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/starling-im/starling/relay"
+	"github.com/starling-im/starling/wire"
+)
+
+// Config says what a door lets in; zero limits get their defaults.
+type Config struct {
+	Node, Region string
+	SystemApp    string // the app whose tokens may carry the operator role
+	Hub          *relay.Hub
+	Backend      relay.Backend
+	// Key finds the key of a token; ready = false if the node cannot tell yet.
+	Key func(kid string) (k Key, ok, ready bool)
+	// Limits bound each session.
+	Limits relay.Limits
+	// Connections bounds those of the node (default 50,000), PerUser those of
+	// one user (default 16; tokens with the act_as grant are exempt).
+	Connections, PerUser int
+	Log                  *slog.Logger
+}
+
+// Door serves clients. It is safe for concurrent use.
+type Door struct {
+	cfg Config
+
+	mu    sync.Mutex
+	open  int
+	users map[string]int // app and user -> connections
+}
+
+// New returns a door. It starts nothing.
+func New(cfg Config) *Door {
+	if cfg.Connections == 0 {
+		cfg.Connections = 50_000
+	}
+	if cfg.PerUser == 0 {
+		cfg.PerUser = 16
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Door{cfg: cfg, users: make(map[string]int)}
+}
+
+// Sessions returns how many connections are open.
+func (d *Door) Sessions() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.open
+}
+
+// ServeQUIC serves one connection with ALPN im/1 until it ends. It always
+// closes the connection, with a code that says whether to come back.
+func (d *Door) ServeQUIC(ctx context.Context, conn *quic.Conn) {
+	err := d.serve(ctx, conn)
+	e := wire.AsError(err)
+	var app *quic.ApplicationError
+	var idle *quic.IdleTimeoutError
+	switch {
+	case errors.Is(err, io.EOF), errors.As(err, &app) && app.Remote, errors.As(err, &idle):
+		_ = conn.CloseWithError(wire.CloseNormal, "")
+		return
+	case ctx.Err() != nil:
+		e = wire.Errorf(wire.CodeShuttingDown, "the node is going away")
+	}
+	d.cfg.Log.Debug("session ended", "remote", conn.RemoteAddr(), "code", e.Code, "reason", e.Message)
+	_ = conn.CloseWithError(quic.ApplicationErrorCode(wire.CloseCode(e)), e.Error())
+}
+
+func (d *Door) serve(ctx context.Context, conn *quic.Conn) error {
+	if err := d.enter(); err != nil {
+		return err
+	}
+	defer d.leave()
+	commands, frames, hello, err := d.hello(ctx, conn)
+	if err != nil {
+		return err
+	}
+	peer, until, err := d.identify(ctx, hello.GetHello().GetToken())
+	if err == nil {
+		err = d.enterUser(peer)
+	}
+	if err != nil {
+		d.refuse(conn, commands, hello.Id, err)
+		return err
+	}
+	defer d.leaveUser(peer)
+	if _, err := commands.Write(wire.AppendMessage(nil, d.welcome(hello.Id, peer))); err != nil {
+		return err
+	}
+	s := relay.NewSession(relay.SessionConfig{
+		Peer: peer, Frames: frames, Replies: commands, Until: until,
+		Events: func(ctx context.Context) (relay.Stream, error) { return conn.OpenUniStreamSync(ctx) },
+		Hub:    d.cfg.Hub, Backend: d.cfg.Backend, Limits: d.cfg.Limits,
+	})
+	err = s.Run(ctx)
+	d.refuse(conn, commands, 0, err)
+	return err
+}
+
+// hello waits for the first frame of a client, not for long.
+func (d *Door) hello(ctx context.Context, conn *quic.Conn) (*quic.Stream, *wire.Reader, *wire.Frame, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, wire.AuthenticateWithin,
+		wire.Errorf(wire.CodeUnauthenticated, "no Hello within %v", wire.AuthenticateWithin))
+	defer cancel()
+	commands, err := conn.AcceptStream(ctx)
+	if err != nil {
+		return nil, nil, nil, errors.Join(context.Cause(ctx), err)
+	}
+	if err := commands.SetReadDeadline(time.Now().Add(wire.AuthenticateWithin)); err != nil {
+		return nil, nil, nil, err
+	}
+	frames := wire.NewReader(commands, wire.ClientFrame)
+	f, err := frames.Frame()
+	if err != nil {
+		d.refuse(conn, commands, 0, err)
+		return nil, nil, nil, err
+	}
+	if f.GetHello() == nil {
+		err := wire.Errorf(wire.CodeProtocol, "the first frame must be Hello")
+		d.refuse(conn, commands, f.Id, err)
+		return nil, nil, nil, err
+	}
+	return commands, frames, f, commands.SetReadDeadline(time.Time{})
+}
+
+// refuse tells the client why, as far as it still listens. It waits a moment
+// for the client to go: a close right away would overtake the words.
+func (d *Door) refuse(conn *quic.Conn, commands *quic.Stream, id uint64, err error) {
+	var e *wire.Error
+	if !errors.As(err, &e) {
+		return
+	}
+	_ = commands.SetWriteDeadline(time.Now().Add(lastWords))
+	if _, err := commands.Write(wire.AppendMessage(nil, &wire.Frame{Id: id, Body: &wire.Frame_Error{Error: e}})); err != nil {
+		return
+	}
+	_ = commands.Close()
+	t := time.NewTimer(lastWords)
+	defer t.Stop()
+	select {
+	case <-conn.Context().Done():
+	case <-t.C:
+	}
+}
+
+// lastWords is how long a refused client may take to hear why.
+const lastWords = 200 * time.Millisecond
+
+// identify turns a token into a peer. While the node does not know the keys
+// yet, the client is told to come back.
+func (d *Door) identify(ctx context.Context, token string) (relay.Peer, time.Time, error) {
+	ready := true
+	claims, app, err := Verify(token, func(kid string) (Key, bool) {
+		k, ok, r := d.cfg.Key(kid)
+		ready = r
+		return k, ok
+	})
+	if !ready {
+		return relay.Peer{}, time.Time{}, wire.Errorf(wire.CodeOverloaded, "the node is starting").After(100 * time.Millisecond)
+	}
+	if err != nil {
+		return relay.Peer{}, time.Time{}, err
+	}
+	return relay.Peer{
+		App: app, User: claims.User, ActAs: claims.ActAs == "*",
+		Operator: claims.Role == Operator && app == d.cfg.SystemApp,
+	}, claims.Expires, nil
+}
+
+// Authenticate checks a token that is to prolong the session of p.
+func (d *Door) Authenticate(p relay.Peer, token string) (time.Time, error) {
+	fresh, until, err := d.identify(context.Background(), token)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if fresh.App != p.App || fresh.User != p.User {
+		return time.Time{}, wire.Errorf(wire.CodeForbidden, "the token is for another user")
+	}
+	return until, nil
+}
+
+func (d *Door) welcome(id uint64, p relay.Peer) *wire.Frame {
+	inFlight := d.cfg.Limits.InFlight
+	if inFlight == 0 {
+		inFlight = wire.InFlight
+	}
+	return &wire.Frame{Id: id, Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{
+		Session: rand.Text(), Node: d.cfg.Node, Region: d.cfg.Region, App: p.App, User: p.User,
+		ServerTimeMs: time.Now().UnixMilli(), HeartbeatMs: uint32(wire.IdleTimeout.Milliseconds() / 3),
+		Limits: &wire.Limits{FrameBytes: wire.ClientFrame, ContentBytes: wire.Content, Follows: wire.Follows, InFlight: uint32(inFlight)},
+	}}}
+}
+
+func (d *Door) enter() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.open >= d.cfg.Connections {
+		return wire.Errorf(wire.CodeTooMany, "the node serves %d connections already", d.open)
+	}
+	d.open++
+	return nil
+}
+
+func (d *Door) leave() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.open--
+}
+
+func (d *Door) enterUser(p relay.Peer) error {
+	if p.ActAs {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	k := userKey(p)
+	if d.users[k] >= d.cfg.PerUser {
+		return wire.Errorf(wire.CodeTooMany, "user %q has %d connections already", p.User, d.users[k])
+	}
+	d.users[k]++
+	return nil
+}
+
+func (d *Door) leaveUser(p relay.Peer) {
+	if p.ActAs {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	k := userKey(p)
+	if d.users[k]--; d.users[k] == 0 {
+		delete(d.users, k)
+	}
+}
+
+func userKey(p relay.Peer) string { return p.App + "\x00" + p.User }

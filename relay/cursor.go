@@ -1,0 +1,60 @@
+package relay
+
+import (
+	"context"
+
+	"github.com/starling-im/starling/wire"
+)
+
+// A cursor is one follow of a session: a position in a topic. Its fields
+// belong to the session's pump, save for queued, which the session's lock
+// guards.
+type cursor struct {
+	session *Session
+	follow  uint64 // the frame id that named the follow
+	topic   *topic
+	after   uint64
+	queued  bool // is in session.ready, or being sent
+	ended   bool // unfollowed; guarded by the session's lock
+}
+
+// wake puts the cursor up for sending; part of the waiter interface.
+func (c *cursor) wake() { c.session.enqueue(c) }
+
+// next returns the events to send now, at most max bytes of frame. None, with
+// parked = true, means that the cursor now waits for its topic.
+func (c *cursor) next(ctx context.Context, max int) (events [][]byte, parked bool, err error) {
+	for {
+		events, version, ok := c.topic.read(c.after, max)
+		if !ok {
+			events, err = c.topic.hub.cfg.Feed.Read(ctx, c.topic.id, c.after, max)
+			if err != nil {
+				return nil, false, err
+			}
+			if events, err = c.following(events); err != nil {
+				return nil, false, err
+			}
+		}
+		if len(events) > 0 {
+			return events, false, nil
+		}
+		c.session.park(c)
+		if c.topic.wait(c, version) {
+			return nil, true, nil
+		}
+		if !c.session.unpark(c) {
+			return nil, true, nil
+		}
+	}
+}
+
+// following checks that what the feed read is what comes after the cursor: a
+// feed that lags gives nothing, and one that skips is a fault.
+func (c *cursor) following(events [][]byte) ([][]byte, error) {
+	for i, e := range events {
+		if want := c.after + 1 + uint64(i); wire.EventSeq(e) != want {
+			return nil, wire.Errorf(wire.CodeInternal, "history of %q has seq %d where %d belongs", c.topic.id.Room, wire.EventSeq(e), want)
+		}
+	}
+	return events, nil
+}

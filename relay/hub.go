@@ -1,0 +1,150 @@
+package relay
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/starling-im/starling/room"
+	"github.com/starling-im/starling/wire"
+)
+
+// Feed is where a hub's events come from; the node supplies it.
+type Feed interface {
+	// Run calls Hub.Begin, then Hub.Append with every event after that, until
+	// ctx ends. After a break it goes on after last(), if that is known.
+	// direct means that others count on this node to go to a replica itself.
+	Run(ctx context.Context, id room.ID, direct bool, last func() (seq uint64, known bool))
+	// Read returns encoded events after a position in order, at most max
+	// bytes of them but one if there is one; none if there are none yet.
+	Read(ctx context.Context, id room.ID, after uint64, max int) ([][]byte, error)
+	// Head returns the newest seq and the epoch of a room, 0 if there is none.
+	Head(ctx context.Context, id room.ID) (head, epoch uint64, err error)
+}
+
+// HubConfig bounds a hub; zero fields get defaults.
+type HubConfig struct {
+	Feed Feed
+	// TailBytes bounds the tail of one room (default 1 MiB).
+	TailBytes int
+	// NodeBytes bounds the tails of all rooms (default 256 MiB): above it each
+	// active room keeps an eighth of TailBytes.
+	NodeBytes int64
+}
+
+// Hub holds the topics of a node.
+type Hub struct {
+	cfg   HubConfig
+	bytes atomic.Int64
+
+	mu     sync.Mutex
+	topics map[room.ID]*topic
+	feeds  sync.WaitGroup
+	closed bool
+}
+
+// NewHub returns a hub without topics. It starts nothing.
+func NewHub(cfg HubConfig) *Hub {
+	if cfg.TailBytes == 0 {
+		cfg.TailBytes = 1 << 20
+	}
+	if cfg.NodeBytes == 0 {
+		cfg.NodeBytes = 256 << 20
+	}
+	return &Hub{cfg: cfg, topics: make(map[room.ID]*topic)}
+}
+
+// Append gives the hub a room's event. It costs nothing if nobody follows.
+func (h *Hub) Append(id room.ID, seq uint64, event []byte) {
+	h.mu.Lock()
+	t := h.topics[id]
+	h.mu.Unlock()
+	if t != nil {
+		t.append(seq, event)
+	}
+}
+
+// Begin says that every event of the room after head will be appended.
+func (h *Hub) Begin(id room.ID, head uint64) {
+	h.mu.Lock()
+	t := h.topics[id]
+	h.mu.Unlock()
+	if t != nil {
+		t.begin(head)
+	}
+}
+
+// Bytes returns the size of all tails.
+func (h *Hub) Bytes() int64 { return h.bytes.Load() }
+
+// Rooms returns the rooms that are followed, in no order.
+func (h *Hub) Rooms() []room.ID {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Collect(maps.Keys(h.topics))
+}
+
+// Close ends all feeds and waits for them. Follow fails afterwards.
+func (h *Hub) Close() {
+	h.mu.Lock()
+	h.closed = true
+	for _, t := range h.topics {
+		t.stop()
+	}
+	h.mu.Unlock()
+	h.feeds.Wait()
+}
+
+// account adds n to the size of all tails and reports whether it is too large.
+func (h *Hub) account(n int) bool { return h.bytes.Add(int64(n)) > h.cfg.NodeBytes }
+
+// acquire returns the room's topic, made if need be; release gives it back.
+// A topic that exists before the feed is read misses nothing: an event is in
+// what the feed returns, or is appended after.
+func (h *Hub) acquire(id room.ID, direct bool) (*topic, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil, wire.Errorf(wire.CodeShuttingDown, "the node is going away")
+	}
+	t := h.topics[id]
+	switch {
+	case t == nil:
+		t = &topic{id: id, hub: h, direct: direct}
+		h.topics[id] = t
+		h.run(t)
+	case direct && !t.direct:
+		t.direct = true
+		t.stop()
+		h.run(t)
+	}
+	t.refs++
+	return t, nil
+}
+
+// run starts the topic's feed; h is locked.
+func (h *Hub) run(t *topic) {
+	ctx, stop := context.WithCancel(context.Background())
+	direct := t.direct
+	t.stop = stop
+	h.feeds.Go(func() { h.cfg.Feed.Run(ctx, t.id, direct, t.last) })
+}
+
+func (h *Hub) release(t *topic) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t.refs--
+	if t.refs > 0 {
+		return
+	}
+	t.stop()
+	if h.topics[t.id] == t {
+		delete(h.topics, t.id)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h.account(-t.bytes)
+	t.bytes, t.tail = 0, nil
+}

@@ -1,0 +1,113 @@
+package relay
+
+import (
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/starling-im/starling/room"
+	"github.com/starling-im/starling/wire"
+)
+
+// Limits bound what one session may ask for. Zero fields get the defaults of
+// a client in production.
+type Limits struct {
+	// Follows bounds the follows at one time (default wire.Follows).
+	Follows int
+	// InFlight bounds the unanswered sends (default wire.InFlight).
+	InFlight int
+	// SendsPerSecond and SendsBurst bound the rate of sends (default 20 and
+	// 100); a negative rate is none.
+	SendsPerSecond float64
+	SendsBurst     int
+	// UnsentBytes bounds the replies that wait (default wire.SessionUnsent).
+	UnsentBytes int
+	// WriteStall is how long the peer may take nothing (default wire.WriteStall).
+	WriteStall time.Duration
+	// Asks bounds the unanswered requests of other kinds (default 16).
+	Asks int
+}
+
+func (l *Limits) fill() {
+	set(&l.Follows, wire.Follows)
+	set(&l.InFlight, wire.InFlight)
+	set(&l.SendsPerSecond, 20)
+	set(&l.SendsBurst, 100)
+	set(&l.UnsentBytes, wire.SessionUnsent)
+	set(&l.WriteStall, wire.WriteStall)
+	set(&l.Asks, 16)
+}
+
+func set[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// sends keeps the order and the bounds of a session's sends. The session's
+// lock guards it.
+type sends struct {
+	limiter *rate.Limiter // nil = none
+	max     int
+	open    int
+	fence   map[string]uint32 // room -> the attempt that must come next
+}
+
+func (x *sends) init(l Limits) {
+	x.max = l.InFlight
+	if l.SendsPerSecond > 0 {
+		x.limiter = rate.NewLimiter(rate.Limit(l.SendsPerSecond), l.SendsBurst)
+	}
+	x.fence = make(map[string]uint32)
+}
+
+// admit decides on a send before anything is queued for it. After a send to a
+// room has failed, those that were sent behind it must fail too, or they would
+// overtake it: the sender starts again with a higher attempt.
+func (x *sends) admit(to string, attempt uint32, now time.Time) error {
+	if need, fenced := x.fence[to]; fenced {
+		if attempt < need {
+			return wire.Errorf(wire.CodeOutOfOrder, "an earlier send to %q failed", to)
+		}
+		delete(x.fence, to)
+	}
+	if x.open >= x.max {
+		return x.refuse(to, attempt, wire.Errorf(wire.CodeOverloaded, "%d sends are unanswered", x.open).After(50*time.Millisecond))
+	}
+	if x.limiter != nil {
+		r := x.limiter.ReserveN(now, 1)
+		if wait := r.DelayFrom(now); wait > 0 {
+			r.CancelAt(now)
+			return x.refuse(to, attempt, wire.Errorf(wire.CodeRateLimited, "more than %v sends per second", x.limiter.Limit()).After(wait))
+		}
+	}
+	x.open++
+	return nil
+}
+
+// refuse fences a room after a failure that the sender will retry.
+func (x *sends) refuse(to string, attempt uint32, err error) error {
+	if len(x.fence) < maxFences {
+		x.fence[to] = attempt + 1
+	}
+	return err
+}
+
+// settle is called when an admitted send has its answer.
+func (x *sends) settle(to string, attempt uint32, err error) {
+	x.open--
+	if err != nil && wire.AsError(err).Retryable {
+		_ = x.refuse(to, attempt, err)
+	}
+}
+
+// maxFences bounds the rooms that are fenced in one session; beyond it order
+// after a failure is the sender's own affair.
+const maxFences = 1024
+
+// Every kind that a client may publish. Create has a frame of its own.
+var publishable = map[wire.Kind]room.Kind{
+	wire.Kind_KIND_MESSAGE: room.Message, wire.Kind_KIND_ACTION: room.Action,
+	wire.Kind_KIND_JOIN: room.Join, wire.Kind_KIND_LEAVE: room.Leave,
+}

@@ -1,0 +1,64 @@
+package relay
+
+import (
+	"context"
+
+	"github.com/starling-im/starling/room"
+)
+
+// Reader follows a room within the node, without a session. It is not safe
+// for concurrent use.
+type Reader struct {
+	topic *topic
+	after uint64
+	woken chan struct{}
+}
+
+// Follow returns a reader of the room's events after a position. Close it.
+func (h *Hub) Follow(id room.ID, after uint64) (*Reader, error) {
+	t, err := h.acquire(id, false)
+	if err != nil {
+		return nil, err
+	}
+	return &Reader{topic: t, after: after, woken: make(chan struct{}, 1)}, nil
+}
+
+func (r *Reader) wake() {
+	select {
+	case r.woken <- struct{}{}:
+	default:
+	}
+}
+
+// Next waits for events and returns them encoded, in order, without a gap. An
+// error of the feed is returned; Next may then be called again.
+func (r *Reader) Next(ctx context.Context) ([][]byte, error) {
+	for {
+		events, version, ok := r.topic.read(r.after, chunkBytes)
+		if !ok {
+			var err error
+			if events, err = r.topic.hub.cfg.Feed.Read(ctx, r.topic.id, r.after, chunkBytes); err != nil {
+				return nil, err
+			}
+		}
+		if len(events) > 0 {
+			r.after += uint64(len(events))
+			return events, nil
+		}
+		if !r.topic.wait(r, version) {
+			continue
+		}
+		select {
+		case <-r.woken:
+		case <-ctx.Done():
+			r.topic.forget(r)
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// Close gives the topic back.
+func (r *Reader) Close() {
+	r.topic.forget(r)
+	r.topic.hub.release(r.topic)
+}

@@ -1,0 +1,283 @@
+package relay
+
+import (
+	"context"
+	"time"
+
+	"github.com/starling-im/starling/room"
+	"github.com/starling-im/starling/wire"
+)
+
+// handle acts on one frame. An error ends the session; what is wrong with one
+// request is its answer.
+func (s *Session) handle(f *wire.Frame) error {
+	switch b := f.Body.(type) {
+	case *wire.Frame_Publish:
+		s.publish(f.Id, b.Publish)
+	case *wire.Frame_Create:
+		s.create(f.Id, b.Create)
+	case *wire.Frame_Propose:
+		s.propose(f.Id, b.Propose)
+	case *wire.Frame_Follow:
+		s.ask(f.Id, func(ctx context.Context) (*wire.Frame, error) { return s.follow(ctx, f.Id, b.Follow) })
+	case *wire.Frame_Unfollow:
+		s.unfollow(b.Unfollow.GetFollow())
+	case *wire.Frame_History:
+		s.ask(f.Id, func(ctx context.Context) (*wire.Frame, error) { return s.history(ctx, b.History) })
+	case *wire.Frame_Query:
+		s.ask(f.Id, func(ctx context.Context) (*wire.Frame, error) { return s.query(ctx, b.Query) })
+	case *wire.Frame_Refresh:
+		s.ask(f.Id, func(context.Context) (*wire.Frame, error) { return s.refresh(b.Refresh) })
+	case *wire.Frame_Hello:
+		return wire.Errorf(wire.CodeProtocol, "a second Hello")
+	case nil:
+		// A kind of frame from the future: say so, and let the peer go on.
+		s.replyError(f.Id, wire.Errorf(wire.CodeUnsupported, "this node does not know the frame"))
+	default:
+		return wire.Errorf(wire.CodeProtocol, "a %T is not for a server", b)
+	}
+	return nil
+}
+
+// askWithin bounds what a request other than a send may take.
+const askWithin = 15 * time.Second
+
+// ask answers a request from a goroutine of its own, since it may wait for
+// disks or other nodes. At most Limits.Asks run at once.
+func (s *Session) ask(id uint64, answer func(context.Context) (*wire.Frame, error)) {
+	s.mu.Lock()
+	full := s.asking >= s.cfg.Limits.Asks
+	if !full {
+		s.asking++
+	}
+	s.mu.Unlock()
+	if full {
+		s.replyError(id, wire.Errorf(wire.CodeOverloaded, "%d requests are unanswered", s.cfg.Limits.Asks).After(50*time.Millisecond))
+		return
+	}
+	s.work.Go(func() {
+		ctx, cancel := context.WithTimeout(s.ctx, askWithin)
+		defer cancel()
+		f, err := answer(ctx)
+		s.mu.Lock()
+		s.asking--
+		s.mu.Unlock()
+		switch {
+		case err != nil:
+			s.replyError(id, err)
+		case f != nil:
+			f.Id = id
+			s.reply(f)
+		}
+	})
+}
+
+func (s *Session) publish(id uint64, p *wire.Publish) {
+	kind, ok := publishable[p.Kind]
+	if !ok {
+		s.replyError(id, wire.Errorf(wire.CodeBadRequest, "kind %v cannot be published", p.Kind))
+		return
+	}
+	user, err := s.speaker(p.ActAs)
+	if err != nil {
+		s.replyError(id, err)
+		return
+	}
+	s.send(id, p.Attempt, room.Command{
+		ID: room.ID{App: s.cfg.Peer.App, Room: p.Room}, User: user, ClientMsgID: p.ClientMsgId,
+		Kind: kind, Type: p.Type, Content: p.Content,
+	})
+}
+
+func (s *Session) create(id uint64, c *wire.Create) {
+	user, err := s.speaker(c.ActAs)
+	if err != nil {
+		s.replyError(id, err)
+		return
+	}
+	s.send(id, 0, room.Command{
+		ID: room.ID{App: s.cfg.Peer.App, Room: c.Room}, User: user, ClientMsgID: c.ClientMsgId,
+		Kind: room.Create, Access: room.Access(c.Access),
+	})
+}
+
+// speaker returns the user of a send: the token's, unless it grants more.
+func (s *Session) speaker(actAs string) (string, error) {
+	switch {
+	case s.cfg.Peer.Node != "":
+		return "", wire.Errorf(wire.CodeForbidden, "nodes propose, they do not publish")
+	case actAs == "" || actAs == s.cfg.Peer.User:
+		return s.cfg.Peer.User, nil
+	case !s.cfg.Peer.ActAs:
+		return "", wire.Errorf(wire.CodeForbidden, "the token does not allow to act as %q", actAs)
+	}
+	return actAs, nil
+}
+
+// send admits a command and passes it on; the answer comes when it comes.
+func (s *Session) send(id uint64, attempt uint32, c room.Command) {
+	if err := c.Validate(); err != nil {
+		s.replyError(id, refused(err))
+		return
+	}
+	s.mu.Lock()
+	err := s.sends.admit(c.ID.Room, attempt, time.Now())
+	s.mu.Unlock()
+	if err != nil {
+		s.replyError(id, err)
+		return
+	}
+	s.cfg.Backend.Publish(c, func(ack *wire.Ack, err error) {
+		s.mu.Lock()
+		s.sends.settle(c.ID.Room, attempt, err)
+		s.mu.Unlock()
+		s.answer(id, ack, err)
+	})
+}
+
+func (s *Session) answer(id uint64, ack *wire.Ack, err error) {
+	if err != nil {
+		s.replyError(id, err)
+		return
+	}
+	s.reply(&wire.Frame{Id: id, Body: &wire.Frame_Ack{Ack: ack}})
+}
+
+// propose is a node's send: it comes with a group and is not limited here,
+// since its edge did that and the group's queue has a bound.
+func (s *Session) propose(id uint64, p *wire.Propose) {
+	if s.cfg.Peer.Node == "" {
+		s.replyError(id, wire.Errorf(wire.CodeForbidden, "only nodes propose"))
+		return
+	}
+	s.cfg.Backend.Propose(p.Group, p.Command, func(ack *wire.Ack, err error) { s.answer(id, ack, err) })
+}
+
+// roomID is the room that a request names: a client's app is its token's.
+func (s *Session) roomID(app, name string) (room.ID, error) {
+	id := room.ID{App: s.cfg.Peer.App, Room: name}
+	if s.cfg.Peer.Node != "" {
+		id.App = app
+	}
+	if err := id.Validate(); err != nil {
+		return room.ID{}, refused(err)
+	}
+	return id, s.cfg.Backend.Readable(s.cfg.Peer, id)
+}
+
+// follow makes a cursor. The answer is queued before the first event can be.
+func (s *Session) follow(ctx context.Context, id uint64, f *wire.Follow) (*wire.Frame, error) {
+	where, err := s.roomID(f.App, f.Room)
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.reserve(id, where, f.AsRelay && s.cfg.Peer.Node != "")
+	if err != nil {
+		return nil, err
+	}
+	head, epoch, err := s.cfg.Hub.cfg.Feed.Head(ctx, where)
+	if err != nil {
+		s.abandon(c)
+		return nil, err
+	}
+	c.after = f.AfterSeq
+	if f.FromHead {
+		c.after = head
+	}
+	s.reply(&wire.Frame{Id: id, Body: &wire.Frame_Followed{Followed: &wire.Followed{
+		Recovered: f.FromHead || f.Epoch == 0 || f.Epoch == epoch, HeadSeq: head, Epoch: epoch,
+	}}})
+	s.enqueue(c)
+	return nil, nil
+}
+
+// reserve takes a place among the session's follows and a hold on the topic,
+// so that nothing is missed between reading the head and the first event.
+func (s *Session) reserve(id uint64, where room.ID, direct bool) (*cursor, error) {
+	t, err := s.cfg.Hub.acquire(where, direct)
+	if err != nil {
+		return nil, err
+	}
+	c := &cursor{session: s, follow: id, topic: t}
+	s.mu.Lock()
+	switch {
+	case s.follows == nil:
+		err = context.Cause(s.ctx)
+	case len(s.follows) >= s.cfg.Limits.Follows:
+		e := wire.Errorf(wire.CodeTooMany, "a session follows at most %d rooms", s.cfg.Limits.Follows)
+		e.Limit = uint64(s.cfg.Limits.Follows)
+		err = e
+	case id == 0 || s.follows[id] != nil:
+		err = wire.Errorf(wire.CodeBadRequest, "the id %d of a follow must be new and not 0", id)
+	default:
+		s.follows[id] = c
+	}
+	s.mu.Unlock()
+	if err != nil {
+		s.cfg.Hub.release(t)
+		return nil, err
+	}
+	return c, nil
+}
+
+// abandon takes a reserved follow back.
+func (s *Session) abandon(c *cursor) {
+	s.mu.Lock()
+	delete(s.follows, c.follow)
+	s.mu.Unlock()
+	s.drop(c)
+}
+
+func (s *Session) unfollow(id uint64) {
+	s.mu.Lock()
+	c := s.follows[id]
+	s.mu.Unlock()
+	if c != nil {
+		s.abandon(c)
+	}
+}
+
+func (s *Session) history(ctx context.Context, h *wire.History) (*wire.Frame, error) {
+	id, err := s.roomID(h.App, h.Room)
+	if err != nil {
+		return nil, err
+	}
+	page, err := s.cfg.Backend.History(ctx, id, h, s.pageBytes())
+	if err != nil {
+		return nil, err
+	}
+	return &wire.Frame{Body: &wire.Frame_Page{Page: page}}, nil
+}
+
+// pageBytes bounds a page so that it fits into one frame of the peer's kind.
+func (s *Session) pageBytes() int {
+	if s.cfg.Peer.Node != "" {
+		return wire.PageBytes
+	}
+	return wire.ClientFrame - 1<<10
+}
+
+func (s *Session) query(ctx context.Context, q *wire.Query) (*wire.Frame, error) {
+	doc, err := s.cfg.Backend.Query(ctx, s.cfg.Peer, q)
+	if err != nil {
+		return nil, err
+	}
+	return &wire.Frame{Body: &wire.Frame_Answer{Answer: &wire.Answer{Json: doc}}}, nil
+}
+
+func (s *Session) refresh(r *wire.Refresh) (*wire.Frame, error) {
+	until, err := s.cfg.Backend.Authenticate(s.cfg.Peer, r.Token)
+	if err != nil {
+		return nil, err
+	}
+	s.setExpiry(until)
+	return &wire.Frame{Body: &wire.Frame_Answer{Answer: &wire.Answer{}}}, nil
+}
+
+// refused makes a room's refusal the error of the same code.
+func refused(err error) error {
+	if r, ok := err.(*room.Refusal); ok {
+		return wire.Errorf(r.Code, "%s", r.Message)
+	}
+	return err
+}

@@ -1,0 +1,184 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/starling-im/starling/internal/sendq"
+	"github.com/starling-im/starling/room"
+	"github.com/starling-im/starling/wire"
+)
+
+// Peer is who a session talks to, as proved by a token or a certificate.
+type Peer struct {
+	// Node is set on links between nodes, the others for clients.
+	Node     string
+	App      string
+	User     string
+	ActAs    bool // may speak for any user of the app
+	Operator bool // may ask about the mesh
+}
+
+// Backend carries out what sessions ask for; the node supplies it. Its
+// functions return *wire.Error.
+type Backend interface {
+	// Publish brings a command to its room's leader. It does not block; done
+	// is called once, from any goroutine, and must not block.
+	Publish(c room.Command, done func(*wire.Ack, error))
+	// Propose hands a node's command to the group, which must be led here.
+	Propose(group uint32, command []byte, done func(*wire.Ack, error))
+	// History returns a page of at most max bytes, but of one event if there
+	// is one; it may ask other nodes.
+	History(ctx context.Context, id room.ID, h *wire.History, max int) (*wire.Page, error)
+	// Readable returns an error if the peer must not read the room.
+	Readable(p Peer, id room.ID) error
+	// Query answers a question about the mesh with a JSON document.
+	Query(ctx context.Context, p Peer, q *wire.Query) ([]byte, error)
+	// Authenticate checks a token that replaces the one of a live session; it
+	// returns until when the session may go on.
+	Authenticate(p Peer, token string) (until time.Time, err error)
+}
+
+// Stream is one direction or both of a connection.
+type Stream interface {
+	io.Writer
+	SetWriteDeadline(time.Time) error
+}
+
+// SessionConfig says whom a session serves, and within which bounds.
+type SessionConfig struct {
+	Peer    Peer
+	Frames  *wire.Reader // the peer's frames, after any Hello
+	Replies Stream       // where answers go
+	// Events opens the stream for events; nil: they go with the replies.
+	Events func(context.Context) (Stream, error)
+	// Until is when the peer's token expires; zero = never.
+	Until   time.Time
+	Hub     *Hub
+	Backend Backend
+	Limits  Limits
+	// Sent is called with the number of events that were written; may be nil.
+	Sent func(events int)
+}
+
+// Session serves one peer until it leaves or breaks a rule.
+type Session struct {
+	cfg     SessionConfig
+	replies *sendq.Queue
+	ctx     context.Context
+	end     context.CancelCauseFunc
+	work    sync.WaitGroup
+	sends   sends
+
+	mu      sync.Mutex
+	follows map[uint64]*cursor
+	ready   []*cursor // to be sent by the pump
+	pumping bool
+	asking  int // requests being answered by ask
+	expiry  *time.Timer
+	events  Stream    // used by the pump alone
+	flushed time.Time // when the pump last wrote; used by it alone
+}
+
+// NewSession returns a session; Run serves it.
+func NewSession(cfg SessionConfig) *Session {
+	cfg.Limits.fill()
+	s := &Session{cfg: cfg, follows: make(map[uint64]*cursor)}
+	s.sends.init(cfg.Limits)
+	s.replies = sendq.New(cfg.Replies, sendq.Config{
+		Max:   cfg.Limits.UnsentBytes,
+		Stall: cfg.Limits.WriteStall,
+		Failed: func(err error) {
+			s.end(stalled(err))
+		},
+	})
+	return s
+}
+
+// Run reads and answers frames until ctx ends or the session does. The error
+// says why, io.EOF if the peer left; the caller closes the connection with it.
+func (s *Session) Run(ctx context.Context) error {
+	s.ctx, s.end = context.WithCancelCause(ctx)
+	s.setExpiry(s.cfg.Until)
+	failed := make(chan error, 1)
+	go func() { failed <- s.read() }()
+	var err error
+	select {
+	case err = <-failed:
+	case <-s.ctx.Done():
+		err = context.Cause(s.ctx)
+	}
+	s.end(err)
+	s.close()
+	return err
+}
+
+// read handles frames in order. It ends when the connection does, so the door
+// must close that after Run.
+func (s *Session) read() error {
+	for {
+		f, err := s.cfg.Frames.Frame()
+		if err != nil {
+			return err
+		}
+		if err := s.handle(f); err != nil {
+			return err
+		}
+	}
+}
+
+// close ends all follows and waits for what the session has started.
+func (s *Session) close() {
+	s.mu.Lock()
+	if s.expiry != nil {
+		s.expiry.Stop()
+	}
+	all := s.follows
+	s.follows = nil
+	s.mu.Unlock()
+	for _, c := range all {
+		s.drop(c)
+	}
+	s.work.Wait()
+}
+
+// reply queues a frame. A peer that does not read its replies has at most
+// UnsentBytes of them waiting; then the session ends.
+func (s *Session) reply(f *wire.Frame) {
+	var err error
+	if s.cfg.Peer.Node != "" {
+		err = s.replies.Push(wire.AppendCompressed(nil, f))
+	} else {
+		err = s.replies.Push(wire.AppendMessage(nil, f))
+	}
+	if errors.Is(err, sendq.ErrFull) {
+		s.end(stalled(err))
+	}
+}
+
+func (s *Session) replyError(id uint64, err error) {
+	s.reply(&wire.Frame{Id: id, Body: &wire.Frame_Error{Error: wire.AsError(err)}})
+}
+
+// setExpiry ends the session at a time; zero = never.
+func (s *Session) setExpiry(until time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.expiry != nil {
+		s.expiry.Stop()
+	}
+	if until.IsZero() || s.follows == nil {
+		return
+	}
+	s.expiry = time.AfterFunc(time.Until(until), func() {
+		s.end(wire.Errorf(wire.CodeTokenExpired, "the session's token has expired"))
+	})
+}
+
+// stalled is the end of a session whose peer takes nothing any more.
+func stalled(err error) error {
+	return wire.Errorf(wire.CodeSlowReader, "the peer does not read: %v", err)
+}

@@ -1,0 +1,206 @@
+package room
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"testing"
+)
+
+var goldenCommand = Command{
+	ID: ID{"acme", "#ubuntu"}, User: "alice", ClientMsgID: "m-1",
+	Kind: Message, Type: "text", Content: "héllo 👋", Access: Open,
+}
+
+// These bytes are in logs and on disks: if this test fails, a format has
+// changed, and needs a new version.
+func TestFormats(t *testing.T) {
+	s, m := newMemory(), NewMachine(Config{Encode: func(e *Event) []byte { return []byte(e.MsgID) }})
+	results := m.Apply(s, 1_700_000_000_000, [][]byte{
+		goldenCommand.Append(nil),
+		Command{ID: goldenCommand.ID, User: "bob", ClientMsgID: "b", Kind: Join}.Append(nil),
+	})
+	if r := results[1].(Result); r.Refusal != nil {
+		t.Fatal(r.Refusal)
+	}
+	get := func(key []byte) []byte {
+		v, ok := s.Get(key)
+		if !ok {
+			t.Errorf("no value for key %x", key)
+		}
+		return bytes.Clone(v)
+	}
+	id := goldenCommand.ID
+	for _, c := range []struct {
+		name string
+		got  []byte
+		want string
+	}{
+		{"command", goldenCommand.Append(nil), "0101010461636d6507237562756e747505616c696365036d2d3104746578740b68c3a96c6c6f20f09f918b"},
+		{"state", get(appendKey(nil, tableState, id)), "01010000000100000000000000010000000000000002000018bcfe568000f4f91b8ba4d06cba3189c1f3f27e8fb3"},
+		{"event", get(appendEventKey(nil, id, 2)), ""},
+		{"receipt", get(appendReceiptKey(nil, id, "alice", "m-1")), ""},
+		{"member", get(appendMemberKey(nil, id, "bob")), ""},
+		{"count", get([]byte{tableCount}), ""},
+		{"event key", appendEventKey(nil, id, 2), ""},
+		{"receipt key", appendReceiptKey(nil, id, "alice", "m-1"), ""},
+	} {
+		if got := hex.EncodeToString(c.got); got != c.want {
+			t.Errorf("%s is\n%s, was\n%s", c.name, got, c.want)
+		}
+	}
+}
+
+func TestDecodeCommandRefuses(t *testing.T) {
+	good := goldenCommand.Append(nil)
+	got, err := DecodeCommand(good)
+	if err != nil || got != goldenCommand {
+		t.Fatalf("DecodeCommand = %+v, %v", got, err)
+	}
+	for n := range good {
+		if _, err := DecodeCommand(good[:n]); !errors.Is(err, &Refusal{Code: CodeBadRequest}) {
+			t.Errorf("cut after %d bytes: %v", n, err)
+		}
+	}
+	for name, c := range map[string]struct {
+		in   []byte
+		code string
+	}{
+		"trailing":      {append(bytes.Clone(good), 0), CodeBadRequest},
+		"newer":         {append([]byte{commandVersion + 1}, good[1:]...), CodeNewerFormat},
+		"version 0":     {append([]byte{0}, good[1:]...), CodeBadRequest},
+		"padded length": {append([]byte{1, 1, 1, 0x84, 0x00}, good[4:]...), CodeBadRequest},
+		"endless":       {[]byte{1, 1, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, CodeBadRequest},
+		"oversize":      {make([]byte, commandBytes+1), CodeTooLarge},
+	} {
+		if _, err := DecodeCommand(c.in); !errors.Is(err, &Refusal{Code: c.code}) {
+			t.Errorf("%s: %v, want %s", name, err, c.code)
+		}
+	}
+}
+
+func TestLargestCommandFits(t *testing.T) {
+	name := strings.Repeat("n", NameBytes)
+	c := Command{
+		ID: ID{name, strings.Repeat("r", longRoomBytes)}, User: name, ClientMsgID: name, Type: name,
+		Kind: Message, Content: strings.Repeat("x", ContentBytes), Access: Open,
+	}
+	if got, err := DecodeCommand(c.Append(nil)); err != nil || got != c {
+		t.Errorf("DecodeCommand: %v", err)
+	}
+}
+
+func TestValidate(t *testing.T) {
+	long := strings.Repeat("é", NameBytes/2)
+	for name, c := range map[string]struct {
+		edit func(*Command)
+		code string
+	}{
+		"good":             {func(c *Command) {}, ""},
+		"longest names":    {func(c *Command) { c.ID.App, c.ID.Room, c.User, c.ClientMsgID, c.Type = long, long, long, long, long }, ""},
+		"no type":          {func(c *Command) { c.Type = "" }, ""},
+		"no content":       {func(c *Command) { c.Content = "" }, ""},
+		"slashes, spaces":  {func(c *Command) { c.ID.Room, c.User = "../a b/~x", "a b" }, ""},
+		"content controls": {func(c *Command) { c.Content = "\x00\x02bold\n" }, ""},
+		"replacement rune": {func(c *Command) { c.User = "a\ufffd" }, ""},
+		"largest content":  {func(c *Command) { c.Content = strings.Repeat("x", ContentBytes) }, ""},
+
+		"no app":              {func(c *Command) { c.ID.App = "" }, CodeBadRequest},
+		"no room":             {func(c *Command) { c.ID.Room = "" }, CodeBadRequest},
+		"no user":             {func(c *Command) { c.User = "" }, CodeBadRequest},
+		"no client_msg_id":    {func(c *Command) { c.ClientMsgID = "" }, CodeBadRequest},
+		"long room":           {func(c *Command) { c.ID.Room = long + "x" }, CodeBadRequest},
+		"long user":           {func(c *Command) { c.User = long + "x" }, CodeBadRequest},
+		"NUL in room":         {func(c *Command) { c.ID.Room = "a\x00b" }, CodeBadRequest},
+		"newline in user":     {func(c *Command) { c.User = "a\nb" }, CodeBadRequest},
+		"DEL in app":          {func(c *Command) { c.ID.App = "a\x7f" }, CodeBadRequest},
+		"C1 in type":          {func(c *Command) { c.Type = "a\u0085" }, CodeBadRequest},
+		"broken UTF-8 name":   {func(c *Command) { c.User = "a\xff" }, CodeBadRequest},
+		"surrogate in name":   {func(c *Command) { c.User = "\xed\xa0\x80" }, CodeBadRequest},
+		"decomposed name":     {func(c *Command) { c.ID.Room = "e\u0301" }, CodeBadRequest},
+		"broken UTF-8 text":   {func(c *Command) { c.Content = "a\xc3" }, CodeBadRequest},
+		"large content":       {func(c *Command) { c.Content = strings.Repeat("x", ContentBytes+1) }, CodeTooLarge},
+		"kind 0":              {func(c *Command) { c.Kind = 0 }, CodeBadRequest},
+		"kind 6":              {func(c *Command) { c.Kind = 6 }, CodeBadRequest},
+		"access 3":            {func(c *Command) { c.Access = 3 }, CodeBadRequest},
+		"create for no one":   {func(c *Command) { c.Kind, c.Access = Create, 0 }, CodeBadRequest},
+		"create with members": {func(c *Command) { c.Kind, c.Access = Create, Members }, ""},
+	} {
+		cmd := goldenCommand
+		c.edit(&cmd)
+		err := cmd.Validate()
+		if c.code == "" && err != nil || c.code != "" && !errors.Is(err, &Refusal{Code: c.code}) {
+			t.Errorf("%s: %v, want %q", name, err, c.code)
+		}
+	}
+}
+
+func TestMsgIDsSortByTime(t *testing.T) {
+	last := ""
+	for _, ts := range []int64{0, 1, 31, 32, 1000, 1_700_000_000_000, maxTS} {
+		id := newMsgID(ts, [32]byte{byte(ts)})
+		if id.TS() != ts {
+			t.Errorf("TS = %d, want %d", id.TS(), ts)
+		}
+		if s := id.String(); len(s) != 26 || s <= last {
+			t.Errorf("%s does not follow %s", s, last)
+		}
+		last = id.String()
+	}
+	// The example of the ULID specification's 48 + 80 bits, at its greatest.
+	var top MsgID
+	for i := range top {
+		top[i] = 0xff
+	}
+	if top.String() != "7ZZZZZZZZZZZZZZZZZZZZZZZZZ" {
+		t.Errorf("greatest id is %s", top)
+	}
+}
+
+func FuzzDecodeCommand(f *testing.F) {
+	f.Add(goldenCommand.Append(nil))
+	f.Add(Command{ID: ID{"a", "b"}, User: "u", ClientMsgID: "1", Kind: Create, Access: Members}.Append(nil))
+	f.Add([]byte{2, 0, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := DecodeCommand(b)
+		if err != nil {
+			if !errors.As(err, new(*Refusal)) {
+				t.Fatalf("untyped error %v", err)
+			}
+		} else if again := c.Append(nil); !bytes.Equal(again, b) {
+			t.Fatalf("%x decodes to %+v, which encodes to %x", b, c, again)
+		}
+		s, m := newMemory(), NewMachine(Config{Encode: encodeJSON})
+		first := m.Apply(s, 1, [][]byte{b, b})[0].(Result)
+		if err != nil && first.Refusal == nil {
+			t.Fatal("applied what cannot be decoded")
+		}
+		if n := len(m.Take()); (first.Refusal == nil) != (n == 1) {
+			t.Fatalf("%d events", n)
+		}
+		if err := Check(s, c.ID); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func FuzzState(f *testing.F) {
+	f.Add(State{Epoch: 1, Head: 2, TS: 3, Access: Members, Members: 1, Digest: [32]byte{9}}.Append(nil))
+	f.Add([]byte{2})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := DecodeState(b)
+		if err != nil {
+			if !errors.As(err, new(*Refusal)) {
+				t.Fatalf("untyped error %v", err)
+			}
+			return
+		}
+		if err := s.Check(); err != nil {
+			t.Fatal(err)
+		}
+		if again := s.Append(nil); !bytes.Equal(again, b) {
+			t.Fatalf("%x becomes %x", b, again)
+		}
+	})
+}
