@@ -38,13 +38,13 @@ func TestFormats(t *testing.T) {
 		want string
 	}{
 		{"command", goldenCommand.Append(nil), "0101010461636d6507237562756e747505616c696365036d2d3104746578740b68c3a96c6c6f20f09f918b"},
-		{"state", get(appendKey(nil, tableState, id)), "01010000000100000000000000010000000000000002000018bcfe568000f4f91b8ba4d06cba3189c1f3f27e8fb3"},
-		{"event", get(appendEventKey(nil, id, 2)), ""},
-		{"receipt", get(appendReceiptKey(nil, id, "alice", "m-1")), ""},
-		{"member", get(appendMemberKey(nil, id, "bob")), ""},
-		{"count", get([]byte{tableCount}), ""},
-		{"event key", appendEventKey(nil, id, 2), ""},
-		{"receipt key", appendReceiptKey(nil, id, "alice", "m-1"), ""},
+		{"state", get(appendKey(nil, tableState, id)), "010100000001000000000000000100000000000000020000018bcfe56800e3a008f9c6bf1483bfefb78981cfbbcac6c3fbf8ef9d9ba71f140fc9679cf003"},
+		{"event", get(appendEventKey(nil, id, 2)), "013031484637594154303057454730485945365157413837465a46"},
+		{"receipt", get(appendReceiptKey(nil, id, "alice", "m-1")), "010000000000000001018bcfe56800e502433a77608d5859d18bc4e22ddbfc28d5cc24191fd6b95bbf"},
+		{"member", get(appendMemberKey(nil, id, "bob")), "010000000000000002"},
+		{"count", get([]byte{tableCount}), "010000000000000001"},
+		{"event key", appendEventKey(nil, id, 2), "6561636d6500237562756e7475000000000000000002"},
+		{"receipt key", appendReceiptKey(nil, id, "alice", "m-1"), "7261636d6500237562756e747500616c696365006d2d31"},
 	} {
 		if got := hex.EncodeToString(c.got); got != c.want {
 			t.Errorf("%s is\n%s, was\n%s", c.name, got, c.want)
