@@ -1,0 +1,35 @@
+# Short names for what is done often. `make help` lists them; nothing here is
+# needed to build or test: the go command is enough.
+
+.PHONY: help build test race lint generate ci measure-chat sizes clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## bin/edge-node for this machine
+	CGO_ENABLED=0 go build -trimpath -o bin/edge-node ./cmd/edge-node
+
+test: ## what the README promises, in under three minutes
+	go test ./...
+
+race: ## the tests under the race detector
+	go test -race ./...
+
+lint: ## formatting, vet, staticcheck and the schema, as CI does them
+	.ci/run format vet lint schema
+
+generate: ## wire/*.pb.go from wire/*.proto
+	.ci/generate
+
+ci: ## everything that CI checks
+	.ci/run
+
+measure-chat: build ## replay real chat through a mesh of processes: STARLING_DATA=folder
+	.ci/measure-chat
+
+sizes: build ## what each dependency adds to the binary
+	.ci/sizes bin/edge-node
+
+clean: ## remove bin/
+	rm -rf bin
