@@ -1,0 +1,122 @@
+package mesh
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"github.com/quic-go/quic-go"
+)
+
+// Why a peer or a stream was refused. Both ends learn it where TLS tells both.
+var (
+	// ErrNoCertificate refuses a peer that shows no certificate.
+	ErrNoCertificate = errors.New("mesh: no certificate")
+	// ErrForeignCertificate refuses a certificate that the cluster's CA did not sign.
+	ErrForeignCertificate = errors.New("mesh: certificate of an unknown CA")
+	// ErrNotNode refuses a certificate that names no node, such as a client's.
+	ErrNotNode = errors.New("mesh: certificate of no node")
+	// ErrOtherCluster refuses a node of another cluster.
+	ErrOtherCluster = errors.New("mesh: node of another cluster")
+	// ErrOtherNode says that another node answered than the one that was dialled.
+	ErrOtherNode = errors.New("mesh: another node than expected")
+	// ErrSameNode refuses a peer with this node's own id.
+	ErrSameNode = errors.New("mesh: the id of this node")
+	// ErrNotDialler refuses a link from the node that has to wait for one.
+	ErrNotDialler = errors.New("mesh: link dialled by the wrong side")
+	// ErrRefused says that the peer refused this node's certificate, and no more.
+	ErrRefused = errors.New("mesh: certificate refused")
+	// ErrGossipKey refuses gossip that is encrypted with another key.
+	ErrGossipKey = errors.New("mesh: gossip with another key")
+
+	// ErrNoLink says that there was no link to the node before the context ended.
+	ErrNoLink = errors.New("mesh: no link")
+	// ErrUnknownKind says that the peer does not serve streams of this kind.
+	ErrUnknownKind = errors.New("mesh: unknown stream kind")
+	// ErrNewerVersion says that a format is newer than its reader.
+	ErrNewerVersion = errors.New("mesh: format of a newer version")
+	// ErrBadName says that a name cannot be part of a certificate.
+	ErrBadName = errors.New("mesh: bad name")
+)
+
+// Codes that reset a stream.
+const (
+	resetClosed quic.StreamErrorCode = iota
+	resetUnknownKind
+	resetNewerVersion
+	resetHeader
+)
+
+// Codes that close a connection between nodes, besides those of package wire.
+const (
+	closeReplaced   quic.ApplicationErrorCode = 4000
+	closeMoved      quic.ApplicationErrorCode = 4001
+	closeNotDialler quic.ApplicationErrorCode = 4002
+)
+
+// TLS alerts (RFC 8446 §6.2) as QUIC reports them.
+const (
+	alertBadCertificate      quic.TransportErrorCode = 0x100 + 42
+	alertUnknownCA           quic.TransportErrorCode = 0x100 + 48
+	alertCertificateRequired quic.TransportErrorCode = 0x100 + 116
+)
+
+// refusal adds to the error of a connection the name of the refusal behind it,
+// if it was one.
+func refusal(err error) error {
+	var transport *quic.TransportError
+	var app *quic.ApplicationError
+	var authority x509.UnknownAuthorityError
+	var name error
+	switch {
+	case errors.As(err, &authority):
+		name = ErrForeignCertificate
+	case errors.As(err, &app):
+		if app.Remote && app.ErrorCode == closeNotDialler {
+			name = ErrNotDialler
+		}
+	case errors.As(err, &transport):
+		switch transport.ErrorCode {
+		case alertCertificateRequired:
+			name = ErrNoCertificate
+		case alertUnknownCA:
+			name = ErrForeignCertificate
+		case alertBadCertificate:
+			if transport.Remote {
+				name = ErrRefused
+			}
+		}
+	}
+	if name == nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w", name, err)
+}
+
+// isRefusal reports whether err is somebody's doing, not just the network's.
+func isRefusal(err error) bool {
+	for _, e := range []error{
+		ErrNoCertificate, ErrForeignCertificate, ErrNotNode, ErrOtherCluster,
+		ErrOtherNode, ErrSameNode, ErrNotDialler, ErrRefused, ErrGossipKey,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// streamError gives the resets of the peer their names.
+func streamError(err error) error {
+	var reset *quic.StreamError
+	if err == nil || !errors.As(err, &reset) || !reset.Remote {
+		return err
+	}
+	switch reset.ErrorCode {
+	case resetUnknownKind:
+		return fmt.Errorf("%w: %w", ErrUnknownKind, err)
+	case resetNewerVersion:
+		return fmt.Errorf("%w: %w", ErrNewerVersion, err)
+	}
+	return err
+}

@@ -1,0 +1,154 @@
+package mesh
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// gossip is what memberlist calls; each of its methods only reads or changes
+// the table, because memberlist holds its lock meanwhile.
+type gossip struct {
+	m    *Mesh
+	self meta
+}
+
+// startGossip starts memberlist on a transport.
+func (m *Mesh) startGossip(t *gossipNet) (*memberlist.Memberlist, error) {
+	g := &gossip{m: m, self: meta{
+		instance: uint64(time.Now().UnixNano()),
+		region:   m.cfg.Region, addr: m.cfg.Advertise, version: m.cfg.Version,
+	}}
+	conf := memberlist.DefaultLANConfig()
+	conf.Name = m.cfg.Node
+	conf.Transport = t
+	conf.SecretKey = m.cfg.GossipKey
+	conf.UDPBufferSize = gossipPacket
+	conf.TCPTimeout = dialWithin
+	conf.Logger = log.New(&gossipLog{m}, "", 0)
+	conf.Delegate, conf.Events, conf.Alive = g, g, g
+	// No label: it would be the first byte of a packet, and look like QUIC's.
+	conf.Label = ""
+	// A probe over QUIC only says more than one by packet if there is a link.
+	conf.DisableTcpPingsForNode = func(node string) bool { return m.table.to(node) == nil }
+	ml, err := memberlist.Create(conf)
+	if err != nil {
+		return nil, fmt.Errorf("mesh: gossip: %w", err)
+	}
+	return ml, nil
+}
+
+// NotifyAlive keeps out those that this node cannot understand, and notices
+// another process with this node's id.
+func (g *gossip) NotifyAlive(n *memberlist.Node) error {
+	if err := checkName("node", n.Name); err != nil {
+		return err
+	}
+	said, err := decodeMeta(n.Meta)
+	if err != nil {
+		return err
+	}
+	if n.Name == g.m.cfg.Node && said.instance > g.self.instance {
+		g.m.log.Error("another process runs with the id of this node", "addr", said.addr, "region", said.region)
+	}
+	return nil
+}
+
+func (g *gossip) NotifyJoin(n *memberlist.Node)  { g.NotifyUpdate(n) }
+func (g *gossip) NotifyLeave(n *memberlist.Node) { g.m.table.gone(n.Name) }
+func (g *gossip) NotifyUpdate(n *memberlist.Node) {
+	if said, err := decodeMeta(n.Meta); err == nil {
+		g.m.table.alive(n.Name, said)
+	}
+}
+
+func (g *gossip) NodeMeta(int) []byte             { return g.self.encode() }
+func (g *gossip) NotifyMsg([]byte)                {}
+func (g *gossip) GetBroadcasts(_, _ int) [][]byte { return nil }
+func (g *gossip) LocalState(bool) []byte          { return nil }
+func (g *gossip) MergeRemoteState([]byte, bool)   {}
+
+// join introduces this node: to the seeds while it is alone, and to each node
+// that it has a link to but that gossip does not hold for alive, as after a cut
+// that lasted so long that both sides gave each other up.
+func (m *Mesh) join(ctx context.Context, ml *memberlist.Memberlist) {
+	failures := 0
+	for ctx.Err() == nil {
+		view := m.View()
+		targets := m.strangers(view)
+		if len(targets) == 0 {
+			select {
+			case <-view.Next():
+			case <-ctx.Done():
+			}
+			continue
+		}
+		if _, err := ml.Join(targets); err != nil {
+			m.log.Debug("nobody let this node join yet", "asked", targets, "err", err)
+			failures++
+		} else {
+			failures = 0
+		}
+		select {
+		case <-time.After(backoff(failures, joinPause, joinPauseMax)):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// strangers returns whom to introduce this node to, in the form NAME/ADDRESS of
+// memberlist, where gossipNet looks only at the name.
+func (m *Mesh) strangers(view *View) []string {
+	var targets []string
+	alone := true
+	for _, p := range view.Members {
+		if p.ID == m.cfg.Node {
+			continue
+		}
+		alone = alone && p.State != Alive
+		if p.Linked && p.State != Alive && p.State != Left {
+			targets = append(targets, p.ID)
+		}
+	}
+	if alone && len(targets) == 0 {
+		targets = append(targets, m.seeds...)
+	}
+	rand.Shuffle(len(targets), func(i, j int) { targets[i], targets[j] = targets[j], targets[i] })
+	targets = targets[:min(len(targets), joinAtOnce)]
+	for i := range targets {
+		targets[i] += "/" + nowhere
+	}
+	return targets
+}
+
+// gossipLog turns memberlist's lines into slog's. Its lines about gossip that
+// cannot be decrypted are the only sign of a peer with another key.
+type gossipLog struct{ m *Mesh }
+
+func (l *gossipLog) Write(line []byte) (int, error) {
+	text := string(bytes.TrimSpace(line))
+	level, text, _ := strings.Cut(strings.TrimPrefix(text, "["), "] ")
+	text = strings.TrimPrefix(text, "memberlist: ")
+	switch {
+	case strings.Contains(text, "No installed keys could decrypt"):
+		_, from, _ := strings.Cut(text, "from=")
+		l.m.refuse(addressed(from), fmt.Errorf("%w: %s", ErrGossipKey, text))
+	case level == "WARN" || level == "ERR":
+		l.m.log.Warn("gossip: " + text)
+	default:
+		l.m.log.Debug("gossip: " + text)
+	}
+	return len(line), nil
+}
+
+// leave says goodbye; it is not an error if nobody could be told.
+func leave(ml *memberlist.Memberlist) error {
+	return errors.Join(ml.Leave(leaveWithin), ml.Shutdown())
+}

@@ -1,0 +1,184 @@
+package mesh
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// Config says who a node is and whom it trusts.
+type Config struct {
+	// Node, Region and Cluster are 1 to 63 letters, digits, '-', '_' or '.'.
+	Node, Region, Cluster string
+	// Advertise is the host:port at which others reach this node.
+	Advertise string
+	// Conn is the one socket. It is the caller's to close, after Run.
+	Conn net.PacketConn
+	// Cert names the node as a SPIFFE id; Roots signed those of its peers.
+	Cert  tls.Certificate
+	Roots *x509.CertPool
+	// GossipKey is the secret of the cluster: 32 bytes. It encrypts gossip, and
+	// the keys that all nodes must share are derived from it.
+	GossipKey []byte
+	// Seeds are addresses of nodes that may know the mesh. Peers are nodes that
+	// a link is kept to even before gossip has told of them; their addresses
+	// are seeds too.
+	Seeds []string
+	Peers []Member
+	// Version is the version of the program, for others to see.
+	Version string
+	// Clients serves one client's connection and closes it; ctx ends with the mesh.
+	Clients func(ctx context.Context, c *quic.Conn)
+	// Refused is told of each peer that was refused; err is one of this package's.
+	Refused func(remote net.Addr, err error)
+	Log     *slog.Logger
+}
+
+func (c Config) check() error {
+	err := errors.Join(checkName("cluster", c.Cluster), checkName("node", c.Node), checkName("region", c.Region))
+	switch {
+	case err != nil:
+		return err
+	case c.Conn == nil:
+		return errors.New("mesh: Config.Conn is missing")
+	case len(c.Advertise) > metaAddr || len(c.Version) > nameMax:
+		return fmt.Errorf("mesh: Config.Advertise or Version is longer than %d or %d bytes", metaAddr, nameMax)
+	case len(c.GossipKey) != 32:
+		return fmt.Errorf("%w: Config.GossipKey has %d bytes, not 32", ErrGossipKey, len(c.GossipKey))
+	case len(c.Cert.Certificate) == 0 || c.Roots == nil:
+		return fmt.Errorf("%w: Config.Cert or Roots is missing", ErrNoCertificate)
+	}
+	if _, _, err := net.SplitHostPort(c.Advertise); err != nil {
+		return fmt.Errorf("mesh: Config.Advertise %q: %w", c.Advertise, err)
+	}
+	leaf, err := x509.ParseCertificate(c.Cert.Certificate[0])
+	if err != nil {
+		return fmt.Errorf("mesh: Config.Cert: %w", err)
+	}
+	node, err := nodeOf(leaf, c.Cluster)
+	if err == nil && node != c.Node {
+		err = fmt.Errorf("%w: the certificate is of %s, not of %s", ErrOtherNode, node, c.Node)
+	}
+	return err
+}
+
+// Mesh is one node's part in the mesh. Its methods are safe for concurrent use.
+type Mesh struct {
+	cfg      Config
+	log      *slog.Logger
+	seeds    []string
+	handlers map[byte]Handler
+	table    *table
+	resolver resolver
+
+	transport  *quic.Transport
+	wg         sync.WaitGroup // all of Run's goroutines
+	large      sync.Map       // *quic.Conn of links, whose windows may grow
+	handshakes atomic.Int64   // in progress
+
+	mu            sync.Mutex // guards what follows, and the attempts
+	refusals      int        // since the last line about them
+	refusalLogged time.Time
+}
+
+// New checks the configuration. It starts nothing.
+func New(cfg Config) (*Mesh, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	m := &Mesh{cfg: cfg, log: cfg.Log, handlers: make(map[byte]Handler), seeds: slices.Clone(cfg.Seeds)}
+	var peers []Member
+	for _, p := range cfg.Peers {
+		if p.ID == cfg.Node {
+			continue
+		}
+		if err := checkName("peer", p.ID); err != nil {
+			return nil, err
+		}
+		peers, m.seeds = append(peers, p), append(m.seeds, p.Addr)
+	}
+	m.seeds = slices.DeleteFunc(m.seeds, func(addr string) bool { return addr == "" || addr == cfg.Advertise })
+	slices.Sort(m.seeds)
+	m.seeds = slices.Compact(m.seeds)
+	m.table = newTable(m.Self(), peers)
+	m.transport = m.newTransport()
+	return m, nil
+}
+
+// Self is this node.
+func (m *Mesh) Self() Member {
+	return Member{ID: m.cfg.Node, Region: m.cfg.Region, Addr: m.cfg.Advertise, State: Alive, Version: m.cfg.Version}
+}
+
+// View returns the mesh as it is known now.
+func (m *Mesh) View() *View { return m.table.view.Load() }
+
+// Handle sets who serves the streams of a kind that others open. It must be
+// called before Run.
+func (m *Mesh) Handle(kind byte, h Handler) { m.handlers[kind] = h }
+
+// Run takes part in the mesh until ctx ends, and then says goodbye. It returns
+// within 1.5 s of that, after the last of its goroutines; only a probe of
+// memberlist's may be in its last wait. An error means that it could not start.
+func (m *Mesh) Run(ctx context.Context) error {
+	net := newGossipNet(m)
+	defer net.stop()
+	m.handlers[StreamGossip] = net.serve
+	listener, err := m.transport.Listen(m.listenTLS(), listenConfig(m.isLink))
+	if err != nil {
+		return fmt.Errorf("mesh: listen: %w", err)
+	}
+	defer m.transport.Close()
+	hintBuffers(m.cfg.Conn, m.log)
+	ml, err := m.startGossip(net)
+	if err != nil {
+		return err
+	}
+
+	m.wg.Go(net.receive)
+	for range accepters {
+		m.wg.Go(func() { m.accept(ctx, listener) })
+	}
+	m.wg.Go(func() { m.keepLinks(ctx) })
+	m.wg.Go(func() { m.join(ctx, ml) })
+	m.wg.Go(func() { m.measure(ctx) })
+
+	<-ctx.Done()
+	if err := leave(ml); err != nil {
+		m.log.Debug("left without everybody knowing", "err", err)
+	}
+	_ = listener.Close()
+	m.wg.Wait()
+	return nil
+}
+
+func (m *Mesh) isLink(c *quic.Conn) bool {
+	_, ok := m.large.Load(c)
+	return ok
+}
+
+func (m *Mesh) measure(ctx context.Context) {
+	ticker := time.NewTicker(measureEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			m.table.measure()
+		case <-ctx.Done():
+			return
+		}
+	}
+}

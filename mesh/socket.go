@@ -1,0 +1,191 @@
+package mesh
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// The application protocols (ALPN) on the socket.
+const (
+	ALPNClient = "im/1"   // clients
+	ALPNLink   = "mesh/1" // the one link of a pair of nodes
+	// alpnJoin is a short connection to an address whose node is not known yet;
+	// it carries gossip only, and so cannot be mistaken for a link.
+	alpnJoin = "join/1"
+)
+
+// errBusy refuses a handshake while too many are in progress.
+var errBusy = errors.New("mesh: too many handshakes")
+
+// derive makes a key for one purpose from the secret of the cluster. All nodes
+// have the same, so that a client resumes at another node, and learns at once
+// from whoever has the address now that the process it spoke to is gone.
+func derive(secret []byte, purpose string) [32]byte {
+	key, err := hkdf.Key(sha256.New, secret, nil, "starling "+purpose, 32)
+	if err != nil {
+		panic(err) // only for a length that SHA-256 cannot give
+	}
+	return [32]byte(key)
+}
+
+// newTransport puts QUIC on the socket.
+func (m *Mesh) newTransport() *quic.Transport {
+	// quic-go logs a warning about small socket buffers on its own; hintBuffers
+	// says the same through slog. This switch is the only one that it has.
+	os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
+	reset := quic.StatelessResetKey(derive(m.cfg.GossipKey, "stateless reset"))
+	token := quic.TokenGeneratorKey(derive(m.cfg.GossipKey, "address token"))
+	return &quic.Transport{
+		Conn:                m.cfg.Conn,
+		ConnectionIDLength:  8,
+		StatelessResetKey:   &reset,
+		TokenGeneratorKey:   &token,
+		VerifySourceAddress: func(net.Addr) bool { return m.handshakes.Load() > handshakesRetry },
+		ConnContext:         m.beginHandshake,
+	}
+}
+
+// attempt is a handshake in progress, or one that has come to its end.
+type attempt struct {
+	remote net.Addr
+	node   bool // it asked for a protocol of nodes
+	ended  bool // the first of accepted and failed counts
+}
+
+type attemptKey struct{}
+
+// beginHandshake counts a handshake, and arranges that its failure is noticed:
+// quic-go itself reports only those that succeed.
+func (m *Mesh) beginHandshake(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
+	if m.handshakes.Add(1) > handshakesMax {
+		m.handshakes.Add(-1)
+		return nil, errBusy
+	}
+	a := &attempt{remote: info.RemoteAddr}
+	context.AfterFunc(ctx, func() { m.endHandshake(a, context.Cause(ctx)) })
+	return context.WithValue(ctx, attemptKey{}, a), nil
+}
+
+// endHandshake is called when a handshake was accepted (err = nil) and when its
+// connection has ended.
+func (m *Mesh) endHandshake(a *attempt, err error) {
+	m.mu.Lock()
+	first := !a.ended
+	a.ended = true
+	node := a.node
+	m.mu.Unlock()
+	if !first {
+		return
+	}
+	m.handshakes.Add(-1)
+	if err := refusal(err); node && isRefusal(err) {
+		m.refuse(a.remote, err)
+	}
+}
+
+// listenTLS chooses by ALPN what a caller must show: a client nothing, a node
+// a certificate of the cluster's CA that names it.
+func (m *Mesh) listenTLS() *tls.Config {
+	clients := &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		NextProtos:   []string{ALPNClient},
+		Certificates: []tls.Certificate{m.cfg.Cert},
+	}
+	clients.SetSessionTicketKeys([][32]byte{derive(m.cfg.GossipKey, "session ticket")})
+	nodes := &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		NextProtos:             []string{ALPNLink, alpnJoin},
+		Certificates:           []tls.Certificate{m.cfg.Cert},
+		ClientAuth:             tls.RequireAndVerifyClientCert,
+		ClientCAs:              m.cfg.Roots,
+		SessionTicketsDisabled: true, // each link proves anew who is there
+		VerifyConnection:       func(s tls.ConnectionState) error { return m.verify(s, "") },
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if !slices.Contains(hello.SupportedProtos, ALPNLink) && !slices.Contains(hello.SupportedProtos, alpnJoin) {
+				return clients, nil
+			}
+			if a, ok := hello.Context().Value(attemptKey{}).(*attempt); ok {
+				m.mu.Lock()
+				a.node = true
+				m.mu.Unlock()
+			}
+			return nodes, nil
+		},
+	}
+}
+
+// dialTLS is for a connection to a node, or to any if node is empty.
+func (m *Mesh) dialTLS(alpn, node string) *tls.Config {
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		NextProtos:             []string{alpn},
+		Certificates:           []tls.Certificate{m.cfg.Cert},
+		RootCAs:                m.cfg.Roots,
+		ServerName:             ServerName(m.cfg.Cluster),
+		SessionTicketsDisabled: true,
+		VerifyConnection:       func(s tls.ConnectionState) error { return m.verify(s, node) },
+	}
+}
+
+// verify checks whom the certificate of a peer names, after crypto/tls has
+// checked who signed it.
+func (m *Mesh) verify(s tls.ConnectionState, expected string) error {
+	if len(s.PeerCertificates) == 0 {
+		return ErrNoCertificate
+	}
+	node, err := nodeOf(s.PeerCertificates[0], m.cfg.Cluster)
+	switch {
+	case err != nil:
+		return err
+	case node == m.cfg.Node:
+		return fmt.Errorf("%w: %s", ErrSameNode, node)
+	case expected != "" && node != expected:
+		return fmt.Errorf("%w: %s instead of %s", ErrOtherNode, node, expected)
+	}
+	return nil
+}
+
+// accept hands connections to whoever serves their protocol.
+func (m *Mesh) accept(ctx context.Context, listener *quic.Listener) {
+	for {
+		conn, err := listener.Accept(ctx)
+		if err != nil {
+			return
+		}
+		if a, ok := conn.Context().Value(attemptKey{}).(*attempt); ok {
+			m.endHandshake(a, nil)
+		}
+		m.wg.Go(func() { m.serve(ctx, conn) })
+	}
+}
+
+// refuse tells of a peer that was refused, in the log at most once a second.
+func (m *Mesh) refuse(remote net.Addr, err error) {
+	if m.cfg.Refused != nil {
+		m.cfg.Refused(remote, err)
+	}
+	m.mu.Lock()
+	m.refusals++
+	count, now := m.refusals, time.Now()
+	quiet := now.Sub(m.refusalLogged) < time.Second
+	if !quiet {
+		m.refusals, m.refusalLogged = 0, now
+	}
+	m.mu.Unlock()
+	if !quiet {
+		m.log.Warn("refused a peer", "remote", remote.String(), "reason", err, "since_last_line", count)
+	}
+}
