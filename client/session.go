@@ -120,33 +120,49 @@ var longAgo = time.Unix(1, 0)
 // the caller may hold a lock that done takes. If too much waits to be written
 // the error is wire.CodeOverloaded, and nothing was sent.
 func (s *Session) Call(f *wire.Frame, done func(*wire.Frame, error)) uint64 {
-	id, err := s.register(f, done)
-	if err == nil {
-		err = s.push(f)
+	err := s.call(f, done)
+	if err == nil || done == nil {
+		return f.Id
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		go done(nil, err)
+	} else {
+		s.late.Go(func() { done(nil, err) })
+	}
+	return f.Id
+}
+
+// call is Call, but if nothing was sent it returns the error and forgets done.
+func (s *Session) call(f *wire.Frame, done func(*wire.Frame, error)) error {
+	err := s.register(f, done)
 	if err != nil {
-		s.finish(id, done, err)
+		return err
 	}
-	return id
+	err = s.push(f)
+	if err != nil && done != nil && s.take(f.Id) == nil {
+		return nil // the end of the session has told done already
+	}
+	return err
 }
 
 // register gives f its id and remembers who waits for the answer.
-func (s *Session) register(f *wire.Frame, done func(*wire.Frame, error)) (uint64, error) {
+func (s *Session) register(f *wire.Frame, done func(*wire.Frame, error)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last++
 	f.Id = s.last
-	full := len(s.open) >= openCalls
-	if done != nil {
-		s.open[f.Id] = done
-	}
 	switch {
 	case s.ended:
-		return f.Id, errLost(nil)
-	case full:
-		return f.Id, wire.Errorf(wire.CodeOverloaded, "%d calls are unanswered", openCalls)
+		return errLost(nil)
+	case done == nil:
+	case len(s.open) >= openCalls:
+		return wire.Errorf(wire.CodeOverloaded, "%d calls are unanswered", openCalls)
+	default:
+		s.open[f.Id] = done
 	}
-	return f.Id, nil
+	return nil
 }
 
 // push queues a frame that has its id.
@@ -164,21 +180,6 @@ func (s *Session) push(f *wire.Frame) error {
 		return errLost(err)
 	}
 	return nil
-}
-
-// finish ends a call that could not be sent, from a goroutine of its own.
-func (s *Session) finish(id uint64, done func(*wire.Frame, error), err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if done == nil || s.open[id] == nil {
-		return
-	}
-	delete(s.open, id)
-	if s.ended {
-		go done(nil, err)
-		return
-	}
-	s.late.Go(func() { done(nil, err) })
 }
 
 // Ask is Call that waits for the answer. When ctx ends, so does the waiting;

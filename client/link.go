@@ -1,0 +1,157 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/starling-im/starling/wire"
+)
+
+// A link is one session of a Client, from its Hello to its end.
+type link struct {
+	c       *Client
+	session *Session
+	welcome *wire.Welcome
+	ctx     context.Context
+	end     context.CancelCauseFunc
+	ended   chan error // gets why, when all of the link is gone
+
+	mu   sync.Mutex
+	subs map[uint64]*subscription // by the id of their Follow
+	move *time.Timer              // armed by the first Goaway
+}
+
+// errMoved ends a link whose node goes away, errSilent one whose node does
+// not answer any more.
+var (
+	errMoved  = errors.New("client: the node is going away")
+	errSilent = errors.New("client: the node does not answer")
+)
+
+// maxUnsent bounds the bytes that wait to be written to a node.
+const maxUnsent = 1 << 20
+
+// open connects to a node and says Hello. A *farewell is the node's refusal.
+func (c *Client) open(addr, token string) (*link, error) {
+	ctx, cancel := context.WithTimeout(c.ctx, dialWithin)
+	defer cancel()
+	conn, err := c.connect(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	l := &link{c: c, ended: make(chan error, 1), subs: make(map[uint64]*subscription)}
+	l.ctx, l.end = context.WithCancelCause(c.ctx)
+	l.session = NewSession(SessionConfig{
+		Commands: conn.commands, Events: conn.events, MaxUnsent: maxUnsent,
+		OnEvents: l.events, OnError: l.fails, OnGoaway: l.goaway,
+	})
+	c.work.Go(func() {
+		err := l.session.Run(l.ctx)
+		conn.close()
+		l.end(err)
+		l.stopMove()
+		l.ended <- err
+	})
+	if err := l.hello(token); err != nil {
+		l.end(err)
+		if end := <-l.ended; wire.Code(err) == wire.CodeUnavailable {
+			err = end // says more than that the call was cut off
+		}
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *link) hello(token string) error {
+	ctx, cancel := context.WithTimeout(l.ctx, helloWithin)
+	defer cancel()
+	f, err := l.session.Ask(ctx, &wire.Frame{Body: &wire.Frame_Hello{Hello: &wire.Hello{
+		Token: token, Device: l.c.cfg.Device, Agent: l.c.cfg.Agent,
+	}}})
+	var refusal *wire.Error
+	switch {
+	case errors.As(err, &refusal) && refusal.Code != wire.CodeUnavailable:
+		return &farewell{refusal}
+	case err != nil:
+		return err
+	case f.GetWelcome() == nil:
+		return wire.Errorf(wire.CodeProtocol, "Hello was answered with a %T", f.Body)
+	}
+	l.welcome = f.GetWelcome()
+	return nil
+}
+
+// probe ends the link unless its node answers something: a frame without a
+// body is refused by each node at once.
+func (l *link) probe() {
+	ctx, cancel := context.WithTimeout(l.ctx, probeWithin)
+	defer cancel()
+	if _, err := l.session.Ask(ctx, &wire.Frame{}); errors.Is(err, context.DeadlineExceeded) {
+		l.end(errSilent)
+	}
+}
+
+// alternates bounds the nodes that a Goaway may name.
+const alternates = 16
+
+// goaway leaves for another node at a random time in the window that the node
+// gave, so that its clients do not all arrive at once.
+func (l *link) goaway(g *wire.Goaway) {
+	var addrs []string
+	for _, a := range g.Alternates {
+		if _, _, err := net.SplitHostPort(a); err == nil && len(addrs) < alternates {
+			addrs = append(addrs, a)
+		}
+	}
+	wait := time.Duration(g.AfterMinMs) * time.Millisecond
+	if g.AfterMaxMs > g.AfterMinMs {
+		wait += rand.N(time.Duration(g.AfterMaxMs-g.AfterMinMs) * time.Millisecond)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.move != nil || l.ctx.Err() != nil {
+		return
+	}
+	l.move = time.AfterFunc(wait, func() {
+		l.c.prefer(addrs)
+		l.end(errMoved)
+	})
+}
+
+func (l *link) stopMove() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.move != nil {
+		l.move.Stop()
+	}
+}
+
+// events hands what came for a follow to it.
+func (l *link) events(follow uint64, events [][]byte) {
+	if s := l.sub(follow); s != nil {
+		s.events(events)
+	}
+}
+
+// fails is the end of a follow by the node.
+func (l *link) fails(follow uint64, err *wire.Error) {
+	if s := l.sub(follow); s != nil {
+		s.ended(err)
+	}
+}
+
+func (l *link) sub(follow uint64) *subscription {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.subs[follow]
+}
+
+func (l *link) forget(follow uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.subs, follow)
+}
