@@ -320,7 +320,7 @@ func (u *uses) selector(where, pkg, name string) {
 	case pkg == "time" && slices.Contains(clock, name) && u.floor <= 1 && timed[u.file] == "":
 		u.add(where, "time.%s in floor %d", name, u.floor)
 	case !u.library:
-	case pkg == "fmt" && strings.HasPrefix(name, "Print"), pkg == "os" && name == "Exit", pkg == "log" && name != "Logger":
+	case pkg == "fmt" && strings.HasPrefix(name, "Print"), pkg == "os" && name == "Exit", pkg == "log" && (strings.HasPrefix(name, "Print") || strings.HasPrefix(name, "Fatal")):
 		u.add(where, "%s.%s in a library", path.Base(pkg), name)
 	}
 }
