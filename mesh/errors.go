@@ -14,6 +14,8 @@ var (
 	ErrNoCertificate = errors.New("mesh: no certificate")
 	// ErrForeignCertificate refuses a certificate that the cluster's CA did not sign.
 	ErrForeignCertificate = errors.New("mesh: certificate of an unknown CA")
+	// ErrExpired refuses a certificate that is not valid any more.
+	ErrExpired = errors.New("mesh: expired certificate")
 	// ErrNotNode refuses a certificate that names no node, such as a client's.
 	ErrNotNode = errors.New("mesh: certificate of no node")
 	// ErrOtherCluster refuses a node of another cluster.
@@ -57,6 +59,7 @@ const (
 // TLS alerts (RFC 8446 §6.2) as QUIC reports them.
 const (
 	alertBadCertificate      quic.TransportErrorCode = 0x100 + 42
+	alertExpired             quic.TransportErrorCode = 0x100 + 45
 	alertUnknownCA           quic.TransportErrorCode = 0x100 + 48
 	alertCertificateRequired quic.TransportErrorCode = 0x100 + 116
 )
@@ -67,10 +70,13 @@ func refusal(err error) error {
 	var transport *quic.TransportError
 	var app *quic.ApplicationError
 	var authority x509.UnknownAuthorityError
+	var invalid x509.CertificateInvalidError
 	var name error
 	switch {
 	case errors.As(err, &authority):
 		name = ErrForeignCertificate
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		name = ErrExpired
 	case errors.As(err, &app):
 		if app.Remote && app.ErrorCode == closeNotDialler {
 			name = ErrNotDialler
@@ -79,6 +85,8 @@ func refusal(err error) error {
 		switch transport.ErrorCode {
 		case alertCertificateRequired:
 			name = ErrNoCertificate
+		case alertExpired:
+			name = ErrExpired
 		case alertUnknownCA:
 			name = ErrForeignCertificate
 		case alertBadCertificate:
@@ -96,7 +104,7 @@ func refusal(err error) error {
 // isRefusal reports whether err is somebody's doing, not just the network's.
 func isRefusal(err error) bool {
 	for _, e := range []error{
-		ErrNoCertificate, ErrForeignCertificate, ErrNotNode, ErrOtherCluster,
+		ErrNoCertificate, ErrForeignCertificate, ErrExpired, ErrNotNode, ErrOtherCluster,
 		ErrOtherNode, ErrSameNode, ErrNotDialler, ErrRefused, ErrGossipKey,
 	} {
 		if errors.Is(err, e) {

@@ -56,13 +56,23 @@ func (g *gossip) NotifyAlive(n *memberlist.Node) error {
 		return err
 	}
 	if n.Name == g.m.cfg.Node && said.instance > g.self.instance {
-		g.m.log.Error("another process runs with the id of this node", "addr", said.addr, "region", said.region)
+		err := fmt.Errorf("%w: another process runs with it at %s", ErrSameNode, said.addr)
+		g.m.refuse(addressed(said.addr), err)
+		return err // and do not argue: the others take the later one
 	}
 	return nil
 }
 
-func (g *gossip) NotifyJoin(n *memberlist.Node)  { g.NotifyUpdate(n) }
-func (g *gossip) NotifyLeave(n *memberlist.Node) { g.m.table.gone(n.Name) }
+func (g *gossip) NotifyJoin(n *memberlist.Node) {
+	g.m.log.Info("member alive", "peer", n.Name)
+	g.NotifyUpdate(n)
+}
+
+func (g *gossip) NotifyLeave(n *memberlist.Node) {
+	g.m.log.Info("member gone", "peer", n.Name)
+	g.m.table.gone(n.Name)
+}
+
 func (g *gossip) NotifyUpdate(n *memberlist.Node) {
 	if said, err := decodeMeta(n.Meta); err == nil {
 		g.m.table.alive(n.Name, said)
@@ -137,9 +147,11 @@ func (l *gossipLog) Write(line []byte) (int, error) {
 	level, text, _ := strings.Cut(strings.TrimPrefix(text, "["), "] ")
 	text = strings.TrimPrefix(text, "memberlist: ")
 	switch {
-	case strings.Contains(text, "No installed keys could decrypt"):
+	case strings.Contains(text, "no installed keys could decrypt"), strings.HasPrefix(text, "Decrypt packet failed"):
 		_, from, _ := strings.Cut(text, "from=")
 		l.m.refuse(addressed(from), fmt.Errorf("%w: %s", ErrGossipKey, text))
+	case strings.HasPrefix(text, "Failed fallback TCP ping"): // what follows from it is said elsewhere
+		l.m.log.Debug("gossip: " + text)
 	case level == "WARN" || level == "ERR":
 		l.m.log.Warn("gossip: " + text)
 	default:

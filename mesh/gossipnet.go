@@ -140,16 +140,24 @@ func (t *gossipNet) serve(ctx context.Context, node string, s *Stream) {
 type gossipConn struct {
 	*Stream
 	local, remote addressed
-	own           *quic.Conn // made for this stream only, or nil
+	own           func() // closes the connection that was made for this stream only; or nil
 	once          sync.Once
 	closed        chan struct{}
 }
 
 func (t *gossipNet) conn(node string, s *Stream, own *quic.Conn) *gossipConn {
-	return &gossipConn{
-		Stream: s, own: own, closed: make(chan struct{}),
+	c := &gossipConn{
+		Stream: s, closed: make(chan struct{}),
 		local: addressed(t.m.cfg.Node), remote: addressed(node),
 	}
+	if own != nil {
+		stop := context.AfterFunc(t.ctx, func() { _ = c.Close() })
+		c.own = func() {
+			stop()
+			_ = own.CloseWithError(wire.CloseNormal, "")
+		}
+	}
+	return c
 }
 
 func (c *gossipConn) LocalAddr() net.Addr  { return c.local }
@@ -166,7 +174,7 @@ func (c *gossipConn) Close() error {
 	c.once.Do(func() {
 		close(c.closed)
 		if c.own != nil {
-			err = c.own.CloseWithError(wire.CloseNormal, "")
+			c.own()
 		}
 	})
 	return err

@@ -86,7 +86,7 @@ func (m *Mesh) keepLink(ctx context.Context, id string) {
 		began := time.Now()
 		conn, _, err := m.dial(ctx, p.Addr, ALPNLink, id)
 		if err == nil {
-			m.wg.Go(func() { m.closeIfMoved(p, conn) })
+			m.wg.Go(func() { m.closeIfMoved(ctx, p, conn) })
 			m.serveLink(ctx, &link{node: id, conn: conn})
 		} else {
 			m.log.Debug("link not up", "peer", id, "addr", p.Addr, "err", err)
@@ -120,12 +120,18 @@ func (m *Mesh) pause(ctx context.Context, view *View, p Member, d time.Duration)
 
 // closeIfMoved ends a link when gossip knows its node at another address, where
 // another process of that node answers.
-func (m *Mesh) closeIfMoved(p Member, conn *quic.Conn) {
+func (m *Mesh) closeIfMoved(ctx context.Context, p Member, conn *quic.Conn) {
+	addr := p.Addr
 	for {
 		view := m.View()
-		if now, ok := view.Member(p.ID); ok && now.Addr != p.Addr {
-			_ = conn.CloseWithError(closeMoved, "the node has another address")
-			return
+		if now, ok := view.Member(p.ID); ok && now.Addr != addr {
+			addr = now.Addr
+			// One address may have two names.
+			to, err := m.resolver.resolve(ctx, addr)
+			if err == nil && to.String() != conn.RemoteAddr().String() {
+				_ = conn.CloseWithError(closeMoved, "the node has another address")
+				return
+			}
 		}
 		select {
 		case <-view.Next():

@@ -111,6 +111,9 @@ func (t *table) alive(id string, m meta) {
 		e = &entry{}
 		t.all[id] = e
 	}
+	if m.instance < e.instance && e.State == Alive {
+		return // of two processes with one id, the later one
+	}
 	state := Alive
 	if m.instance == e.goodbye {
 		state = Left // what is still said of it is older than its goodbye
