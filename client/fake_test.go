@@ -48,11 +48,12 @@ func newWorld(t *testing.T) *world {
 }
 
 type fakeSession struct {
-	w                *world
-	addr             string
-	commands, events net.Conn
-	replies, pushes  *sendq.Queue
-	follows          map[uint64]string
+	w               *world
+	addr            string
+	commands        Stream
+	replies, pushes *sendq.Queue
+	cut             func() // ends the connection
+	follows         map[uint64]string
 }
 
 // connect is a client's dialer.
@@ -65,12 +66,7 @@ func (w *world) connect(_ context.Context, addr string) (*conn, error) {
 	}
 	near, far := net.Pipe()
 	eventsNear, eventsFar := net.Pipe()
-	queue := sendq.Config{Max: 64 << 20}
-	s := &fakeSession{
-		w: w, addr: addr, commands: far, events: eventsFar, follows: map[uint64]string{},
-		replies: sendq.New(far, queue), pushes: sendq.New(eventsFar, queue),
-	}
-	w.sessions[s] = true
+	s := w.session(addr, far, eventsFar, func() { far.Close(); eventsFar.Close() })
 	done := make(chan struct{})
 	go func() { defer close(done); s.serve() }()
 	return &conn{
@@ -80,20 +76,26 @@ func (w *world) connect(_ context.Context, addr string) (*conn, error) {
 	}, nil
 }
 
+// session makes a session, to be served; w is locked.
+func (w *world) session(addr string, commands Stream, events sendq.Writer, cut func()) *fakeSession {
+	queue := sendq.Config{Max: 64 << 20}
+	s := &fakeSession{
+		w: w, addr: addr, commands: commands, cut: cut, follows: map[uint64]string{},
+		replies: sendq.New(commands, queue), pushes: sendq.New(events, queue),
+	}
+	w.sessions[s] = true
+	return s
+}
+
 func (s *fakeSession) serve() {
-	defer s.cut()
 	r := wire.NewReader(s.commands, wire.ClientFrame)
 	for {
 		f, err := r.Frame()
 		if err != nil || !s.handle(f) {
-			return
+			break
 		}
 	}
-}
-
-func (s *fakeSession) cut() {
-	s.commands.Close()
-	s.events.Close()
+	s.cut()
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
 	delete(s.w.sessions, s)

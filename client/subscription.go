@@ -105,10 +105,10 @@ func (s *subscription) answered(frame *wire.Frame, err error) {
 
 // ended is the end of the subscription by the node or with its link.
 func (s *subscription) ended(e *wire.Error) {
-	s.link.forget(s.id)
 	f := s.f
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	s.link.forget(s.id)
 	if f.sub != s {
 		return
 	}
