@@ -1,7 +1,7 @@
 # Short names for what is done often. `make help` lists them; nothing here is
 # needed to build or test: the go command is enough.
 
-.PHONY: help build test race lint generate ci measure-chat sizes clean
+.PHONY: help build test race lint generate ci measure-chat measure-idle sizes clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -27,6 +27,9 @@ ci: ## everything that CI checks
 
 measure-chat: build ## replay real chat through a mesh of processes: STARLING_DATA=folder
 	.ci/measure-chat
+
+measure-idle: build ## memory and processor time of a mesh that does nothing
+	.ci/measure-idle
 
 sizes: build ## what each dependency adds to the binary
 	.ci/sizes bin/edge-node
