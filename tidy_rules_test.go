@@ -76,4 +76,3 @@ func withRatchet(t *testing.T, rows map[string]int) {
 	ratchet = rows
 	t.Cleanup(func() { ratchet = kept })
 }
-
