@@ -1,0 +1,179 @@
+package consensus
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft"
+)
+
+// group is this node's replica of one group.
+type group struct {
+	h      *Host
+	cfg    Group
+	logs   *logStore
+	stable *stableStore
+	snaps  *snapshotStore
+	fsm    *fsm
+	trans  *transport
+	inbox  inbox
+	lanes  lanes
+	reads  reads
+
+	// Raft is replaced where it hangs; see restart.
+	raft       atomic.Pointer[instance]
+	restarting sync.Mutex
+}
+
+// instance is one life of a group's Raft.
+type instance struct {
+	*raft.Raft
+	stopped chan struct{} // closed when it answers no more
+	once    sync.Once
+}
+
+// stop begins to stop; the function it returns waits for the end.
+func (i *instance) stop() (wait func()) {
+	f := i.Shutdown()
+	i.once.Do(func() { close(i.stopped) })
+	return func() { _ = f.Error() }
+}
+
+func (h *Host) open(cfg Group) (*group, error) {
+	logs, err := openLog(h.s, cfg.ID)
+	if err != nil {
+		return nil, err
+	}
+	g := &group{
+		h: h, cfg: cfg, logs: logs,
+		stable: &stableStore{s: h.s, group: cfg.ID},
+		snaps:  &snapshotStore{h: h, s: h.s, group: cfg.ID, logs: logs},
+		trans:  &transport{h: h, group: cfg.ID, rpc: make(chan raft.RPC), home: &homeWatch{node: cfg.Home}},
+	}
+	g.inbox.g, g.lanes.g, g.reads.g = g, g, g
+	g.lanes.begin()
+	if err := g.snaps.load(); err != nil {
+		return nil, err
+	}
+	if err := g.snaps.resume(); err != nil {
+		return nil, err
+	}
+	g.fsm = &fsm{s: h.s, group: cfg.ID, snaps: g.snaps}
+	if value, ok, err := h.s.get(key(tableMeta, cfg.ID, positionKey)); err != nil {
+		return nil, err
+	} else if ok {
+		if g.fsm.pos, err = decodePosition(value); err != nil {
+			return nil, err
+		}
+	}
+	if err := g.bootstrap(); err != nil {
+		return nil, err
+	}
+	g.fsm.m = h.cfg.Machine(cfg.ID)
+	return g, g.run()
+}
+
+// bootstrap gives a group without state its first configuration. Term and
+// entry are one batch: Raft's own way would leave a group that can never elect
+// anybody if it was interrupted between them.
+func (g *group) bootstrap() error {
+	last, err := g.logs.LastIndex()
+	if err != nil || last > 0 || g.snaps.meta.ID != "" {
+		return err
+	}
+	var c raft.Configuration
+	in := false
+	for _, node := range g.cfg.Voters {
+		in = in || node == g.h.cfg.Node
+		c.Servers = append(c.Servers, raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(node), Address: raft.ServerAddress(node)})
+	}
+	if !in {
+		return nil // it waits until the leader adds it
+	}
+	first := []*raft.Log{{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(c)}}
+	b := g.h.s.db.NewBatch()
+	_ = b.Set(key(tableStable, g.cfg.ID, "CurrentTerm"), stableUint64(1), nil)
+	g.logs.put(b, first)
+	if err := g.h.s.commit(b, g.h.s.write); err != nil {
+		return err
+	}
+	g.logs.added(first)
+	return nil
+}
+
+// run starts a Raft on the group's state.
+func (g *group) run() error {
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(g.h.cfg.Node)
+	c.HeartbeatTimeout = g.h.cfg.Heartbeat
+	c.ElectionTimeout = g.h.cfg.Heartbeat
+	c.LeaderLeaseTimeout = g.h.cfg.Heartbeat * 8 / 10
+	// Followers learn of a commit from hint, so this is only the safety net,
+	// and the main cost of an idle group.
+	c.CommitTimeout = g.h.cfg.CommitTimeout
+	c.MaxAppendEntries = maxAppendEntries
+	// Commands are gathered before Raft. Without its own queue a command that
+	// could not be handed over is certain not to take effect.
+	c.BatchApplyCh = false
+	c.ShutdownOnRemove = false
+	c.NoSnapshotRestoreOnStart = true // the data is on disk, and newer
+	c.TrailingLogs = g.h.cfg.TrailingLogs
+	c.SnapshotThreshold = g.h.cfg.SnapshotEvery
+	c.SnapshotInterval = g.h.cfg.SnapshotInterval
+	c.NoLegacyTelemetry = true
+	c.Logger = newRaftLogger(g.h.cfg.Log, g.cfg.ID)
+	r, err := raft.NewRaft(c, g.fsm, g.logs, g.stable, g.snaps, g.trans)
+	if err != nil {
+		return err
+	}
+	g.raft.Store(&instance{Raft: r, stopped: make(chan struct{})})
+	return nil
+}
+
+func (g *group) instance() *instance { return g.raft.Load() }
+
+// restart replaces a Raft that refuses everything, because a transfer of
+// leadership hangs in it. The state is on disk; to the others it is a leader
+// that was gone for a moment.
+func (g *group) restart() {
+	g.restarting.Lock()
+	defer g.restarting.Unlock()
+	if g.h.down() != nil {
+		return
+	}
+	g.h.cfg.Log.Warn("raft hangs in a leadership transfer and is started again", "group", g.cfg.ID)
+	g.instance().stop()()
+	if g.h.down() != nil {
+		return
+	}
+	if err := g.run(); err != nil {
+		_ = g.h.s.fail(err)
+	}
+	if g.h.down() != nil {
+		g.instance().stop()() // Close may have seen the old one
+	}
+}
+
+func (g *group) leader() string {
+	_, id := g.instance().LeaderWithID()
+	return string(id)
+}
+
+func (g *group) voters() []string {
+	var v []string
+	for _, s := range g.instance().GetConfiguration().Configuration().Servers {
+		if s.Suffrage == raft.Voter {
+			v = append(v, string(s.ID))
+		}
+	}
+	return v
+}
+
+func (g *group) status() Status {
+	r := g.instance()
+	return Status{
+		ID: g.cfg.ID, Leader: g.leader(), State: strings.ToLower(r.State().String()), Term: r.CurrentTerm(),
+		Applied: g.fsm.position().index, Commit: r.CommitIndex(), LastIndex: r.LastIndex(), Voters: g.voters(),
+	}
+}

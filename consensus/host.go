@@ -1,0 +1,250 @@
+package consensus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/starling-im/starling/wire"
+)
+
+// Host is one node's share of all groups. Open makes one.
+type Host struct {
+	cfg    Config
+	s      *store
+	ctx    context.Context // ends when the Host closes or its store breaks
+	cancel context.CancelFunc
+
+	sending, receiving chan struct{} // a slot for each snapshot in flight
+
+	mu      sync.Mutex
+	groups  map[uint32]*group
+	peers   map[string]*peer
+	streams map[Stream]struct{} // served
+	closing bool                // no new proposals
+	closed  bool                // no new goroutines
+	running sync.WaitGroup
+	lanes   sync.WaitGroup // those of running that carry commands
+}
+
+// Open opens the folder. Its errors include ErrLocked and a *wire.Error with
+// wire.CodeNewerFormat.
+func Open(cfg Config) (*Host, error) {
+	if cfg.Node == "" || cfg.Dir == "" || cfg.Machine == nil || cfg.Dial == nil {
+		return nil, errors.New("consensus: Config needs Node, Dir, Machine and Dial")
+	}
+	h := &Host{
+		cfg:       cfg.withDefaults(),
+		sending:   make(chan struct{}, snapshotsInFlight),
+		receiving: make(chan struct{}, snapshotsInFlight),
+		groups:    map[uint32]*group{}, peers: map[string]*peer{}, streams: map[Stream]struct{}{},
+	}
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	s, err := openStore(h.cfg, func(err error) {
+		h.cancel() // nothing leaves this node any more
+		h.cfg.Log.Error("storage failed", "error", err)
+		h.cfg.Fatal(err)
+	})
+	if err != nil {
+		h.cancel()
+		return nil, err
+	}
+	h.s = s
+	if err := clearSnapshots(s, h.cfg.FS, h.snapshotDir()); err != nil {
+		h.cancel()
+		return nil, errors.Join(fmt.Errorf("consensus: snapshot folder: %w", err), s.close())
+	}
+	h.start(h.tend)
+	return h, nil
+}
+
+func (h *Host) snapshotDir() string { return h.cfg.FS.PathJoin(h.cfg.Dir, "snapshots") }
+
+// Start takes part in a group, with the state on disk if there is any.
+func (h *Host) Start(cfg Group) error {
+	if err := h.down(); err != nil {
+		return err
+	}
+	if h.group(cfg.ID) != nil {
+		return fmt.Errorf("consensus: group %d runs already", cfg.ID)
+	}
+	g, err := h.open(cfg)
+	if err != nil {
+		return fmt.Errorf("consensus: group %d: %w", cfg.ID, err)
+	}
+	h.mu.Lock()
+	h.groups[cfg.ID] = g
+	h.mu.Unlock()
+	if cfg.Preferred {
+		h.start(g.campaign)
+	}
+	return nil
+}
+
+func (h *Host) group(id uint32) *group {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.groups[id]
+}
+
+func (h *Host) all() []*group {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.SortedFunc(maps.Values(h.groups), func(a, b *group) int { return int(a.cfg.ID) - int(b.cfg.ID) })
+}
+
+func (h *Host) peer(node string) *peer {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := h.peers[node]
+	if p == nil {
+		p = newPeer(h, node)
+		h.peers[node] = p
+	}
+	return p
+}
+
+// start runs fn on a goroutine that Close waits for, unless the Host is closed.
+func (h *Host) start(fn func()) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return false
+	}
+	h.running.Go(fn)
+	return true
+}
+
+// down returns why the Host does nothing any more, nil while it works.
+func (h *Host) down() error {
+	if err := h.s.err(); err != nil {
+		return err
+	}
+	if h.ctx.Err() != nil {
+		return errClosed
+	}
+	return nil
+}
+
+// slot waits for a place among the snapshots in flight.
+func (h *Host) slot(slots chan struct{}) (release func(), err error) {
+	select {
+	case slots <- struct{}{}:
+		return func() { <-slots }, nil
+	case <-h.ctx.Done():
+		return nil, errClosed
+	}
+}
+
+// serving notes a stream that Close must end.
+func (h *Host) serving(s Stream) (release func(), err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil, errClosed
+	}
+	h.streams[s] = struct{}{}
+	h.running.Add(1)
+	return func() {
+		h.mu.Lock()
+		delete(h.streams, s)
+		h.mu.Unlock()
+		h.running.Done()
+	}, nil
+}
+
+// Leader returns the node that leads a group as far as this node knows, or "".
+func (h *Host) Leader(id uint32) string {
+	if g := h.group(id); g != nil {
+		return g.leader()
+	}
+	return ""
+}
+
+// Read calls fn with a consistent view of a group's data on this node, which
+// may be behind the leader's. The Reader must not be used after fn returns.
+func (h *Host) Read(id uint32, fn func(Reader)) error {
+	g := h.group(id)
+	if g == nil {
+		return noGroup(id)
+	}
+	if err := g.fsm.read(fn); err != nil {
+		return wire.Errorf(wire.CodeUnavailable, "%v", err)
+	}
+	return nil
+}
+
+func noGroup(id uint32) *wire.Error {
+	return wire.Errorf(wire.CodeNotLeader, "group %d is not on this node", id)
+}
+
+// Status returns what is known of each group, by id.
+func (h *Host) Status() []Status {
+	var all []Status
+	for _, g := range h.all() {
+		all = append(all, g.status())
+	}
+	return all
+}
+
+// Copies returns how many commands were sent to each peer in AppendEntries,
+// repeats included.
+func (h *Host) Copies() map[string]uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m := map[string]uint64{}
+	for node, p := range h.peers {
+		m[node] = p.copies.Load()
+	}
+	return m
+}
+
+// Close ends everything in less than a second; commands under way get a moment
+// to be answered. It must be called once.
+func (h *Host) Close() error {
+	h.mu.Lock()
+	h.closing = true
+	h.mu.Unlock()
+	h.drain()
+	h.mu.Lock()
+	h.closed = true
+	streams := slices.Collect(maps.Keys(h.streams))
+	peers := slices.Collect(maps.Values(h.peers))
+	h.mu.Unlock()
+	h.cancel()
+	var stopping []func()
+	for _, g := range h.all() {
+		stopping = append(stopping, g.instance().stop())
+	}
+	for _, p := range peers {
+		p.close()
+	}
+	for _, s := range streams {
+		_ = s.Close()
+	}
+	for _, wait := range stopping {
+		wait()
+	}
+	h.running.Wait()
+	return h.s.close()
+}
+
+// drain waits until no command is under way, but not for long.
+func (h *Host) drain() {
+	idle := make(chan struct{})
+	go func() {
+		h.lanes.Wait()
+		close(idle)
+	}()
+	timer := time.NewTimer(drainTimeout)
+	defer timer.Stop()
+	select {
+	case <-idle:
+	case <-timer.C:
+	case <-h.ctx.Done():
+	}
+}

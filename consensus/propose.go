@@ -1,0 +1,270 @@
+package consensus
+
+import (
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/starling-im/starling/wire"
+)
+
+// proposal is a command that waits, and whom to tell.
+type proposal struct {
+	command []byte
+	done    func(any, error)
+}
+
+// lanes carry the commands of one group to Raft. All commands that wait leave
+// together in one entry; up to Config.Depth entries are under way, each on a
+// lane, which is a goroutine that ends when nothing waits.
+type lanes struct {
+	g *group
+	// order is held from taking a batch until Raft has it, so that entries
+	// follow each other as their commands did.
+	order sync.Mutex
+
+	mu      sync.Mutex
+	waiting []proposal
+	bytes   int
+	running int
+	newest  *batch
+	epoch   uint64 // of the chain of entries, see entry
+	number  uint64
+	refused time.Time // since when Raft refuses all because of a transfer
+}
+
+// batch is one entry under way.
+type batch struct {
+	proposals []proposal
+	prev      <-chan struct{} // closed when the batch before is answered
+	answered  chan struct{}
+	// behind are those that waited when a batch failed, to be failed after
+	// the newest batch of that moment; guarded by lanes.mu.
+	behind []proposal
+}
+
+// Propose puts a command into a group's log. It never blocks. done is called
+// exactly once, in the order of the calls of Propose (a refusal as overloaded
+// comes at once), and must be quick; the command must not change before.
+//
+// Errors are *wire.Error: too_large, overloaded and not_leader (with the
+// leader, if known) are certain to have had no effect; after unavailable it is
+// unknown. When a command fails, all that wait behind it fail too.
+func (h *Host) Propose(id uint32, command []byte, done func(result any, err error)) {
+	if len(command) > EntryBytes {
+		done(nil, wire.TooLarge("command", uint64(len(command)), EntryBytes))
+		return
+	}
+	g := h.group(id)
+	if g == nil {
+		done(nil, noGroup(id))
+		return
+	}
+	if err := g.lanes.add(proposal{command, done}); err != nil {
+		done(nil, err)
+	}
+}
+
+// begin starts a new chain of entries.
+func (l *lanes) begin() { l.epoch, l.number = rand.Uint64(), 0 }
+
+// add queues a command. Its error is certain and has nothing to do with the
+// commands before, so it need not wait for their answers.
+func (l *lanes) add(p proposal) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.waiting) >= QueuedCommands || len(l.waiting) > 0 && l.bytes+len(p.command) > QueuedBytes {
+		return wire.Errorf(wire.CodeOverloaded, "group %d has %d commands waiting", l.g.cfg.ID, len(l.waiting)).After(overloadPause)
+	}
+	if l.running < l.g.h.cfg.Depth {
+		if !l.g.h.startLane(l.run) {
+			return shuttingDown()
+		}
+		l.running++
+	}
+	l.waiting = append(l.waiting, p)
+	l.bytes += len(p.command)
+	return nil
+}
+
+func shuttingDown() *wire.Error {
+	return wire.Errorf(wire.CodeShuttingDown, "the node is shutting down")
+}
+
+// startLane is start for a lane: none starts once Close waits for them.
+func (h *Host) startLane(fn func()) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closing || h.down() != nil {
+		return false
+	}
+	h.lanes.Add(1)
+	h.running.Go(func() {
+		defer h.lanes.Done()
+		fn()
+	})
+	return true
+}
+
+// run is one lane.
+func (l *lanes) run() {
+	for {
+		b, future := l.next()
+		if b == nil {
+			return
+		}
+		o, err := l.await(future)
+		if err == nil && !l.more() {
+			l.g.hint(o.index, o.term)
+		}
+		<-b.prev
+		l.answer(b, o, err)
+		close(b.answered)
+	}
+}
+
+// next takes what waits and hands it to Raft. Without anything to do it ends
+// the lane.
+func (l *lanes) next() (*batch, raft.ApplyFuture) {
+	l.order.Lock()
+	defer l.order.Unlock()
+	l.mu.Lock()
+	b, e := l.take()
+	if b == nil {
+		l.running--
+		l.mu.Unlock()
+		return nil, nil
+	}
+	l.mu.Unlock()
+	r := l.g.instance()
+	if r.State() != raft.Leader {
+		return b, refusedFuture{raft.ErrNotLeader}
+	}
+	return b, r.Apply(e.encode(), l.g.h.cfg.ProposeTimeout)
+}
+
+// take is called with mu held.
+func (l *lanes) take() (*batch, entry) {
+	n, size := 0, 0
+	for n < len(l.waiting) && (n == 0 || size+len(l.waiting[n].command) <= EntryBytes) {
+		size += len(l.waiting[n].command)
+		n++
+	}
+	if n == 0 {
+		return nil, entry{}
+	}
+	b := &batch{proposals: l.waiting[:n:n], answered: make(chan struct{})}
+	l.waiting = l.waiting[n:]
+	l.bytes -= size
+	if l.newest != nil {
+		b.prev = l.newest.answered
+	} else {
+		b.prev = closedChannel
+	}
+	l.newest = b
+	e := entry{stamp: time.Now().UnixMilli(), epoch: l.epoch, number: l.number, commands: make([][]byte, n)}
+	l.number++
+	for i, p := range b.proposals {
+		e.commands[i] = p.command
+	}
+	return b, e
+}
+
+var closedChannel = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+func (l *lanes) more() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.waiting) > 0
+}
+
+// await waits for what becomes of an entry, but not for ever: Raft may forget
+// a future when it stops.
+func (l *lanes) await(f raft.ApplyFuture) (*outcome, error) {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	timer := time.NewTimer(l.g.h.cfg.ProposeTimeout)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		if err != nil {
+			return nil, l.translate(err)
+		}
+	case <-timer.C:
+		return nil, wire.Errorf(wire.CodeUnavailable, "group %d did not commit within %v", l.g.cfg.ID, l.g.h.cfg.ProposeTimeout)
+	case <-l.g.h.ctx.Done():
+		return nil, wire.Errorf(wire.CodeUnavailable, "the node is shutting down")
+	}
+	o, _ := f.Response().(*outcome)
+	switch {
+	case o == nil: // the store broke while applying
+		return nil, wire.Errorf(wire.CodeUnavailable, "storage failed")
+	case o.void:
+		return nil, l.g.notLeader()
+	}
+	return o, nil
+}
+
+// translate says what an error of Raft means for commands.
+func (l *lanes) translate(err error) error {
+	switch {
+	case errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		l.transferring()
+		return l.g.notLeader()
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout):
+		return l.g.notLeader()
+	}
+	return wire.Errorf(wire.CodeUnavailable, "group %d: %v", l.g.cfg.ID, err)
+}
+
+// notLeader is a certain refusal with a hint.
+func (g *group) notLeader() *wire.Error {
+	e := wire.Errorf(wire.CodeNotLeader, "this node does not lead group %d", g.cfg.ID)
+	if leader := g.leader(); leader != g.h.cfg.Node {
+		e.Node = leader
+	}
+	return e
+}
+
+// answer tells the proposers of a batch.
+func (l *lanes) answer(b *batch, o *outcome, err error) {
+	l.mu.Lock()
+	if err != nil {
+		// Those behind fail too, after the batches that are under way.
+		l.newest.behind = append(l.newest.behind, l.waiting...)
+		l.waiting, l.bytes = nil, 0
+		l.begin()
+	} else {
+		l.refused = time.Time{}
+	}
+	l.mu.Unlock()
+	for i, p := range b.proposals {
+		if err != nil {
+			p.done(nil, err)
+		} else {
+			p.done(o.results[i], nil)
+		}
+	}
+	l.mu.Lock()
+	behind := b.behind
+	b.behind = nil
+	l.mu.Unlock()
+	for _, p := range behind {
+		p.done(nil, l.g.notLeader())
+	}
+	b.proposals = nil // newest stays
+}
+
+// refusedFuture is the answer for entries that Raft was never given.
+type refusedFuture struct{ err error }
+
+func (f refusedFuture) Error() error  { return f.err }
+func (f refusedFuture) Response() any { return nil }
+func (f refusedFuture) Index() uint64 { return 0 }

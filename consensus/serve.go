@@ -1,0 +1,181 @@
+package consensus
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/starling-im/starling/wire"
+)
+
+// Serve reads the ordered stream of a peer until it ends: nil at its regular
+// end or when the Host closes, else what was wrong with it. node must have
+// been authenticated.
+func (h *Host) Serve(node string, s Stream) error {
+	defer s.Close()
+	release, err := h.serving(s)
+	if err != nil {
+		return err
+	}
+	defer release()
+	p := h.peer(node)
+	p.retry()
+	r := wire.NewReader(s, wire.NodeFrame)
+	for {
+		m, err := r.Raft()
+		if err != nil {
+			p.failAll(fmt.Errorf("consensus: stream from %s ended: %w", node, err))
+			if errors.Is(err, io.EOF) || h.ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if isAnswer(m) {
+			p.answered(m.Id, m, nil)
+			continue
+		}
+		if g := h.group(m.Group); g == nil {
+			h.refuse(p, m, "group is not here")
+		} else if !g.inbox.push(p, m) {
+			h.refuse(p, m, "too many requests wait")
+		}
+	}
+}
+
+func (h *Host) refuse(p *peer, m *wire.RaftMessage, why string) {
+	if m.Id != 0 {
+		_ = p.send(answer(m.Group, m.Id, nil, errors.New(why)), false)
+	}
+}
+
+// inbox holds the requests of peers to one group, in order. It costs a
+// goroutine only while there are any.
+type inbox struct {
+	g *group
+
+	mu    sync.Mutex
+	queue []inboxItem
+	bytes int
+	busy  bool
+}
+
+type inboxItem struct {
+	from *peer
+	m    *wire.RaftMessage
+	size int
+}
+
+// push queues a request; false means that the inbox is full.
+func (b *inbox) push(from *peer, m *wire.RaftMessage) bool {
+	size := 0
+	for _, e := range m.GetAppend().GetEntries() {
+		size += len(e.Data)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.queue) >= inboxMessages || len(b.queue) > 0 && b.bytes+size > inboxBytes {
+		return false
+	}
+	b.queue = append(b.queue, inboxItem{from, m, size})
+	b.bytes += size
+	if !b.busy {
+		b.busy = b.g.h.start(b.work)
+	}
+	return true
+}
+
+// work hands requests to Raft one by one: its main loop handles no more.
+func (b *inbox) work() {
+	ch := make(chan raft.RPCResponse, 1)
+	for {
+		b.mu.Lock()
+		if len(b.queue) == 0 {
+			b.queue, b.busy = nil, false
+			b.mu.Unlock()
+			return
+		}
+		it := b.queue[0]
+		b.queue[0] = inboxItem{}
+		b.queue = b.queue[1:]
+		b.bytes -= it.size
+		b.mu.Unlock()
+		if !b.handle(it, ch) {
+			ch = make(chan raft.RPCResponse, 1) // Raft may still answer into the other
+		}
+	}
+}
+
+func (b *inbox) handle(it inboxItem, ch chan raft.RPCResponse) bool {
+	c, err := command(it.from.node, it.m)
+	var resp raft.RPCResponse
+	if err == nil {
+		resp, err = b.g.deliver(raft.RPC{Command: c, RespChan: ch}, ch)
+	}
+	if it.m.Id != 0 && b.g.h.down() == nil {
+		if err == nil {
+			err = resp.Error
+		}
+		_ = it.from.send(answer(it.m.Group, it.m.Id, resp.Response, err), false)
+	}
+	return err == nil
+}
+
+// deliver gives an RPC to the group's Raft and waits for the response.
+func (g *group) deliver(rpc raft.RPC, ch <-chan raft.RPCResponse) (raft.RPCResponse, error) {
+	stopped := g.instance().stopped
+	select {
+	case g.trans.rpc <- rpc:
+	case <-stopped:
+		return raft.RPCResponse{}, errClosed
+	}
+	select {
+	case r := <-ch:
+		return r, nil
+	case <-stopped:
+		return raft.RPCResponse{}, errClosed
+	}
+}
+
+// ServeSnapshot receives one snapshot from a peer and installs it.
+func (h *Host) ServeSnapshot(node string, s Stream) error {
+	defer s.Close()
+	release, err := h.serving(s)
+	if err != nil {
+		return err
+	}
+	defer release()
+	r := wire.NewReader(stalling{s}, wire.NodeFrame)
+	m, err := r.Raft()
+	if err != nil {
+		return err
+	}
+	reply, err := h.receive(node, m, r.Rest())
+	_, err2 := stalling{s}.Write(wire.AppendMessage(nil, answer(m.Group, m.Id, reply, err)))
+	return errors.Join(err, err2)
+}
+
+func (h *Host) receive(node string, m *wire.RaftMessage, data io.Reader) (any, error) {
+	g, head := h.group(m.Group), m.GetSnapshot()
+	if g == nil || head == nil {
+		return nil, wire.Errorf(wire.CodeBadRequest, "no snapshot of a group that is here")
+	}
+	release, err := h.slot(h.receiving)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	hd := header(node)
+	ch := make(chan raft.RPCResponse, 1)
+	resp, err := g.deliver(raft.RPC{RespChan: ch, Reader: io.LimitReader(data, int64(head.SizeBytes)), Command: &raft.InstallSnapshotRequest{
+		RPCHeader: hd, SnapshotVersion: raft.SnapshotVersionMax, Term: head.Term, Leader: hd.Addr,
+		LastLogIndex: head.LastLogIndex, LastLogTerm: head.LastLogTerm,
+		Configuration: head.Configuration, ConfigurationIndex: head.ConfigurationIndex, Size: int64(head.SizeBytes),
+	}}, ch)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Response, resp.Error
+}

@@ -1,0 +1,211 @@
+package consensus
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/starling-im/starling/wire"
+)
+
+// store is the database of a Host. Keys are a table byte, the group (4 bytes,
+// big-endian) and what the table adds. Values of the tables log, stable and
+// meta start with a version byte; those of data are the machine's business.
+type store struct {
+	db     *pebble.DB
+	lock   *pebble.Lock
+	write  *pebble.WriteOptions // for what must be durable
+	broken atomic.Pointer[error]
+	fatal  func(error) // called once, with the first error
+}
+
+const (
+	tableFormat = 'f' // one record: the version of everything else
+	tableLog    = 'l' // index, big-endian → entry
+	tableStable = 's' // term and vote
+	tableMeta   = 'm' // applied, snapshot, restoring
+	tableData   = 'd' // the machine's keys
+)
+
+// storeVersion is the format of the whole folder. It rises when an older
+// release must not touch what this one writes.
+const storeVersion = 1
+
+const (
+	// memTable is large so that few log entries live long enough to be
+	// flushed; Pebble starts small and grows to it only under load.
+	memTable = 64 << 20
+	// blockCache serves reads of history; small nodes have 256 MiB in all.
+	blockCache = 32 << 20
+	// bloomBits per key answer 99 % of the lookups of new idempotency keys
+	// without reading a block.
+	bloomBits = 10
+)
+
+func openStore(cfg Config, fatal func(error)) (*store, error) {
+	dir := cfg.FS.PathJoin(cfg.Dir, "db")
+	if err := cfg.FS.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("consensus: data folder: %w", err)
+	}
+	lock, err := pebble.LockDirectory(dir, cfg.FS)
+	if err != nil {
+		if isLocked(err) {
+			return nil, fmt.Errorf("%w: %s", ErrLocked, cfg.Dir)
+		}
+		return nil, fmt.Errorf("consensus: lock of %s: %w", cfg.Dir, err)
+	}
+	s := &store{lock: lock, write: pebble.Sync, fatal: fatal}
+	if cfg.NoSync {
+		s.write = pebble.NoSync
+	}
+	if s.db, err = pebble.Open(dir, s.options(cfg, lock)); err != nil {
+		_ = lock.Close()
+		if strings.Contains(err.Error(), "unknown format major version") {
+			return nil, wire.Errorf(wire.CodeNewerFormat, "data folder %s: %v", cfg.Dir, err)
+		}
+		return nil, fmt.Errorf("consensus: open %s: %w", cfg.Dir, err)
+	}
+	if err := s.checkVersion(cfg.Dir); err != nil {
+		_ = s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *store) options(cfg Config, lock *pebble.Lock) *pebble.Options {
+	o := &pebble.Options{
+		FS:   cfg.FS,
+		Lock: lock,
+		// The newest format has checksums on everything and the fastest tables.
+		FormatMajorVersion: pebble.FormatNewest,
+		MemTableSize:       memTable,
+		// A third memtable lets writes go on while one is flushed.
+		MemTableStopWritesThreshold: 3,
+		CacheSize:                   blockCache,
+		// One compaction at a time: the cores are for messages.
+		CompactionConcurrencyRange: func() (int, int) { return 1, 1 },
+		Logger:                     pebbleLogger{cfg.Log, s.fail},
+	}
+	for i := range o.Levels {
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(bloomBits)
+	}
+	if cfg.FS != vfs.Default {
+		// Tests open hundreds of stores in one process.
+		o.MemTableSize = 4 << 20
+		o.CacheSize = 1 << 20
+	}
+	return o
+}
+
+// isLocked tells a lock held by somebody from a folder that cannot be locked.
+func isLocked(err error) bool {
+	return errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EACCES) ||
+		strings.Contains(err.Error(), "lock held by current process")
+}
+
+func (s *store) checkVersion(dir string) error {
+	value, ok, err := s.get([]byte{tableFormat})
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return s.set([]byte{tableFormat}, []byte{storeVersion})
+	case len(value) == 0 || value[0] > storeVersion:
+		return wire.Errorf(wire.CodeNewerFormat, "data folder %s has format %v, this release knows %d", dir, value, storeVersion)
+	}
+	return nil
+}
+
+// get returns a copy of the value of key.
+func (s *store) get(key []byte) ([]byte, bool, error) {
+	if err := s.err(); err != nil {
+		return nil, false, err
+	}
+	value, closer, err := s.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, s.fail(err)
+	}
+	value = append([]byte{}, value...)
+	return value, true, closer.Close()
+}
+
+// set writes one durable record.
+func (s *store) set(key, value []byte) error {
+	b := s.db.NewBatch()
+	if err := b.Set(key, value, nil); err != nil {
+		return s.fail(err)
+	}
+	return s.commit(b, s.write)
+}
+
+// commit writes b and closes it. After any error the store is broken.
+func (s *store) commit(b *pebble.Batch, o *pebble.WriteOptions) (err error) {
+	if err := s.err(); err != nil {
+		return err
+	}
+	defer func() {
+		// Pebble panics where its log cannot be written.
+		if r := recover(); r != nil {
+			err = s.fail(fmt.Errorf("%v", r))
+		}
+	}()
+	if err := b.Commit(o); err != nil {
+		return s.fail(err)
+	}
+	if err := b.Close(); err != nil {
+		return s.fail(err)
+	}
+	return s.err() // Pebble's Fatalf has returned
+}
+
+// fail breaks the store: nothing is read, written or answered any more.
+func (s *store) fail(err error) error {
+	err = fmt.Errorf("consensus: storage: %w", err)
+	if s.broken.CompareAndSwap(nil, &err) {
+		s.fatal(err)
+	}
+	return s.err()
+}
+
+// err returns what broke the store.
+func (s *store) err() error {
+	if p := s.broken.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+func (s *store) close() error {
+	if s.err() != nil {
+		// A broken Pebble may hang while closing, and the process is to end.
+		return s.err()
+	}
+	err := s.db.Close()
+	return errors.Join(err, s.lock.Close())
+}
+
+// key returns the key of a group's record in a table.
+func key(table byte, group uint32, rest string) []byte {
+	k := make([]byte, 0, 5+len(rest))
+	k = append(k, table)
+	k = binary.BigEndian.AppendUint32(k, group)
+	return append(k, rest...)
+}
+
+// tableEnd returns the first key after those of a group in a table.
+func tableEnd(table byte, group uint32) []byte {
+	if group == 1<<32-1 {
+		return []byte{table + 1}
+	}
+	return key(table, group+1, "")
+}

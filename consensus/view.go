@@ -1,0 +1,117 @@
+package consensus
+
+import (
+	"errors"
+	"io"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// view is a Reader over a Pebble snapshot or an indexed batch.
+type view struct {
+	s      *store
+	r      pebble.Reader
+	group  uint32
+	prefix []byte    // of the group's data
+	buf    []byte    // the key at hand
+	closer io.Closer // of the value that Get returned last
+}
+
+// stopped is what a view panics with when the storage fails: its users have
+// no way to handle that, so the panic leads to the guard around them.
+type stopped struct{ err error }
+
+// guard runs fn and returns the storage error that stopped it.
+func guard(fn func()) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			s, ok := r.(stopped)
+			if !ok {
+				panic(r)
+			}
+			err = s.err
+		}
+	}()
+	fn()
+	return nil
+}
+
+func newView(s *store, r pebble.Reader, group uint32) *view {
+	p := key(tableData, group, "")
+	return &view{s: s, r: r, group: group, prefix: p, buf: append(make([]byte, 0, 128), p...)}
+}
+
+func (v *view) stop(err error) { panic(stopped{v.s.fail(err)}) }
+
+func (v *view) key(k []byte) []byte {
+	v.buf = append(v.buf[:len(v.prefix)], k...)
+	return v.buf
+}
+
+// release frees the value that Get returned last.
+func (v *view) release() {
+	if v.closer != nil {
+		if err := v.closer.Close(); err != nil {
+			v.stop(err)
+		}
+		v.closer = nil
+	}
+}
+
+func (v *view) Get(k []byte) ([]byte, bool) {
+	v.release()
+	value, closer, err := v.r.Get(v.key(k))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, false
+	}
+	if err != nil {
+		v.stop(err)
+	}
+	v.closer = closer
+	return value, true
+}
+
+func (v *view) Scan(from, to []byte, fn func(key, value []byte) bool) {
+	v.release()
+	o := pebble.IterOptions{LowerBound: append(v.prefix[:len(v.prefix):len(v.prefix)], from...)}
+	if to == nil {
+		o.UpperBound = tableEnd(tableData, v.group)
+	} else {
+		o.UpperBound = append(v.prefix[:len(v.prefix):len(v.prefix)], to...)
+	}
+	it, err := v.r.NewIter(&o)
+	if err != nil {
+		v.stop(err)
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			_ = it.Close()
+			v.stop(err)
+		}
+		if !fn(it.Key()[len(v.prefix):], value) {
+			break
+		}
+	}
+	if err := it.Close(); err != nil {
+		v.stop(err)
+	}
+}
+
+// tx is a view of a batch, and the only writer of it.
+type tx struct {
+	*view
+	b *pebble.Batch
+}
+
+func (t *tx) Set(k, value []byte) {
+	if err := t.b.Set(t.key(k), value, nil); err != nil {
+		t.stop(err)
+	}
+}
+
+func (t *tx) Delete(k []byte) {
+	if err := t.b.Delete(t.key(k), nil); err != nil {
+		t.stop(err)
+	}
+}
