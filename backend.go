@@ -1,0 +1,80 @@
+package starling
+
+import (
+	"context"
+	"time"
+
+	"github.com/starling-im/starling/relay"
+	"github.com/starling-im/starling/room"
+	"github.com/starling-im/starling/wire"
+)
+
+// backend carries out what sessions ask of the node.
+type backend Node
+
+// Publish implements relay.Backend.
+func (b *backend) Publish(c room.Command, done func(*wire.Ack, error)) {
+	n := (*Node)(b)
+	if c.ID == directoryRoom {
+		done(nil, errDirectory)
+		return
+	}
+	group, err := n.locate(c.ID)
+	if err != nil {
+		done(nil, err)
+		return
+	}
+	if c.Kind != room.Create {
+		c.Access = room.Members
+		if app, ok := n.dir.state().App(c.ID.App); ok && app.Open {
+			c.Access = room.Open
+		}
+	}
+	n.propose(group, c.Append(nil), func(ack *wire.Ack, err error) {
+		if ack != nil {
+			ack.ClientMsgId = c.ClientMsgID
+		}
+		done(ack, err)
+	})
+}
+
+// errDirectory keeps clients away from the room that holds the keys of all.
+var errDirectory = wire.Errorf(wire.CodeForbidden, "the directory is not for clients")
+
+// Propose implements relay.Backend.
+func (b *backend) Propose(group uint32, command []byte, done func(*wire.Ack, error)) {
+	n := (*Node)(b)
+	if !hosts(n.voters(group), n.cfg.Node) {
+		done(nil, wire.Errorf(wire.CodeNotLeader, "group %d has no replica on %q", group, n.cfg.Node))
+		return
+	}
+	n.proposeHere(group, command, done)
+}
+
+// History implements relay.Backend.
+func (b *backend) History(ctx context.Context, id room.ID, h *wire.History, max int) (*wire.Page, error) {
+	n := (*Node)(b)
+	group, err := n.locate(id)
+	if err != nil {
+		return nil, err
+	}
+	return n.page(ctx, id, group, h, max)
+}
+
+// Readable implements relay.Backend.
+func (b *backend) Readable(p relay.Peer, id room.ID) error {
+	if id == directoryRoom && p.Node == "" {
+		return errDirectory
+	}
+	return nil
+}
+
+// Query implements relay.Backend.
+func (b *backend) Query(ctx context.Context, p relay.Peer, q *wire.Query) ([]byte, error) {
+	return (*Node)(b).query(ctx, p, q)
+}
+
+// Authenticate implements relay.Backend.
+func (b *backend) Authenticate(p relay.Peer, token string) (time.Time, error) {
+	return (*Node)(b).door.Authenticate(p, token)
+}

@@ -1,0 +1,230 @@
+package starling
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/starling-im/starling/directory"
+	"github.com/starling-im/starling/geo"
+	"github.com/starling-im/starling/relay"
+)
+
+// Config is what a node has to be told. It is read from a file, the
+// environment and flags by edge-node; see docs/reference/config.md.
+type Config struct {
+	Cluster string `koanf:"cluster" help:"name of the mesh; part of every node's identity"`
+	Node    string `koanf:"node" help:"id of this node, unique in the mesh and kept for ever"`
+	Region  string `koanf:"region" help:"region of this node"`
+	Listen  string `koanf:"listen" help:"host:port, for UDP (clients, links and gossip) and for TCP (HTTPS: /healthz)"`
+	Data    string `koanf:"data" help:"folder of everything that this node keeps"`
+	// Peers are all nodes of the mesh, this one included. They decide where
+	// groups live at first; afterwards addresses come from gossip.
+	Peers           []Peer `koanf:"peers" help:"all nodes of the mesh: id, region, addr"`
+	TLS             TLS    `koanf:"tls" help:"PEM files of this node's identity"`
+	GossipKey       string `koanf:"gossip_key" help:"file with the key of the gossip: 32 bytes in base64"`
+	Survive         string `koanf:"survive" help:"what a room outlives: node (three nodes of its region), region (three regions), none"`
+	GroupsPerRegion int    `koanf:"groups_per_region" help:"Raft groups per region"`
+	Apps            []App  `koanf:"apps" help:"tenants of a new mesh: name, open, homes, keys"`
+	Limits          string `koanf:"limits" help:"production, or bench: rates off, memory limits on"`
+	WAN             bool   `koanf:"wan" help:"delay packets to other regions by their measured round-trip times; for trying things out on one machine"`
+	LogLevel        string `koanf:"log_level" help:"debug, info, warn or error"`
+	NoSync          bool   `koanf:"no_sync" help:"do not wait for the disk; acknowledged messages can be lost"`
+}
+
+// Peer is a node of the mesh as the configuration names it.
+type Peer struct {
+	ID     string `koanf:"id" json:"id"`
+	Region string `koanf:"region" json:"region"`
+	Addr   string `koanf:"addr" json:"addr"`
+}
+
+// TLS names the PEM files of a node's identity.
+type TLS struct {
+	CA   string `koanf:"ca"`
+	Cert string `koanf:"cert"`
+	Key  string `koanf:"key"`
+}
+
+// App is a tenant of a new mesh. An open app's rooms come to be at first use,
+// and anyone of the app may send to them. Each room lives in one of the homes.
+type App struct {
+	Name  string   `koanf:"name"`
+	Open  bool     `koanf:"open"`
+	Homes []string `koanf:"homes"`
+	Keys  []AppKey `koanf:"keys"`
+}
+
+// AppKey signs tokens of an app; the secret is base64 of at least 32 bytes.
+type AppKey struct {
+	ID     string `koanf:"id"`
+	Secret string `koanf:"secret"`
+}
+
+// DefaultConfig is what a configuration starts from.
+func DefaultConfig() Config {
+	return Config{Cluster: "starling", Listen: "127.0.0.1:7400", Data: "data", Survive: string(geo.SurviveRegion), GroupsPerRegion: 4, Limits: Production, LogLevel: "info"}
+}
+
+// The profiles of Config.Limits.
+const (
+	Production = "production"
+	Bench      = "bench"
+)
+
+// A ConfigError says which field is wrong, and why.
+type ConfigError struct{ Field, Problem string }
+
+func (e *ConfigError) Error() string { return fmt.Sprintf("config: %s %s", e.Field, e.Problem) }
+
+// Check returns a *ConfigError for the first field that cannot work.
+func (c Config) Check() error {
+	self := slices.IndexFunc(c.Peers, func(p Peer) bool { return p.ID == c.Node })
+	for _, rule := range []struct {
+		bad            bool
+		field, problem string
+	}{
+		{c.Cluster == "", "cluster", "is missing"},
+		{c.Node == "", "node", "is missing: give this node an id, such as fra-1"},
+		{c.Region == "", "region", "is missing: give this node's region, such as fra"},
+		{badAddr(c.Listen), "listen", fmt.Sprintf("is %q, not host:port", c.Listen)},
+		{c.Data == "", "data", "is missing: name a folder"},
+		{self < 0, "peers", fmt.Sprintf("do not include this node, %q", c.Node)},
+		{self >= 0 && c.Peers[self].Region != c.Region, "peers", fmt.Sprintf("say that %q is in another region than %q", c.Node, c.Region)},
+		{c.TLS.CA == "" || c.TLS.Cert == "" || c.TLS.Key == "", "tls", "needs ca, cert and key"},
+		{c.GossipKey == "", "gossip_key", "is missing: name a file"},
+		{!slices.Contains([]string{string(geo.SurviveNode), string(geo.SurviveRegion), string(geo.SurviveNone)}, c.Survive), "survive", fmt.Sprintf("is %q, not node, region or none", c.Survive)},
+		{c.GroupsPerRegion < 1 || c.GroupsPerRegion > maxGroupsPerRegion, "groups_per_region", fmt.Sprintf("is %d, not 1 to %d", c.GroupsPerRegion, maxGroupsPerRegion)},
+		{c.Limits != Production && c.Limits != Bench, "limits", fmt.Sprintf("is %q, not %s or %s", c.Limits, Production, Bench)},
+		{!slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log_level", fmt.Sprintf("is %q, not debug, info, warn or error", c.LogLevel)},
+	} {
+		if rule.bad {
+			return &ConfigError{rule.field, rule.problem}
+		}
+	}
+	if err := c.checkPeers(); err != nil {
+		return err
+	}
+	return c.checkApps()
+}
+
+// maxGroupsPerRegion keeps a node below the 1,024 groups that it can hold.
+const maxGroupsPerRegion = 256
+
+func (c Config) checkPeers() error {
+	seen := map[string]bool{}
+	for i, p := range c.Peers {
+		field := fmt.Sprintf("peers[%d]", i)
+		switch {
+		case p.ID == "" || p.Region == "":
+			return &ConfigError{field, "needs id and region"}
+		case badAddr(p.Addr):
+			return &ConfigError{field, fmt.Sprintf("has the addr %q, not host:port", p.Addr)}
+		case seen[p.ID]:
+			return &ConfigError{field, fmt.Sprintf("repeats the id %q", p.ID)}
+		}
+		seen[p.ID] = true
+	}
+	return nil
+}
+
+func (c Config) checkApps() error {
+	for i, a := range c.Apps {
+		field := fmt.Sprintf("apps[%d]", i)
+		if a.Name == "" {
+			return &ConfigError{field, "needs a name"}
+		}
+		for _, home := range a.Homes {
+			if !slices.ContainsFunc(c.Peers, func(p Peer) bool { return p.Region == home }) {
+				return &ConfigError{field, fmt.Sprintf("has the home %q, where no peer is", home)}
+			}
+		}
+		for _, k := range a.Keys {
+			if b, err := base64.StdEncoding.DecodeString(k.Secret); err != nil || len(b) < 32 {
+				return &ConfigError{field, fmt.Sprintf("has the key %q whose secret is not base64 of at least 32 bytes", k.ID)}
+			}
+		}
+	}
+	return nil
+}
+
+func badAddr(addr string) bool {
+	_, port, err := net.SplitHostPort(addr)
+	return err != nil || port == ""
+}
+
+func readKey(file string) ([]byte, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, &ConfigError{"gossip_key", err.Error()}
+	}
+	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil || len(key) != 32 {
+		return nil, &ConfigError{"gossip_key", fmt.Sprintf("%s does not hold 32 bytes in base64", file)}
+	}
+	return key, nil
+}
+
+// sites are the peers as package geo sees them.
+func (c Config) sites() []geo.Site {
+	sites := make([]geo.Site, len(c.Peers))
+	for i, p := range c.Peers {
+		sites[i] = geo.Site{Node: p.ID, Region: p.Region}
+	}
+	return sites
+}
+
+// regions returns the regions of all peers, in order and once each.
+func (c Config) regions() []string {
+	var regions []string
+	for _, p := range c.Peers {
+		regions = append(regions, p.Region)
+	}
+	slices.Sort(regions)
+	return slices.Compact(regions)
+}
+
+// directoryVoters are the nodes of group 0: like those of a group whose home
+// is the first region, so that every node computes the same ones.
+func (c Config) directoryVoters() []string {
+	return geo.Voters(c.regions()[0], geo.Survive(c.Survive), c.sites(), geo.Pops(), "directory")
+}
+
+// firstDirectory is the directory of a new mesh.
+func (c Config) firstDirectory() directory.Init {
+	first := directory.Init{}
+	for _, p := range c.Peers {
+		first.Nodes = append(first.Nodes, directory.Node{ID: p.ID, Region: p.Region, Addr: p.Addr})
+	}
+	id := uint32(1)
+	for _, region := range c.regions() {
+		for range c.GroupsPerRegion {
+			voters := geo.Voters(region, geo.Survive(c.Survive), c.sites(), geo.Pops(), fmt.Sprint("group/", id))
+			first.Groups = append(first.Groups, directory.Group{ID: id, Region: region, Voters: voters})
+			id++
+		}
+	}
+	for _, a := range c.Apps {
+		app := directory.App{Name: a.Name, Open: a.Open, Homes: a.Homes}
+		if len(app.Homes) == 0 {
+			app.Homes = c.regions()
+		}
+		for _, k := range a.Keys {
+			secret, _ := base64.StdEncoding.DecodeString(k.Secret) // checked before
+			app.Keys = append(app.Keys, directory.Key{ID: k.ID, Secret: secret})
+		}
+		first.Apps = append(first.Apps, app)
+	}
+	return first
+}
+
+// sessionLimits are the bounds of one client session in a limits profile.
+func (c Config) sessionLimits() relay.Limits {
+	if c.Limits == Bench {
+		return relay.Limits{SendsPerSecond: -1, InFlight: 4096}
+	}
+	return relay.Limits{}
+}

@@ -1,0 +1,232 @@
+package starling
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/starling-im/starling/consensus"
+	"github.com/starling-im/starling/directory"
+	"github.com/starling-im/starling/edge"
+	"github.com/starling-im/starling/geo"
+	"github.com/starling-im/starling/room"
+	"github.com/starling-im/starling/wire"
+)
+
+// The directory is a room: its events are changes, and every node follows it
+// and folds them (docs/adr/0002-the-directory-is-a-room.md).
+var directoryRoom = room.ID{App: systemApp, Room: "directory"}
+
+// systemApp is the app of the mesh itself; operators' tokens are of it.
+const systemApp = "starling"
+
+// keeper keeps this node's copy of the directory, in memory and on disk, so
+// that a node which is cut off starts and serves with what it knew.
+type keeper struct {
+	node    *Node
+	current atomic.Pointer[copied]
+	changed chan struct{} // one token: the directory has changed
+}
+
+// copied is the directory after a number of changes.
+type copied struct {
+	Seq   uint64
+	State *directory.State
+}
+
+func newKeeper(n *Node) *keeper {
+	k := &keeper{node: n, changed: make(chan struct{}, 1)}
+	k.current.Store(&copied{State: directory.New(geo.Rank)})
+	return k
+}
+
+func (k *keeper) state() *directory.State { return k.current.Load().State }
+
+// key finds the key of a token, for the door.
+func (k *keeper) key(kid string) (edge.Key, bool, bool) {
+	s := k.state()
+	found, ok := s.Key(kid)
+	return edge.Key{ID: found.ID, App: found.App, Secret: found.Secret}, ok, s.Version() > 0
+}
+
+// run keeps the copy until ctx ends, and starts the groups that it names.
+func (k *keeper) run(ctx context.Context) {
+	if err := k.load(); err != nil {
+		k.node.fail(err)
+		return
+	}
+	voters := k.node.cfg.directoryVoters()
+	k.start(consensus.Group{ID: 0, Voters: voters})
+	k.startGroups()
+	for ctx.Err() == nil {
+		if err := k.follow(ctx); err != nil && ctx.Err() == nil {
+			k.node.log.Debug("following the directory again", "err", err)
+			wait(ctx, followAgain)
+		}
+	}
+}
+
+// follow folds changes as they come.
+func (k *keeper) follow(ctx context.Context) error {
+	if k.state().Version() == 0 {
+		stop := make(chan struct{})
+		defer close(stop)
+		go k.found(ctx, stop)
+	}
+	r, err := k.node.hub.Follow(directoryRoom, k.current.Load().Seq)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	for {
+		events, err := r.Next(ctx)
+		if err != nil {
+			return err
+		}
+		for _, b := range events {
+			if err := k.fold(b); err != nil {
+				return err
+			}
+		}
+		if err := k.save(); err != nil {
+			k.node.fail(err)
+			return err
+		}
+		k.startGroups()
+	}
+}
+
+// fold applies one change. One that the directory refuses changes nothing, on
+// every node alike; one that this release cannot read stops the node.
+func (k *keeper) fold(encoded []byte) error {
+	e, err := wire.DecodeEvent(encoded)
+	if err != nil {
+		return err
+	}
+	now := *k.current.Load()
+	change, err := directory.Decode([]byte(e.Content))
+	if err == nil {
+		var next *directory.State
+		if next, err = now.State.Apply(change); err == nil {
+			now.State = next
+		}
+	}
+	var refused *directory.Refusal
+	if errors.As(err, &refused) && refused.Code == wire.CodeNewerFormat {
+		k.node.fail(err)
+		return err
+	}
+	if err != nil {
+		k.node.log.Warn("a change of the directory is refused", "seq", e.Seq, "err", err)
+	}
+	now.Seq = e.Seq
+	k.current.Store(&now)
+	return nil
+}
+
+// found writes the first directory of a new mesh: whoever leads group 0 does,
+// and the client_msg_id makes it happen once.
+func (k *keeper) found(ctx context.Context, stop chan struct{}) {
+	content := directory.Encode(directory.Change{Init: k.node.cfg.firstDirectory()})
+	c := room.Command{
+		ID: directoryRoom, User: systemApp, ClientMsgID: "init", Kind: room.Message, Content: string(content), Access: room.Open,
+	}
+	tick := time.NewTicker(foundEvery)
+	defer tick.Stop()
+	for k.state().Version() == 0 {
+		if k.node.host.Leader(0) == k.node.cfg.Node {
+			k.node.proposeHere(0, c.Append(nil), func(_ *wire.Ack, err error) {
+				if err != nil {
+					k.node.log.Debug("the directory could not be founded yet", "err", err)
+				}
+			})
+		}
+		select {
+		case <-tick.C:
+		case <-stop:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// foundEvery is how often a node of a new mesh looks whether it leads group 0.
+const foundEvery = 50 * time.Millisecond
+
+// startGroups starts the groups that have a replica on this node.
+func (k *keeper) startGroups() {
+	for _, g := range k.state().Groups() {
+		k.start(consensus.Group{ID: g.ID, Voters: g.Voters})
+	}
+}
+
+func (k *keeper) start(g consensus.Group) {
+	if !slices.Contains(g.Voters, k.node.cfg.Node) {
+		return
+	}
+	g.Home = g.Voters[0]
+	g.Preferred = g.Home == k.node.cfg.Node
+	if err := k.node.host.Start(g); err != nil {
+		k.node.fail(err)
+	}
+}
+
+// directoryFile holds the copy; format is the version of its layout.
+const (
+	directoryFile   = "directory.json"
+	directoryFormat = 1
+)
+
+type savedDirectory struct {
+	Format int             `json:"format"`
+	Seq    uint64          `json:"seq"`
+	State  json.RawMessage `json:"state"`
+}
+
+// load reads the copy of an earlier run; without one the directory is empty.
+func (k *keeper) load() error {
+	text, err := os.ReadFile(filepath.Join(k.node.cfg.Data, directoryFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var saved savedDirectory
+	if err := json.Unmarshal(text, &saved); err != nil {
+		return wire.Errorf(wire.CodeInternal, "%s is damaged: %v; remove it and the node fetches it anew", directoryFile, err)
+	}
+	if saved.Format > directoryFormat {
+		return wire.Errorf(wire.CodeNewerFormat, "%s has format %d, written by a newer release; this one knows %d", directoryFile, saved.Format, directoryFormat)
+	}
+	state, err := directory.Restore(saved.State, geo.Rank)
+	if err != nil {
+		return err
+	}
+	k.current.Store(&copied{Seq: saved.Seq, State: state})
+	return nil
+}
+
+// save writes the copy beside the old one and puts it in its place.
+func (k *keeper) save() error {
+	now := k.current.Load()
+	state, err := now.State.Snapshot()
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(savedDirectory{directoryFormat, now.Seq, state})
+	if err != nil {
+		return err
+	}
+	name := filepath.Join(k.node.cfg.Data, directoryFile)
+	if err := os.WriteFile(name+".new", text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(name+".new", name)
+}

@@ -1,0 +1,41 @@
+package starling
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"net/http"
+	"time"
+)
+
+// serveHTTP answers GET /healthz on the node's TCP port: 200 once the node can
+// serve clients, 503 before.
+func (n *Node) serveHTTP(ctx context.Context) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		status := http.StatusOK
+		if !n.Ready() {
+			status = http.StatusServiceUnavailable
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(map[string]any{
+			"node": n.cfg.Node, "region": n.cfg.Region, "version": n.env.Version,
+			"ready": n.Ready(), "sessions": n.door.Sessions(),
+		})
+	})
+	server := &http.Server{
+		Handler: mux, MaxHeaderBytes: httpHeader, ReadHeaderTimeout: httpRead, ReadTimeout: httpRead, IdleTimeout: time.Minute,
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{n.cert}, MinVersion: tls.VersionTLS13},
+	}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.ServeTLS(n.env.HTTP, "", ""); err != nil && ctx.Err() == nil {
+		n.log.Error("the HTTP port failed", "err", err)
+	}
+}
+
+const (
+	httpHeader = 16 << 10
+	httpRead   = 10 * time.Second
+)

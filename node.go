@@ -1,0 +1,208 @@
+package starling
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/starling-im/starling/consensus"
+	"github.com/starling-im/starling/edge"
+	"github.com/starling-im/starling/mesh"
+	"github.com/starling-im/starling/relay"
+	"github.com/starling-im/starling/wire"
+)
+
+// Env is what a node gets from the process that it runs in.
+type Env struct {
+	// Conn is the one UDP socket of the node; the node closes it.
+	Conn net.PacketConn
+	// HTTP serves /healthz; nil = none. The node closes it.
+	HTTP net.Listener
+	// FS holds the data; nil = the operating system's.
+	FS      consensus.FS
+	Log     *slog.Logger
+	Version string
+}
+
+// Node is one member of the mesh. Use New, then Run.
+type Node struct {
+	cfg   Config
+	env   Env
+	log   *slog.Logger
+	conn  net.PacketConn // env.Conn, perhaps with delays
+	cert  tls.Certificate
+	mesh  *mesh.Mesh
+	host  *consensus.Host
+	hub   *relay.Hub
+	door  *edge.Door
+	links *links
+	dir   *keeper
+	hints hints
+	sent  counters // events that relay sessions sent to other nodes
+	fail  context.CancelCauseFunc
+	ready chan struct{} // closed when host is set
+}
+
+// New checks the configuration and returns a node that is not running.
+func New(cfg Config, env Env) (*Node, error) {
+	if err := cfg.Check(); err != nil {
+		return nil, err
+	}
+	if env.Log == nil {
+		env.Log = slog.New(slog.DiscardHandler)
+	}
+	n := &Node{cfg: cfg, env: env, log: env.Log.With("node", cfg.Node), ready: make(chan struct{})}
+	n.hub = relay.NewHub(relay.HubConfig{Feed: (*feed)(n)})
+	n.dir = newKeeper(n)
+	n.links = newLinks(n)
+	n.door = edge.New(edge.Config{
+		Node: cfg.Node, Region: cfg.Region, SystemApp: systemApp, Hub: n.hub, Backend: (*backend)(n),
+		Key: n.dir.key, Limits: cfg.sessionLimits(), Log: n.log,
+	})
+	m, err := n.newMesh()
+	if err != nil {
+		return nil, err
+	}
+	n.mesh = m
+	return n, nil
+}
+
+func (n *Node) newMesh() (*mesh.Mesh, error) {
+	key, err := readKey(n.cfg.GossipKey)
+	if err != nil {
+		return nil, err
+	}
+	identity, err := mesh.LoadIdentity(n.cfg.TLS.CA, n.cfg.TLS.Cert, n.cfg.TLS.Key)
+	if err != nil {
+		return nil, &ConfigError{"tls", err.Error()}
+	}
+	n.cert = identity.Cert
+	conn := n.env.Conn
+	if n.cfg.WAN {
+		conn = newWAN(conn, n.cfg)
+	}
+	n.conn = conn
+	var peers []mesh.Member
+	var seeds []string
+	for _, p := range n.cfg.Peers {
+		if p.ID != n.cfg.Node {
+			peers = append(peers, mesh.Member{ID: p.ID, Region: p.Region, Addr: p.Addr})
+			seeds = append(seeds, p.Addr)
+		}
+	}
+	m, err := mesh.New(mesh.Config{
+		Node: n.cfg.Node, Region: n.cfg.Region, Cluster: n.cfg.Cluster, Advertise: n.cfg.Listen,
+		Conn: conn, Cert: identity.Cert, Roots: identity.Roots, GossipKey: key, Peers: peers, Seeds: seeds,
+		Version: n.env.Version, Clients: n.serveClient, Log: n.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	m.Handle(mesh.StreamRaft, func(_ context.Context, node string, s *mesh.Stream) { n.serveRaft(node, s, (*consensus.Host).Serve) })
+	m.Handle(mesh.StreamSnapshot, func(_ context.Context, node string, s *mesh.Stream) {
+		n.serveRaft(node, s, (*consensus.Host).ServeSnapshot)
+	})
+	m.Handle(mesh.StreamRelay, n.serveRelay)
+	return m, nil
+}
+
+// Run runs the node until ctx ends, which is a clean stop and returns nil, or
+// until it must not go on: then the error says why.
+func (n *Node) Run(ctx context.Context) error {
+	ctx, n.fail = context.WithCancelCause(ctx)
+	defer n.fail(nil)
+	if err := os.MkdirAll(n.cfg.Data, 0o700); err != nil && n.env.FS == nil {
+		return fmt.Errorf("the data folder cannot be made: %w", err)
+	}
+	host, err := consensus.Open(consensus.Config{
+		Node: n.cfg.Node, Dir: n.cfg.Data, FS: n.env.FS, NoSync: n.cfg.NoSync,
+		Machine: n.newMachine, Dial: n.dialRaft, Log: n.log,
+		Fatal: func(err error) {
+			n.fail(fmt.Errorf("the disk failed, and a node that is unsure of its log must not go on: %w", err))
+		},
+	})
+	if err != nil {
+		return err
+	}
+	n.host = host
+	close(n.ready)
+
+	var parts sync.WaitGroup
+	parts.Go(func() {
+		if err := n.mesh.Run(ctx); err != nil && ctx.Err() == nil {
+			n.fail(err)
+		}
+	})
+	parts.Go(func() { n.links.run(ctx) })
+	parts.Go(func() { n.dir.run(ctx) })
+	if n.env.HTTP != nil {
+		parts.Go(func() { n.serveHTTP(ctx) })
+	}
+	<-ctx.Done()
+	n.hub.Close()
+	err = host.Close()
+	parts.Wait()
+	_ = n.conn.Close()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return err
+}
+
+// Ready reports whether the node knows the directory, so that it can tell who
+// its clients are.
+func (n *Node) Ready() bool { return n.dir.state().Version() > 0 }
+
+// serveClient serves one client connection.
+func (n *Node) serveClient(ctx context.Context, conn *quic.Conn) { n.door.ServeQUIC(ctx, conn) }
+
+// serveRaft serves a stream of Raft messages, once there is a host.
+func (n *Node) serveRaft(node string, s *mesh.Stream, serve func(*consensus.Host, string, consensus.Stream) error) {
+	defer s.Close()
+	<-n.ready
+	if err := serve(n.host, node, s); err != nil {
+		n.log.Debug("raft stream ended", "peer", node, "err", err)
+	}
+}
+
+func (n *Node) dialRaft(ctx context.Context, node string, snapshot bool) (consensus.Stream, error) {
+	kind := mesh.StreamRaft
+	if snapshot {
+		kind = mesh.StreamSnapshot
+	}
+	return n.mesh.Open(ctx, node, kind)
+}
+
+// serveRelay serves another node as a client of this one's rooms.
+func (n *Node) serveRelay(ctx context.Context, node string, s *mesh.Stream) {
+	defer s.Close()
+	<-n.ready
+	session := relay.NewSession(relay.SessionConfig{
+		Peer: relay.Peer{Node: node}, Frames: wire.NewReader(s, wire.NodeFrame), Replies: s,
+		Hub: n.hub, Backend: (*backend)(n),
+		Limits: relay.Limits{
+			Follows: linkFollows, InFlight: linkInFlight, SendsPerSecond: -1,
+			UnsentBytes: linkUnsent, WriteStall: linkStall, Asks: linkAsks,
+		},
+		Sent: func(events int) { n.sent.add(node, events) },
+	})
+	err := session.Run(ctx)
+	n.log.Debug("relay stream ended", "peer", node, "err", err)
+}
+
+// The bounds of a link's session: a node speaks for many clients.
+const (
+	linkFollows  = 1 << 20
+	linkInFlight = 1 << 14
+	linkUnsent   = 8 << 20
+	linkStall    = 10 * time.Second
+	linkAsks     = 1024
+)

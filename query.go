@@ -1,0 +1,232 @@
+package starling
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/starling-im/starling/relay"
+	"github.com/starling-im/starling/room"
+	"github.com/starling-im/starling/wire"
+)
+
+// MemberInfo is one node in the answer to the query "members".
+type MemberInfo struct {
+	ID      string  `json:"id"`
+	Region  string  `json:"region"`
+	Addr    string  `json:"addr"`
+	State   string  `json:"state"`
+	Version string  `json:"version,omitempty"`
+	RTT     float64 `json:"rtt_ms,omitempty"`
+}
+
+// GroupInfo is one group in the answer to the query "groups".
+type GroupInfo struct {
+	ID       uint32        `json:"id"`
+	Region   string        `json:"region,omitempty"`
+	Leader   string        `json:"leader"`
+	Term     uint64        `json:"term"`
+	Rooms    int           `json:"rooms"`
+	Replicas []ReplicaInfo `json:"replicas"`
+}
+
+// ReplicaInfo is one replica of a group; Applied is its log index.
+type ReplicaInfo struct {
+	Node    string `json:"node"`
+	Region  string `json:"region"`
+	Applied uint64 `json:"applied"`
+}
+
+// RoomInfo is one room in the answer to the query "rooms".
+type RoomInfo struct {
+	Room   string `json:"room"`
+	Seq    uint64 `json:"seq"`
+	Group  uint32 `json:"group"`
+	Region string `json:"region"`
+}
+
+// LinkInfo counts the events that a node sent to another, as replicated
+// commands (class raft) or to followers (class relay).
+type LinkInfo struct {
+	From   string `json:"from"`
+	To     string `json:"to"`
+	Class  string `json:"class"`
+	Events uint64 `json:"events"`
+}
+
+// What a Query may ask for. Those of a node answer for it alone and are for
+// other nodes; the rest speak of the mesh.
+const (
+	queryMembers = "members"
+	queryGroups  = "groups"
+	queryRooms   = "rooms"
+	queryLinks   = "links"
+
+	queryGroupsHere = "groups.here"
+	queryRoomsHere  = "rooms.here"
+	queryLinksHere  = "links.here"
+)
+
+// maxRooms bounds the rooms in one answer, so that it fits into a frame.
+const maxRooms = 500
+
+func (n *Node) query(ctx context.Context, p relay.Peer, q *wire.Query) ([]byte, error) {
+	node := p.Node != ""
+	switch {
+	case q.What == queryRooms && !node:
+		return n.queryRooms(ctx, p.App)
+	case (q.What == queryMembers || q.What == queryGroups || q.What == queryLinks) && !p.Operator:
+		return nil, wire.Errorf(wire.CodeForbidden, "the query %q needs a token of an operator", q.What)
+	case q.What == queryMembers:
+		return json.Marshal(n.membersHere())
+	case q.What == queryGroups:
+		return n.queryGroups(ctx)
+	case q.What == queryLinks:
+		all, err := gather[LinkInfo](ctx, n, &wire.Query{What: queryLinksHere}, n.linksHere())
+		return marshal(all, err)
+	case q.What == queryGroupsHere && node:
+		return json.Marshal(n.groupsHere())
+	case q.What == queryRoomsHere && node:
+		return json.Marshal(n.roomsHere(q.App))
+	case q.What == queryLinksHere && node:
+		return json.Marshal(n.linksHere())
+	}
+	return nil, wire.Errorf(wire.CodeNotFound, "there is no query %q", q.What)
+}
+
+func marshal(v any, err error) ([]byte, error) {
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(v)
+}
+
+// gatherWithin bounds the wait for other nodes' answers; a node that does not
+// answer in time is left out.
+const gatherWithin = 2 * time.Second
+
+// gather adds the answers of all other nodes to one's own.
+func gather[T any](ctx context.Context, n *Node, q *wire.Query, own []T) ([]T, error) {
+	ctx, cancel := context.WithTimeout(ctx, gatherWithin)
+	defer cancel()
+	var mu sync.Mutex
+	var asked sync.WaitGroup
+	all := own
+	for _, m := range n.mesh.View().Members {
+		if m.ID == n.cfg.Node || !m.Linked {
+			continue
+		}
+		asked.Go(func() {
+			answer, err := n.links.get(m.ID).ask(ctx, &wire.Frame{Body: &wire.Frame_Query{Query: q}})
+			if err != nil {
+				return
+			}
+			var theirs []T
+			if json.Unmarshal(answer.GetAnswer().GetJson(), &theirs) == nil {
+				mu.Lock()
+				all = append(all, theirs...)
+				mu.Unlock()
+			}
+		})
+	}
+	asked.Wait()
+	return all, nil
+}
+
+func (n *Node) membersHere() []MemberInfo {
+	members := []MemberInfo{}
+	for _, m := range n.mesh.View().Members {
+		members = append(members, MemberInfo{
+			ID: m.ID, Region: m.Region, Addr: m.Addr, State: m.State.String(), Version: m.Version,
+			RTT: float64(m.RTT.Microseconds()) / 1000,
+		})
+	}
+	return members
+}
+
+// groupsHere describes the replicas on this node: one each.
+func (n *Node) groupsHere() []GroupInfo {
+	groups := []GroupInfo{}
+	for _, s := range n.host.Status() {
+		g := GroupInfo{ID: s.ID, Leader: s.Leader, Term: s.Term, Replicas: []ReplicaInfo{{n.cfg.Node, n.cfg.Region, s.Applied}}}
+		if d, ok := n.dir.state().Group(s.ID); ok {
+			g.Region = d.Region
+		}
+		_ = n.host.Read(s.ID, func(r consensusReader) { g.Rooms = room.CountRooms(r) })
+		groups = append(groups, g)
+	}
+	return groups
+}
+
+// queryGroups merges what the replicas say: the word of the newest term counts.
+func (n *Node) queryGroups(ctx context.Context) ([]byte, error) {
+	all, err := gather(ctx, n, &wire.Query{What: queryGroupsHere}, n.groupsHere())
+	if err != nil {
+		return nil, err
+	}
+	merged := map[uint32]*GroupInfo{}
+	for i, g := range all {
+		m := merged[g.ID]
+		if m == nil {
+			merged[g.ID] = &all[i]
+			continue
+		}
+		m.Replicas = append(m.Replicas, g.Replicas...)
+		m.Rooms = max(m.Rooms, g.Rooms)
+		if g.Term > m.Term || g.Term == m.Term && m.Leader == "" {
+			m.Term, m.Leader = g.Term, g.Leader
+		}
+	}
+	groups := []GroupInfo{}
+	for _, g := range merged {
+		slices.SortFunc(g.Replicas, func(a, b ReplicaInfo) int { return cmp.Compare(a.Node, b.Node) })
+		groups = append(groups, *g)
+	}
+	slices.SortFunc(groups, func(a, b GroupInfo) int { return cmp.Compare(a.ID, b.ID) })
+	return json.Marshal(groups)
+}
+
+// roomsHere lists the rooms of an app in the replicas on this node.
+func (n *Node) roomsHere(app string) []RoomInfo {
+	rooms := []RoomInfo{}
+	for _, s := range n.host.Status() {
+		region := ""
+		if d, ok := n.dir.state().Group(s.ID); ok {
+			region = d.Region
+		}
+		_ = n.host.Read(s.ID, func(r consensusReader) {
+			for _, i := range room.List(r, app, "", maxRooms) {
+				if i.ID != directoryRoom {
+					rooms = append(rooms, RoomInfo{i.ID.Room, i.State.Head, s.ID, region})
+				}
+			}
+		})
+	}
+	return rooms
+}
+
+// queryRooms merges the replicas' lists: of each room the newest word.
+func (n *Node) queryRooms(ctx context.Context, app string) ([]byte, error) {
+	all, err := gather(ctx, n, &wire.Query{What: queryRoomsHere, App: app}, n.roomsHere(app))
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(all, func(a, b RoomInfo) int { return cmp.Or(cmp.Compare(a.Room, b.Room), cmp.Compare(b.Seq, a.Seq)) })
+	all = slices.CompactFunc(all, func(a, b RoomInfo) bool { return a.Room == b.Room })
+	return json.Marshal(all[:min(len(all), maxRooms)])
+}
+
+func (n *Node) linksHere() []LinkInfo {
+	links := []LinkInfo{}
+	for node, events := range n.host.Copies() {
+		links = append(links, LinkInfo{n.cfg.Node, node, "raft", events})
+	}
+	n.sent.each(func(node string, events uint64) {
+		links = append(links, LinkInfo{n.cfg.Node, node, "relay", events})
+	})
+	slices.SortFunc(links, func(a, b LinkInfo) int { return cmp.Or(cmp.Compare(a.To, b.To), cmp.Compare(a.Class, b.Class)) })
+	return links
+}

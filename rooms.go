@@ -1,0 +1,86 @@
+package starling
+
+import (
+	"sync"
+
+	"github.com/starling-im/starling/consensus"
+	"github.com/starling-im/starling/relay"
+	"github.com/starling-im/starling/room"
+	"github.com/starling-im/starling/wire"
+)
+
+// consensusReader is what the replicas' store lets others read.
+type consensusReader = consensus.Reader
+
+// machine lets a group's log drive its rooms, and tells the hub what came of it.
+type machine struct {
+	rooms *room.Machine
+	hub   *relay.Hub
+	node  *Node
+	group uint32
+}
+
+func (n *Node) newMachine(group uint32) consensus.Machine {
+	return &machine{rooms: room.NewMachine(room.Config{Encode: encodeEvent}), hub: n.hub, node: n, group: group}
+}
+
+// encodeEvent makes the bytes that are stored, and sent to every follower.
+func encodeEvent(e *room.Event) []byte {
+	return wire.EncodeEvent(&wire.Event{
+		Seq: e.Seq, User: e.User, Kind: wire.Kind(e.Kind), Type: e.Type, Content: e.Content,
+		TsMs: e.TS, ClientMsgId: e.ClientMsgID, MsgId: e.MsgID,
+	})
+}
+
+// Apply implements consensus.Machine.
+func (m *machine) Apply(tx consensus.Tx, now int64, commands [][]byte) []any {
+	return m.rooms.Apply(tx, now, commands)
+}
+
+// Committed implements consensus.Machine.
+func (m *machine) Committed() {
+	for _, p := range m.rooms.Take() {
+		m.hub.Append(p.ID, p.Seq, p.Data)
+	}
+}
+
+// Restored implements consensus.Machine: followers of the group's rooms read
+// as history what the snapshot brought.
+func (m *machine) Restored() {
+	m.rooms.Reset()
+	for _, id := range m.hub.Rooms() {
+		group, err := m.node.locate(id)
+		if err != nil || group != m.group {
+			continue
+		}
+		_ = m.node.host.Read(group, func(r consensusReader) {
+			if s, ok := room.Load(r, id); ok {
+				m.hub.Begin(id, s.Head)
+			}
+		})
+	}
+}
+
+// counters count events by the node that they were sent to.
+type counters struct {
+	mu     sync.Mutex
+	events map[string]uint64
+}
+
+func (c *counters) add(node string, events int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.events == nil {
+		c.events = make(map[string]uint64)
+	}
+	c.events[node] += uint64(events)
+}
+
+// each calls fn for every node.
+func (c *counters) each(fn func(node string, events uint64)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for node, events := range c.events {
+		fn(node, events)
+	}
+}

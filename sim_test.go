@@ -1,0 +1,259 @@
+package starling_test
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/quic-go/quic-go"
+
+	"github.com/starling-im/starling"
+	"github.com/starling-im/starling/client"
+	"github.com/starling-im/starling/edge"
+	"github.com/starling-im/starling/geo"
+	"github.com/starling-im/starling/internal/simnet"
+	"github.com/starling-im/starling/mesh"
+)
+
+// world is a mesh of three regions, one node each, in one bubble: real nodes
+// over a simulated network with the measured round-trip times, on disks that
+// can forget what was not synced.
+type world struct {
+	t     *testing.T
+	net   *simnet.Net
+	dir   string
+	ca    *mesh.CA
+	roots *x509.CertPool
+	key   edge.Key
+	peers []starling.Peer
+	disks map[string]*vfs.MemFS
+	sync  bool
+
+	nodes map[string]*running
+	next  int // the next client's address
+}
+
+type running struct {
+	stop func()
+	done chan error
+}
+
+// newWorld makes a world; start its nodes.
+func newWorld(t *testing.T, regions ...string) *world {
+	ca, err := mesh.NewCA("sim", time.Now())
+	ok(t, err)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca.PEM())
+	secret := make([]byte, 32)
+	_, _ = rand.Read(secret)
+	w := &world{
+		t: t, dir: t.TempDir(), ca: ca, roots: roots, sync: true,
+		key:   edge.Key{ID: "demo-1", App: "demo", Secret: secret},
+		disks: make(map[string]*vfs.MemFS), nodes: make(map[string]*running),
+	}
+	for i, r := range regions {
+		p := starling.Peer{ID: r + "-1", Region: r, Addr: fmt.Sprintf("10.0.%d.1:7400", i)}
+		w.peers = append(w.peers, p)
+		w.disks[p.ID] = vfs.NewCrashableMem()
+		w.issue(p)
+	}
+	w.write("gossip.key", []byte(base64.StdEncoding.EncodeToString(secret)))
+	w.write("ca.pem", ca.PEM())
+	w.net = simnet.New(t, simnet.Options{Latency: w.latency})
+	return w
+}
+
+func (w *world) issue(p starling.Peer) {
+	cert, key, err := w.ca.Issue(p.ID, p.Region, []string{"10.0.0.1"}, time.Now())
+	ok(w.t, err)
+	w.write(p.ID+".pem", cert)
+	w.write(p.ID+".key", key)
+}
+
+func (w *world) write(name string, data []byte) { ok(w.t, os.WriteFile(w.path(name), data, 0o600)) }
+
+func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
+
+// region returns where an address is: clients sit beside the node of their
+// region.
+func (w *world) region(addr netip.Addr) string { return w.peers[addr.As4()[2]].Region }
+
+// latency is half the measured round-trip time between two addresses.
+func (w *world) latency(from, to netip.Addr) time.Duration {
+	rtt, _ := geo.Pops().RTT(w.region(from), w.region(to))
+	return rtt / 2
+}
+
+// start starts a node on its disk.
+func (w *world) start(id string) {
+	var self starling.Peer
+	for _, p := range w.peers {
+		if p.ID == id {
+			self = p
+		}
+	}
+	cfg := starling.DefaultConfig()
+	cfg.Cluster, cfg.Node, cfg.Region, cfg.Listen = "sim", self.ID, self.Region, self.Addr
+	cfg.Data, cfg.Peers = w.path(id), w.peers
+	cfg.TLS = starling.TLS{CA: w.path("ca.pem"), Cert: w.path(id + ".pem"), Key: w.path(id + ".key")}
+	cfg.GossipKey, cfg.GroupsPerRegion, cfg.Limits, cfg.NoSync = w.path("gossip.key"), 1, starling.Bench, !w.sync
+	cfg.Apps = []starling.App{{Name: "demo", Open: true, Keys: []starling.AppKey{{ID: w.key.ID, Secret: base64.StdEncoding.EncodeToString(w.key.Secret)}}}}
+	ok(w.t, os.MkdirAll(cfg.Data, 0o700))
+	log := slog.New(slog.DiscardHandler)
+	if testing.Verbose() {
+		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	}
+	n, err := starling.New(cfg, starling.Env{Conn: w.net.Conn(self.Addr), FS: w.disks[id], Log: log})
+	ok(w.t, err)
+	ctx, stop := context.WithCancel(w.t.Context())
+	r := &running{stop: stop, done: make(chan error, 1)}
+	w.nodes[id] = r
+	go func() { r.done <- n.Run(ctx) }()
+}
+
+// stop stops a node and waits for its end.
+func (w *world) stop(id string) {
+	r := w.nodes[id]
+	delete(w.nodes, id)
+	r.stop()
+	ok(w.t, <-r.done)
+}
+
+// stopAll stops every node that runs.
+func (w *world) stopAll() {
+	for id := range w.nodes {
+		w.stop(id)
+	}
+}
+
+// dial connects a user of the demo app to the node of a region, and to no other.
+func (w *world) dial(user string, region int) *client.Client {
+	w.next++
+	conn := w.net.Conn(fmt.Sprintf("10.0.%d.%d:9000", region, 10+w.next))
+	tr := &quic.Transport{Conn: conn}
+	c, err := client.Dial(w.t.Context(), client.Config{
+		Addrs: []string{w.peers[region].Addr}, RootCAs: w.roots, ServerName: mesh.ServerName("sim"), InFlight: 256,
+		Token: func(context.Context) (string, error) {
+			return edge.Mint(w.key, edge.Claims{User: user, Expires: time.Now().Add(time.Hour)})
+		},
+		Dial: func(ctx context.Context, addr string, t *tls.Config, q *quic.Config) (*quic.Conn, error) {
+			return tr.Dial(ctx, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr)), t, q)
+		},
+	})
+	ok(w.t, err)
+	w.t.Cleanup(func() { _ = tr.Close() })
+	return c
+}
+
+// observer follows a room and checks that it sees 1, 2, 3 …
+type observer struct {
+	mu   sync.Mutex
+	seen []string // seen[seq-1] is the event's id and content
+	bad  error
+	done chan struct{}
+}
+
+func (w *world) observe(ctx context.Context, c *client.Client, room string) *observer {
+	o := &observer{done: make(chan struct{})}
+	f, err := c.Follow(ctx, room, 0)
+	ok(w.t, err)
+	go func() {
+		defer close(o.done)
+		for {
+			e, err := f.Next(ctx)
+			if err != nil {
+				return
+			}
+			o.mu.Lock()
+			if want := uint64(len(o.seen) + 1); e.Seq != want && o.bad == nil {
+				o.bad = fmt.Errorf("seq %d where %d belongs", e.Seq, want)
+			}
+			o.seen = append(o.seen, e.ID+" "+e.Content)
+			o.mu.Unlock()
+		}
+	}()
+	return o
+}
+
+func (o *observer) events(t *testing.T) []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	ok(t, o.bad)
+	return append([]string(nil), o.seen...)
+}
+
+// Three regions chat while one is cut off and comes back: everybody sees one
+// order without a gap, and every send ends acknowledged.
+func TestOneOrderThroughPartitionAndHeal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "fra", "iad", "sin")
+		for _, p := range w.peers {
+			w.start(p.ID)
+		}
+		const perRegion = 300
+		ctx, cancel := context.WithCancel(t.Context())
+		var observers []*observer
+		var senders sync.WaitGroup
+		for i := range w.peers {
+			c := w.dial(fmt.Sprint("user-", i), i)
+			observers = append(observers, w.observe(ctx, c, "lobby"))
+			senders.Go(func() {
+				for k := range perRegion {
+					_, err := c.Publish(ctx, client.Message{Room: "lobby", ID: fmt.Sprintf("%d-%d", i, k), Content: fmt.Sprint("hello ", k)})
+					if err != nil {
+						t.Errorf("send %d-%d: %v", i, k, err)
+					}
+				}
+			})
+			t.Cleanup(func() { _ = c.Close() })
+		}
+		time.Sleep(10 * time.Second) // of virtual time: the chat is under way
+		w.net.Cut([]string{w.peers[0].Addr}, []string{w.peers[1].Addr, w.peers[2].Addr})
+		time.Sleep(20 * time.Second)
+		w.net.Heal()
+		senders.Wait()
+		const all = 3 * perRegion
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+			if len(observers[0].events(t)) >= all && len(observers[1].events(t)) >= all && len(observers[2].events(t)) >= all {
+				break
+			}
+		}
+		first := observers[0].events(t)
+		for i, o := range observers {
+			seen := o.events(t)
+			if len(seen) != all {
+				t.Errorf("%s saw %d events, want %d", w.peers[i].Region, len(seen), all)
+			}
+			for k := range seen {
+				if seen[k] != first[k] {
+					t.Fatalf("seq %d is %q in %s and %q in %s", k+1, seen[k], w.peers[i].Region, first[k], w.peers[0].Region)
+				}
+			}
+		}
+		cancel()
+		for _, o := range observers {
+			<-o.done
+		}
+		w.stopAll()
+	})
+}
+
+func ok(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
