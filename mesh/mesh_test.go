@@ -97,7 +97,7 @@ func TestOpenWaits(t *testing.T) {
 }
 
 func TestPartition(t *testing.T) {
-	for _, length := range []time.Duration{30 * time.Second, time.Hour} {
+	for _, length := range []time.Duration{30 * time.Second, 10 * time.Minute} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, simnet.Options{Latency: wan})
 			a, b, c := w.three()
@@ -163,5 +163,16 @@ func TestStaticPeers(t *testing.T) {
 		b := start(t, cfg)
 		a.wait(10*time.Second, "b", linked("b"))
 		b.wait(10*time.Second, "a", linked("a"))
+	})
+}
+
+func TestLossyNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, simnet.Options{Latency: wan, Loss: 0.05, Seed: 7})
+		a, b, c := w.three()
+		time.Sleep(2 * time.Minute)
+		a.wait(20*time.Second, "all alive", linked("b", "c"))
+		b.wait(20*time.Second, "all alive", linked("a", "c"))
+		c.wait(20*time.Second, "all alive", linked("a", "b"))
 	})
 }
