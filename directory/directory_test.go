@@ -1,0 +1,230 @@
+package directory
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+)
+
+func founded(t testing.TB, i Init) *State {
+	t.Helper()
+	s, err := New(rank).Apply(Change{Init: i})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func world() Init {
+	i := Init{Apps: []App{{Name: "demo", Open: true, Homes: []string{"fra", "iad", "sin"}}, {Name: "other", Homes: []string{"iad"}}}}
+	id := uint32(1)
+	for _, region := range []string{"fra", "iad", "sin"} {
+		node := Node{ID: region + "-1", Region: region, Addr: "127.0.0.1:1"}
+		i.Nodes = append(i.Nodes, node)
+		for range 4 {
+			i.Groups = append(i.Groups, Group{ID: id, Region: region, Voters: []string{node.ID}})
+			id++
+		}
+	}
+	return i
+}
+
+// Where a room is depends on its id and on what speaks of it, on nothing else.
+func TestLocateIgnoresTheUnrelated(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	shuffle := func(s any) { rand.Shuffle(reflect.ValueOf(s).Len(), reflect.Swapper(s)) }
+	for seed := range 100 {
+		i := world()
+		var rules []Rule
+		for n := range 1 + r.IntN(6) { // prefixes of which none begins another
+			rules = append(rules, Rule{Pattern: fmt.Sprintf("team%d/*", n), Homes: []string{[]string{"fra", "iad", "sin"}[r.IntN(3)]}})
+		}
+		i.Apps[0].Rules = rules
+		s := founded(t, i)
+
+		j := world()
+		j.Apps[0].Rules = slices.Clone(rules)
+		shuffle(j.Apps[0].Rules)
+		j.Apps[0].Rules = append(j.Apps[0].Rules, Rule{Pattern: "unrelated/*", Homes: []string{"sin"}})
+		j.Apps[0].Homes = []string{"sin", "fra", "iad"}
+		j.Exceptions = []Exception{{"demo", "unrelated/x", 1}, {"other", "team1/room1", 2}}
+		shuffle(j.Apps)
+		shuffle(j.Nodes)
+		shuffle(j.Groups)
+		u := founded(t, j)
+		for range 50 {
+			room := fmt.Sprintf("team%d/room%d", r.IntN(8), r.IntN(1000))
+			a, err := s.Locate("demo", room)
+			b, err2 := u.Locate("demo", room)
+			if err != nil || err2 != nil || a != b {
+				t.Fatalf("seed %d: %s is in group %d (%v), or in %d (%v)", seed, room, a, err, b, err2)
+			}
+		}
+	}
+}
+
+func TestRoomsSpread(t *testing.T) {
+	s := founded(t, world())
+	rooms := map[uint32]int{}
+	const n = 12_000
+	for i := range n {
+		g, err := s.Locate("demo", fmt.Sprint("room", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rooms[g]++
+	}
+	for g, count := range rooms {
+		if share := float64(count) * 12 / n; len(rooms) != 12 || share < 0.8 || share > 1.2 {
+			t.Errorf("group %d of %d has %.2f of its share", g, len(rooms), share)
+		}
+	}
+}
+
+func TestChangesSurviveTheirDocuments(t *testing.T) {
+	app := App{Name: "a", Open: true, Homes: []string{"fra"}, Rules: []Rule{{"x*", []string{"iad"}}}, Keys: []Key{{ID: "k", Secret: []byte{0, 255}}}}
+	for _, c := range []Change{
+		{Init: world()}, {PutApp: app}, {DeleteApp: "a"}, {PutException: Exception{"a", "r", 1}},
+		{DeleteException: Exception{App: "a", Room: "r"}}, {PutNode: Node{"n", "fra", "host:1"}},
+	} {
+		got, err := Decode(Encode(c))
+		if err != nil || !reflect.DeepEqual(got, c) {
+			t.Errorf("%s decodes to %+v, %v", Encode(c), got, err)
+		}
+	}
+	for _, c := range []Change{{}, {DeleteApp: "a", PutApp: app}} {
+		if _, err := Decode(Encode(c)); !errors.Is(err, &Refusal{Code: CodeBadRequest}) {
+			t.Errorf("%s: %v", Encode(c), err)
+		}
+		if _, err := New(rank).Apply(c); !errors.Is(err, &Refusal{Code: CodeBadRequest}) {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
+// These documents are in logs and on disks: if this test fails, the format has
+// changed, and needs a new version.
+func TestFormats(t *testing.T) {
+	i := Init{
+		Apps:       []App{{Name: "demo", Open: true, Homes: []string{"fra"}, Rules: []Rule{{"x*", []string{"fra"}}}, Keys: []Key{{ID: "k", Secret: []byte("s")}}}},
+		Nodes:      []Node{{"n", "fra", "host:1"}},
+		Groups:     []Group{{1, "fra", []string{"n"}}},
+		Exceptions: []Exception{{"demo", "r", 1}},
+	}
+	const body = `"apps":[{"name":"demo","open":true,"homes":["fra"],"rules":[{"pattern":"x*","homes":["fra"]}],"keys":[{"id":"k","secret":"cw=="}]}],` +
+		`"nodes":[{"id":"n","region":"fra","addr":"host:1"}],"groups":[{"id":1,"region":"fra","voters":["n"]}],"exceptions":[{"app":"demo","room":"r","group":1}]`
+	if got, want := string(Encode(Change{Init: i})), `{"v":1,"op":"init","init":{`+body+`}}`; got != want {
+		t.Errorf("a change is\n%s, was\n%s", got, want)
+	}
+	got, err := founded(t, i).Snapshot()
+	if want := `{"v":1,"version":1,` + body + `}`; err != nil || string(got) != want {
+		t.Errorf("a snapshot is\n%s, was\n%s", got, want)
+	}
+}
+
+func TestRestoreRefuses(t *testing.T) {
+	for text, code := range map[string]string{
+		`{"v":2,"more":1}`: CodeNewerFormat,
+		`{"v":1,"more":1}`: CodeBadRequest,
+		`{"version":1}`:    CodeBadRequest,
+		`{"v":1`:           CodeBadRequest,
+		``:                 CodeBadRequest,
+		`{"v":1,"groups":[{"id":1,"region":"fra","voters":["n"]}]}`:              CodeNotFound,
+		`{"v":1,"nodes":[{"id":"n","region":"a"},{"id":"n","region":"a"}]}`:      CodeConflict,
+		`{"v":1,"nodes":[{"id":"n","region":"a/b","addr":"x"}]}`:                 CodeBadRequest,
+		`{"v":1,"exceptions":[{"app":"a","room":"r","group":1}]}`:                CodeNotFound,
+		`{"v":1,"groups":[{"id":1,"region":"fra","voters":[]}]}`:                 CodeTooMany,
+		`{"v":1,"apps":[{"name":"a","homes":["fra"]}]}`:                          CodeNotFound,
+		`{"v":1,"apps":[{"name":"a","homes":[]}]}`:                               CodeTooMany,
+		`{"v":1,"nodes":[{"id":"","region":"a","addr":"x"}]}`:                    CodeBadRequest,
+		`{"v":1,"nodes":[{"id":"a\u0000","region":"a","addr":"x"}]}`:             CodeBadRequest,
+		`{"v":1,"version":-1}`:                                                   CodeBadRequest,
+		`{"v":1,"version":1} {}`:                                                 CodeBadRequest,
+		`[1]`:                                                                    CodeBadRequest,
+		`{"v":1,"groups":[{"id":4294967296,"region":"fra","voters":["n"]}]}`:     CodeBadRequest,
+		`{"v":1,"nodes":[{"id":"n","region":"a","addr":"` + long(129) + `"}]}`:   CodeBadRequest,
+		`{"v":1,"nodes":[{"id":"n","region":"` + long(129) + `","addr":"a:1"}]}`: CodeBadRequest,
+	} {
+		if _, err := Restore([]byte(text), rank); !errors.Is(err, &Refusal{Code: code}) {
+			t.Errorf("Restore(%s) = %v, want %s", text, err, code)
+		}
+	}
+}
+
+func long(n int) string { return string(bytes.Repeat([]byte("x"), n)) }
+
+func TestEverythingIsBounded(t *testing.T) {
+	homes := []string{"fra"}
+	for name, c := range map[string]Change{
+		"homes":  {PutApp: App{Name: "a", Homes: slices.Repeat(homes, maxHomes+1)}},
+		"rules":  {PutApp: App{Name: "a", Homes: homes, Rules: slices.Repeat([]Rule{{"x", homes}}, maxRules+1)}},
+		"keys":   {PutApp: App{Name: "a", Homes: homes, Keys: make([]Key, maxKeys+1)}},
+		"apps":   {PutApp: App{Name: "one more", Homes: homes}},
+		"nodes":  {PutNode: Node{"one more", "fra", "a:1"}},
+		"placed": {PutException: Exception{"app0", "one more", 1}},
+	} {
+		i := world()
+		i.Apps = nil
+		for n := range maxApps {
+			i.Apps = append(i.Apps, App{Name: fmt.Sprint("app", n), Homes: homes})
+		}
+		if name == "homes" || name == "rules" || name == "keys" {
+			i.Apps = i.Apps[:1]
+		}
+		for n := len(i.Nodes); n < maxNodes; n++ {
+			i.Nodes = append(i.Nodes, Node{fmt.Sprint("n", n), "fra", "a:1"})
+		}
+		for n := range maxExceptions {
+			i.Exceptions = append(i.Exceptions, Exception{"app0", fmt.Sprint("room", n), 1})
+		}
+		s := founded(t, i)
+		if next, err := s.Apply(c); !errors.Is(err, &Refusal{Code: CodeTooMany}) || next != s {
+			t.Errorf("%s: %v, want too_many", name, err)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add(Encode(Change{Init: world()}))
+	f.Add(Encode(Change{PutApp: App{Name: "a", Homes: []string{"fra"}}}))
+	f.Add(Encode(Change{DeleteException: Exception{App: "a", Room: "r"}}))
+	f.Add([]byte(`{"v":2}`))
+	start := founded(f, world())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := Decode(b)
+		if err != nil {
+			if !errors.As(err, new(*Refusal)) {
+				t.Fatalf("untyped error %v", err)
+			}
+			return
+		}
+		if again, err := Decode(Encode(c)); err != nil || !reflect.DeepEqual(again, c) {
+			t.Fatalf("%+v becomes %+v, %v", c, again, err)
+		}
+		for _, s := range []*State{New(rank), start} {
+			next, err := s.Apply(c)
+			if err != nil && next != s {
+				t.Fatal("a refused change has an effect")
+			}
+			if err := next.Check(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := next.Locate("demo", "room"); err != nil && !errors.As(err, new(*Refusal)) {
+				t.Fatalf("untyped error %v", err)
+			}
+			restoreSame(t, next)
+		}
+	})
+}
+
+func BenchmarkLocate(b *testing.B) {
+	s := founded(b, world())
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Locate("demo", "lobby")
+	}
+}
