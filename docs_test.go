@@ -215,3 +215,30 @@ func declared(t *testing.T, dir string) (names []string) {
 	}
 	return names
 }
+
+// TestDependenciesAreListed compares docs/dependencies.md with what go.mod
+// requires directly. A row stands for the modules below its path too.
+func TestDependenciesAreListed(t *testing.T) {
+	rows := regexp.MustCompile("(?m)^\\| `([^`]+)` |`((?:go|golang)\\.[^`]+)` \\(").FindAllStringSubmatch(read(t, "docs/dependencies.md"), -1)
+	used := map[string]bool{}
+	for _, line := range strings.Split(read(t, "go.mod"), "\n") {
+		fields := strings.Fields(strings.TrimPrefix(line, "require "))
+		if len(fields) != 2 || !strings.HasPrefix(fields[1], "v") {
+			continue // not a requirement, or one with the comment "// indirect"
+		}
+		found := false
+		for _, r := range rows {
+			if row := r[1] + r[2]; fields[0] == row || strings.HasPrefix(fields[0], row+"/") {
+				used[row], found = true, true
+			}
+		}
+		if !found {
+			t.Errorf("docs/dependencies.md has no row for %s", fields[0])
+		}
+	}
+	for _, r := range rows {
+		if !used[r[1]+r[2]] {
+			t.Errorf("docs/dependencies.md has a row for %s, which go.mod does not require directly", r[1]+r[2])
+		}
+	}
+}
