@@ -133,6 +133,38 @@ func TestSessionLost(t *testing.T) {
 	}
 }
 
+func TestCreateAndAsk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.dial()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if ack, err := c.Create(ctx, "r", AccessMembers); err != nil || ack.Seq != 1 {
+			t.Errorf("Create = %+v, %v", ack, err)
+		}
+		if got := sayings(w, (*wire.Frame).GetCreate)[0]; got.Access != wire.Access_ACCESS_MEMBERS || got.ClientMsgId == "" {
+			t.Errorf("the frame is %v", got)
+		}
+		var rejected *Rejected
+		if _, err := c.Create(ctx, "r", AccessOpen); !errors.As(err, &rejected) || !errors.Is(err, ErrExists) {
+			t.Errorf("a second Create = %v", err)
+		}
+		for _, test := range []struct {
+			code string
+			err  error
+		}{{wire.CodeForbidden, ErrForbidden}, {wire.CodeOverloaded, nil}, {wire.CodeUnavailable, nil}} {
+			w.query = wire.Errorf(test.code, "said the test")
+			if _, err := c.Query(ctx, "rooms"); !errors.Is(err, test.err) {
+				t.Errorf("Query = %v, want %v", err, test.err)
+			}
+		}
+		c.Close()
+		if _, err := c.Query(ctx, "rooms"); !errors.Is(err, ErrClosed) {
+			t.Errorf("Query after Close = %v", err)
+		}
+	})
+}
+
 // A client leaves when its node asks it to, for the node that it is told.
 func TestGoaway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

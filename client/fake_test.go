@@ -24,6 +24,7 @@ type world struct {
 	// follow may refuse a Follow.
 	follow func(f *wire.Follow) *wire.Error
 	epoch  uint64
+	query  *wire.Error // the answer to the next Query
 
 	mu       sync.Mutex
 	down     map[string]bool
@@ -123,6 +124,12 @@ func (s *fakeSession) handle(f *wire.Frame) bool {
 		s.reply(&wire.Frame{Id: f.Id, Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{Node: s.addr}}})
 	case *wire.Frame_Publish:
 		return s.published(f.Id, b.Publish)
+	case *wire.Frame_Create:
+		if len(w.rooms[b.Create.Room]) > 0 {
+			s.fail(f.Id, wire.Errorf(wire.CodeExists, "it is there"))
+			return true
+		}
+		s.reply(&wire.Frame{Id: f.Id, Body: &wire.Frame_Ack{Ack: w.append(b.Create.Room, b.Create.ClientMsgId, "")}})
 	case *wire.Frame_Follow:
 		s.follow(f.Id, b.Follow)
 	case *wire.Frame_Unfollow:
@@ -139,6 +146,11 @@ func (s *fakeSession) handle(f *wire.Frame) bool {
 		}
 		s.reply(&wire.Frame{Id: f.Id, Body: &wire.Frame_Page{Page: page}})
 	case *wire.Frame_Query:
+		if e := w.query; e != nil {
+			w.query = nil
+			s.fail(f.Id, e)
+			return true
+		}
 		s.reply(answer(f.Id, b.Query.What))
 	default:
 		s.fail(f.Id, wire.Errorf(wire.CodeUnsupported, "unknown"))

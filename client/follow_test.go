@@ -231,6 +231,38 @@ func TestSlowReader(t *testing.T) {
 	})
 }
 
+// A client with many follows asks for a few at a time, and resumes them all.
+func TestManyFollows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.dial()
+		const rooms = 200
+		var all []*Follow
+		for i := range rooms {
+			f, err := c.Follow(context.Background(), fmt.Sprint(i), 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, f)
+		}
+		for range 2 {
+			w.cutAll()
+			for i := range all {
+				w.say(fmt.Sprint(i), fmt.Sprint(len(w.rooms[fmt.Sprint(i)])))
+			}
+		}
+		for i, f := range all {
+			if batch, err := f.NextBatch(context.Background(), 1); err != nil || batch[0].Seq != 1 {
+				t.Errorf("follow %d: %v, %v", i, batch, err)
+			}
+			if e, err := f.Next(context.Background()); err != nil || e.Seq != 2 {
+				t.Errorf("follow %d: %v, %v", i, e, err)
+			}
+		}
+		c.Close()
+	})
+}
+
 func TestBatchesAndEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

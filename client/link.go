@@ -20,10 +20,16 @@ type link struct {
 	end     context.CancelCauseFunc
 	ended   chan error // gets why, when all of the link is gone
 
-	mu   sync.Mutex
-	subs map[uint64]*subscription // by the id of their Follow
-	move *time.Timer              // armed by the first Goaway
+	mu      sync.Mutex
+	subs    map[uint64]*subscription // by the id of their Follow
+	asking  int                      // Follows without an answer
+	waiting []func()                 // send the next Follow
+	move    *time.Timer              // armed by the first Goaway
 }
+
+// followsAsked bounds the Follows of one link that have no answer: after a
+// reconnect there may be hundreds, and a node refuses to answer so many at once.
+const followsAsked = 8
 
 // errMoved ends a link whose node goes away, errSilent one whose node does
 // not answer any more.
@@ -128,6 +134,37 @@ func (l *link) stopMove() {
 	if l.move != nil {
 		l.move.Stop()
 	}
+}
+
+// follow sends a Follow, or has it wait for its turn.
+func (l *link) follow(s *subscription, f *wire.Follow) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// The lock is held until the id is known: the answer, and events that
+	// overtake it on their own stream, look the subscription up by it.
+	send := func() {
+		s.id = l.session.Call(&wire.Frame{Body: &wire.Frame_Follow{Follow: f}}, s.answered)
+		l.subs[s.id] = s
+	}
+	if l.asking >= followsAsked {
+		l.waiting = append(l.waiting, send)
+		return
+	}
+	l.asking++
+	send()
+}
+
+// followed gives the turn of an answered Follow to the next.
+func (l *link) followed() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.waiting) == 0 {
+		l.asking--
+		return
+	}
+	send := l.waiting[0]
+	l.waiting = l.waiting[1:]
+	send()
 }
 
 // events hands what came for a follow to it.

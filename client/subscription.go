@@ -28,16 +28,8 @@ func (f *Follow) attach(l *link) {
 	if f.err != nil || f.full || f.sub != nil && f.sub.link == l {
 		return
 	}
-	s := &subscription{f: f, link: l}
-	f.sub = s
-	// The link's lock is held until the id is known: the answer, and events
-	// that overtake it on their own stream, look the subscription up by it.
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s.id = l.session.Call(&wire.Frame{Body: &wire.Frame_Follow{Follow: &wire.Follow{
-		Room: f.room, AfterSeq: f.last, Epoch: f.epoch, FromHead: f.fromHead,
-	}}}, s.answered)
-	l.subs[s.id] = s
+	f.sub = &subscription{f: f, link: l}
+	l.follow(f.sub, &wire.Follow{Room: f.room, AfterSeq: f.last, Epoch: f.epoch, FromHead: f.fromHead})
 }
 
 // detach puts the subscription out of use.
@@ -61,6 +53,7 @@ func (s *subscription) unfollow() {
 
 // answered takes the answer to Follow.
 func (s *subscription) answered(frame *wire.Frame, err error) {
+	s.link.followed()
 	if err == nil && frame.GetFollowed() == nil {
 		err = wire.Errorf(wire.CodeProtocol, "Follow was answered with a %T", frame.Body)
 	}
