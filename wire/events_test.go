@@ -1,0 +1,80 @@
+package wire
+
+import (
+	"bytes"
+	"math"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// A frame put together from encodings is the frame that protobuf makes, and
+// comes apart into the same encodings.
+func TestAppendEvents(t *testing.T) {
+	events := []*Event{
+		{}, {Seq: 1}, {Seq: math.MaxUint64, User: "u", Kind: Kind_KIND_JOIN, Content: strings.Repeat("x", 300)},
+		{Seq: 3, Content: strings.Repeat("é", 20_000)},
+	}
+	for n := range len(events) + 1 {
+		for _, follow := range []uint64{0, 1, 127, 128, math.MaxUint64} {
+			var encoded [][]byte
+			size := 0
+			for _, e := range events[:n] {
+				encoded = append(encoded, EncodeEvent(e))
+				size += len(encoded[len(encoded)-1])
+			}
+			got := AppendEvents([]byte("before"), follow, encoded)
+			want := AppendMessage([]byte("before"), &Frame{Body: &Frame_Events{&Events{Follow: follow, Events: events[:n]}}})
+			if !bytes.Equal(got, want) {
+				t.Fatalf("%d events of follow %d: %x, want %x", n, follow, got, want)
+			}
+			if limit := EventsSize(n, size); len(got)-len("before") > limit {
+				t.Errorf("a frame of %d bytes is above EventsSize, %d", len(got), limit)
+			}
+			f, split, ok := SplitEvents(got[len("before")+headerLen:])
+			if !ok || f != follow || len(split) != n {
+				t.Fatalf("SplitEvents = %d, %d events, %v", f, len(split), ok)
+			}
+			for i, b := range split {
+				e, err := DecodeEvent(b)
+				if err != nil || !proto.Equal(e, events[i]) || EventSeq(b) != events[i].Seq {
+					t.Errorf("event %d is %v, %v", i, e, err)
+				}
+			}
+		}
+	}
+}
+
+func TestSplitEventsLeavesOtherFrames(t *testing.T) {
+	for _, f := range frames() {
+		if _, _, ok := SplitEvents(AppendMessage(nil, f)[headerLen:]); ok != (f.GetEvents() != nil) {
+			t.Errorf("SplitEvents of %T: %v", f.Body, ok)
+		}
+	}
+}
+
+func FuzzSplitEvents(f *testing.F) {
+	for _, frame := range frames() {
+		f.Add(AppendMessage(nil, frame)[headerLen:])
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		follow, events, ok := SplitEvents(payload)
+		if !ok {
+			return
+		}
+		// What it accepts, protobuf understands in the same way.
+		frame := new(Frame)
+		if err := frame.UnmarshalVT(payload); err != nil {
+			for _, e := range events {
+				if _, err := DecodeEvent(e); err != nil {
+					return // it does not look into the events
+				}
+			}
+			t.Fatalf("protobuf refuses it: %v", err)
+		}
+		if frame.GetEvents().GetFollow() != follow || len(frame.GetEvents().GetEvents()) != len(events) {
+			t.Errorf("follow %d with %d events, protobuf has %v", follow, len(events), frame)
+		}
+	})
+}
