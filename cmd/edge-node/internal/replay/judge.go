@@ -212,3 +212,16 @@ func (v *view) close() sight {
 	s.sha256 = hex.EncodeToString(all.Sum(nil))
 	return s
 }
+
+// RoomEvents returns how many events of this run each room got.
+func (j *Judge) RoomEvents() map[string]int {
+	j.ledger.mu.Lock()
+	defer j.ledger.mu.Unlock()
+	events := make(map[string]int)
+	for i := range j.entries {
+		if e := &j.entries[i]; e.seen != 0 && e.content != 0 {
+			events[j.rooms[e.room]]++
+		}
+	}
+	return events
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"os/user"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/starling-im/starling/client"
+	"github.com/starling-im/starling/edge"
+)
+
+const chatLong = `Talk in a room. A room comes to be when something is first said in it.
+
+On a terminal it shows what was said last and what is being said; what you type
+stands there as pending until the room's order is known. Type /me waves for an
+action, /join, /leave, and /quit (or press Ctrl-C) to go. // at the start of a
+line stands for a / that is part of the text.
+
+Without a terminal, or with --json, each line of standard input is sent as it is
+(save /me, /join, /leave and /quit; empty lines are passed over), and events are
+printed as they come. At the end of input it leaves once everything is
+acknowledged. A line that cannot be sent is reported with its number; the others
+are sent all the same, and the exit status is 1.`
+
+func (a *app) chatCommand() *cobra.Command {
+	var u userFlags
+	cmd := &cobra.Command{
+		Use: "chat ROOM", Short: "Talk in a room", GroupID: groupChat,
+		Long: chatLong,
+		Example: `  edge-node chat lobby --as alice
+  edge-node chat lobby --as bob --region iad
+  echo "hello from a script" | edge-node chat lobby --as robot
+  edge-node chat lobby --as robot --json < lines.txt`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeRoom,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if u.name == "" {
+				u.name = systemUser()
+			}
+			return a.chat(cmd.Context(), &u, args[0])
+		},
+	}
+	u.flags(a, cmd)
+	cmd.Flags().StringVar(&u.name, "as", "", "the user who talks (default: your name on this system)")
+	return cmd
+}
+
+func systemUser() string {
+	u, err := user.Current()
+	if err != nil {
+		return "guest"
+	}
+	return u.Username
+}
+
+func (a *app) chat(ctx context.Context, u *userFlags, room string) error {
+	_, in := terminal(a.stdin)
+	_, out := terminal(a.stdout)
+	onTerminal := in && out && !a.json
+	state := newLinkState()
+	mesh, with, err := a.userConnection(u, edge.Claims{User: u.name})
+	if err != nil {
+		return err
+	}
+	if onTerminal {
+		with.log = state.logger()
+	}
+	c, err := a.dial(ctx, mesh, with)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if onTerminal {
+		return a.chatScreen(ctx, c, state, u.name, room)
+	}
+	return a.chatLines(ctx, c, room)
+}
+
+// utterance is what a typed line means.
+type utterance struct {
+	kind client.Kind
+	text string
+	quit bool
+	// unknown is a command that there is none of.
+	unknown bool
+}
+
+// understand tells commands from text.
+func understand(line string) utterance {
+	word, rest, _ := strings.Cut(line, " ")
+	switch word {
+	case "/me":
+		return utterance{kind: client.KindAction, text: rest}
+	case "/join":
+		return utterance{kind: client.KindJoin, text: rest}
+	case "/leave":
+		return utterance{kind: client.KindLeave, text: rest}
+	case "/quit":
+		return utterance{quit: true}
+	}
+	return utterance{kind: client.KindMessage, text: line, unknown: strings.HasPrefix(line, "/")}
+}

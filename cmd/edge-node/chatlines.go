@@ -1,0 +1,223 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/starling-im/starling/client"
+	"github.com/starling-im/starling/wire"
+)
+
+// echoWithin is how long chat waits, after its input has ended and everything
+// was acked, to print its own last events.
+const echoWithin = 10 * time.Second
+
+// printBatch bounds the events that are printed at once.
+const printBatch = 256
+
+// lineChat sends lines and prints events.
+type lineChat struct {
+	app  *app
+	c    *client.Client
+	room string
+
+	sent sync.WaitGroup
+	mu   sync.Mutex
+	top  uint64 // the highest acked seq
+	bad  int    // lines that could not be sent
+	all  int
+}
+
+func (a *app) chatLines(ctx context.Context, c *client.Client, room string) error {
+	follow, err := c.FollowFromHead(ctx, room)
+	if err != nil {
+		return err
+	}
+	defer follow.Close()
+	chat := &lineChat{app: a, c: c, room: room}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	printed := newMark(follow.Head())
+	go func() { cancel(chat.print(ctx, follow, printed)) }()
+	lines := readLines(ctx, a.stdin)
+	for open := true; open; {
+		select {
+		case l, ok := <-lines:
+			open = ok && chat.send(ctx, l)
+		case <-ctx.Done():
+			open = false
+		}
+	}
+	chat.sent.Wait()
+	chat.mu.Lock()
+	defer chat.mu.Unlock()
+	if ctx.Err() == nil {
+		wait, cancel := context.WithTimeout(ctx, echoWithin)
+		defer cancel()
+		printed.reach(wait, chat.top)
+	}
+	switch cause := context.Cause(ctx); {
+	case chat.bad > 0:
+		return fmt.Errorf("%d of %d lines could not be sent", chat.bad, chat.all)
+	case cause != nil && !isStop(cause):
+		return cause
+	}
+	return nil
+}
+
+// print prints events until ctx ends.
+func (l *lineChat) print(ctx context.Context, follow *client.Follow, printed *mark) error {
+	out := bufio.NewWriter(l.app.stdout)
+	write := l.app.eventWriter(out)
+	for {
+		events, err := follow.NextBatch(ctx, printBatch)
+		if err != nil {
+			return err
+		}
+		for _, e := range events {
+			if err := write(e); err != nil {
+				return err
+			}
+		}
+		if err := out.Flush(); err != nil {
+			return err
+		}
+		printed.set(events[len(events)-1].Seq)
+	}
+}
+
+// send sends a line; false means that the user wants to go.
+func (l *lineChat) send(ctx context.Context, in inputLine) bool {
+	if in.err == nil && in.text == "" {
+		return true
+	}
+	says := understand(in.text)
+	if says.quit {
+		return false
+	}
+	l.mu.Lock()
+	l.all++
+	l.mu.Unlock()
+	if in.err != nil {
+		l.failed(in.number, in.err)
+		return true
+	}
+	l.sent.Add(1)
+	l.c.Send(ctx, client.Message{Room: l.room, Kind: says.kind, Content: says.text}, func(ack client.Ack, err error) {
+		defer l.sent.Done()
+		if err != nil {
+			l.failed(in.number, err)
+			return
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.top = max(l.top, ack.Seq)
+	})
+	return true
+}
+
+func (l *lineChat) failed(number int, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bad++
+	var rejected *client.Rejected
+	if errors.As(err, &rejected) {
+		err = rejected.Err
+	}
+	fmt.Fprintf(l.app.stderr, "edge-node: line %d: %s\n", number, oneLine(err))
+}
+
+// inputLine is a line of standard input, or why it is none.
+type inputLine struct {
+	number int
+	text   string
+	err    error
+}
+
+// readLines reads lines until the end of input or of ctx.
+func readLines(ctx context.Context, r io.Reader) <-chan inputLine {
+	lines := make(chan inputLine)
+	go func() {
+		defer close(lines)
+		in := bufio.NewReaderSize(r, wire.Content+1)
+		for n := 1; ; n++ {
+			text, err := readLine(in)
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			select {
+			case lines <- inputLine{n, text, err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil && !errors.Is(err, client.ErrTooLarge) && !errors.Is(err, errNotText) {
+				return
+			}
+		}
+	}()
+	return lines
+}
+
+var errNotText = errors.New("it is not UTF-8")
+
+// readLine reads a line of at most the reader's buffer. A longer one is passed
+// over and is an error, and so is one that is not text.
+func readLine(in *bufio.Reader) (string, error) {
+	b, err := in.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		for errors.Is(err, bufio.ErrBufferFull) {
+			_, err = in.ReadSlice('\n')
+		}
+		return "", wire.TooLarge("line", 0, wire.Content)
+	}
+	if len(b) == 0 && err != nil {
+		return "", err
+	}
+	if b[len(b)-1] == '\n' {
+		b = b[:len(b)-1]
+	}
+	if !utf8.Valid(b) {
+		return "", errNotText
+	}
+	return string(b), nil
+}
+
+// mark is a seq that rises, and that can be waited for.
+type mark struct {
+	mu    sync.Mutex
+	seq   uint64
+	moved chan struct{}
+}
+
+func newMark(seq uint64) *mark { return &mark{seq: seq, moved: make(chan struct{})} }
+
+func (m *mark) set(seq uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.seq = seq
+	close(m.moved)
+	m.moved = make(chan struct{})
+}
+
+// reach waits until the mark is at seq or ctx ends.
+func (m *mark) reach(ctx context.Context, seq uint64) {
+	for {
+		m.mu.Lock()
+		at, moved := m.seq, m.moved
+		m.mu.Unlock()
+		if at >= seq {
+			return
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

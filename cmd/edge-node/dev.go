@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/starling-im/starling"
+	"github.com/starling-im/starling/cmd/edge-node/internal/home"
+	"github.com/starling-im/starling/edge"
+	"github.com/starling-im/starling/geo"
+	"github.com/starling-im/starling/mesh"
+)
+
+const devLong = `Start a mesh on this machine: in each region some nodes, each with a UDP port of
+its own on the loopback interface, and with its own data. When every group has a
+leader and a message went through in every region, it prints where the nodes
+listen, tokens for two demo users, and what to type next. Ctrl-C stops it; a
+second Ctrl-C kills it.
+
+The nodes run in this process; with --processes each is a child process that can
+be killed, and that starts again at the same port. With --data the mesh is there
+again at the next start; otherwise the data is removed at the end. With --wan
+packets between regions take as long as between the cities that the regions are
+named for.
+
+It writes a context to $STARLING_HOME, by which all other commands find the mesh.`
+
+func (a *app) devCommand() *cobra.Command {
+	o := devOptions{}
+	cmd := &cobra.Command{
+		Use: "dev", Short: "Start a whole mesh on this machine", GroupID: groupNodes,
+		Long: devLong,
+		Example: `  edge-node dev
+  edge-node dev --regions fra,iad,sin,gru --wan
+  edge-node dev --processes --data ./mesh --port 7400
+  edge-node dev --json | head -1`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.asked, o.logLevel = cmd.Flags().Changed, a.logLevel
+			if err := o.check(); err != nil {
+				return err
+			}
+			return a.dev(cmd.Context(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&o.regions, "regions", []string{"fra", "iad", "sin"}, "regions of the mesh, named for the airports of cities")
+	f.IntVar(&o.nodes, "nodes", 1, "nodes in each region")
+	f.IntVar(&o.port, "port", 0, "port of the first node, the next ones follow; 0 = any free ones")
+	f.StringVar(&o.data, "data", "", "folder that keeps the data for the next start (default: temporary)")
+	f.StringVar(&o.limits, "limits", starling.Bench, "production, or bench: rates off, memory limits on")
+	f.BoolVar(&o.wan, "wan", false, "delay packets between regions by measured round-trip times")
+	f.BoolVar(&o.noSync, "no-sync", false, "do not wait for the disk; acknowledged messages can be lost")
+	f.BoolVar(&o.processes, "processes", false, "run each node as a child process")
+	f.DurationVar(&o.restart, "restart-after", 2*time.Second, "pause before a child process that died starts again; 0 = never")
+	must(cmd.MarkFlagDirname("data"))
+	must(cmd.RegisterFlagCompletionFunc("limits", cobra.FixedCompletions([]string{starling.Bench, starling.Production}, cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc("regions", cobra.FixedCompletions(geo.Pops().Regions(), cobra.ShellCompDirectiveNoFileComp)))
+	return cmd
+}
+
+func (o *devOptions) check() error {
+	switch {
+	case len(o.regions) == 0 || slices.Contains(o.regions, ""):
+		return usagef("--regions needs names, such as fra,iad,sin")
+	case len(slices.Compact(slices.Sorted(slices.Values(o.regions)))) != len(o.regions):
+		return usagef("--regions names a region twice")
+	case o.nodes < 1 || o.nodes*len(o.regions) > maxDevNodes:
+		return usagef("--nodes is %d: at least 1, and at most %d nodes in all", o.nodes, maxDevNodes)
+	case o.port < 0 || o.port > 65535-o.nodes*len(o.regions):
+		return usagef("--port is %d, no port for the first of %d nodes", o.port, o.nodes*len(o.regions))
+	case o.limits != starling.Bench && o.limits != starling.Production:
+		return usagef("--limits is %q, not %s or %s", o.limits, starling.Production, starling.Bench)
+	case o.restart < 0:
+		return usagef("--restart-after is %v", o.restart)
+	}
+	if o.wan {
+		for _, r := range o.regions {
+			if _, ok := geo.Pops().Place(r); !ok {
+				return usagef("--wan has no measurements of region %q; it has %s", r, strings.Join(geo.Pops().Regions(), ", "))
+			}
+		}
+	}
+	return nil
+}
+
+// dev runs a mesh until ctx ends, or until a node must not go on.
+func (a *app) dev(ctx context.Context, o devOptions) error {
+	plan, err := planDev(o)
+	if err != nil {
+		return err
+	}
+	defer plan.close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	runner := a.newRunner(plan, o)
+	ended := make(chan error, 1)
+	go func() {
+		err := runner.run(ctx)
+		if err == nil {
+			err = context.Canceled
+		}
+		cancel(err)
+		ended <- err
+	}()
+	c := plan.context(a.context, o.wan)
+	err = a.waitReady(ctx, c)
+	if err == nil {
+		runner.settle()
+		err = a.announce(plan, c, o, runner)
+	}
+	if err == nil {
+		<-ctx.Done()
+	}
+	stopped := context.Cause(ctx)
+	cancel(err)
+	if failed := <-ended; failed != context.Canceled {
+		err = failed
+	}
+	if o.data == "" {
+		_ = c.Remove(a.home)
+	}
+	if stopped != nil && (err == nil || err == stopped) && isStop(stopped) {
+		return nil
+	}
+	return err
+}
+
+// context is how the other commands find the mesh.
+func (p *devPlan) context(name string, wan bool) *home.Context {
+	c := &home.Context{
+		Name: name, Cluster: p.Cluster, App: devApp, CA: string(p.caPEM), ServerName: mesh.ServerName(p.Cluster),
+		WAN: wan, Keys: p.Keys, Tokens: make(map[string]string),
+	}
+	for _, n := range p.nodes {
+		c.Nodes = append(c.Nodes, home.Node{ID: n.ID, Region: n.Region, Addr: n.Addr})
+	}
+	return c
+}
+
+// demoUsers get tokens that are good for a day.
+var demoUsers = []string{"alice", "bob"}
+
+const demoTokenLife = 24 * time.Hour
+
+// announce writes the context and says that the mesh is ready.
+func (a *app) announce(plan *devPlan, c *home.Context, o devOptions, r runner) error {
+	for _, name := range demoUsers {
+		k := plan.Keys[devApp]
+		token, err := edge.Mint(edge.Key{ID: k.ID, App: devApp, Secret: k.Secret}, edge.Claims{User: name, Expires: time.Now().Add(demoTokenLife)})
+		if err != nil {
+			return err
+		}
+		c.Tokens[name] = token
+	}
+	path, err := c.Save(a.home)
+	if err != nil {
+		return fmt.Errorf("the context cannot be written: %w", err)
+	}
+	if a.json {
+		return a.printJSON(readyLine(c, path, r))
+	}
+	fmt.Fprintf(a.stdout, "A mesh of %d nodes is ready (limits: %s).\n\n", len(c.Nodes), o.limits)
+	for _, n := range c.Nodes {
+		place, _ := geo.Pops().Place(n.Region)
+		fmt.Fprintf(a.stdout, "  %-8s %-12s quic %-21s pid %d\n", n.ID, place.City, n.Addr, r.pid(n.ID))
+	}
+	fmt.Fprintf(a.stdout, "\nTokens of the app %q, good for a day:\n\n", c.App)
+	for _, name := range demoUsers {
+		fmt.Fprintf(a.stdout, "  %-6s %s\n", name, c.Tokens[name])
+	}
+	other := c.Regions()[len(c.Regions())-1]
+	fmt.Fprintf(a.stdout, "\nContext %q is in %s. Now, in other terminals:\n\n", c.Name, path)
+	flag := ""
+	if c.Name != "default" {
+		flag = " --context " + c.Name
+	}
+	fmt.Fprintf(a.stdout, "  %s chat lobby --as alice%s\n", programName(), flag)
+	fmt.Fprintf(a.stdout, "  %s chat lobby --as bob --region %s%s\n\n", programName(), other, flag)
+	fmt.Fprintf(a.stdout, "Ctrl-C stops the mesh%s.\n", map[bool]string{true: " and removes its data", false: "; its data stays in " + plan.dir}[o.data == ""])
+	return nil
+}
+
+// programName is how the user called this program, if it can be called so.
+func programName() string {
+	if strings.Contains(os.Args[0], "go-build") {
+		return "go run ./cmd/edge-node"
+	}
+	return os.Args[0]
+}
+
+// readyNode and ready are the one line of dev --json.
+type readyNode struct {
+	ID     string `json:"id"`
+	Region string `json:"region"`
+	PID    int    `json:"pid"`
+	QUIC   string `json:"quic"`
+}
+
+type ready struct {
+	Ready   bool        `json:"ready"`
+	App     string      `json:"app"`
+	Nodes   []readyNode `json:"nodes"`
+	Context string      `json:"context"`
+}
+
+func readyLine(c *home.Context, path string, r runner) ready {
+	line := ready{Ready: true, App: c.App, Context: path}
+	for _, n := range c.Nodes {
+		line.Nodes = append(line.Nodes, readyNode{n.ID, n.Region, r.pid(n.ID), n.Addr})
+	}
+	return line
+}

@@ -1,0 +1,75 @@
+// Command edge-node is the one binary of Starling: it runs a node of the mesh,
+// starts a whole mesh on one machine for trying things out, and talks to
+// meshes as a user, an operator or a test would.
+//
+// It promises that a program can rely on its exit status (0 = done, 1 = it
+// failed, 2 = it was called wrongly), that standard output carries only what
+// was asked for, and that an error is one line on standard error which says
+// what to do next, where that is known.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/starling-im/starling/client"
+)
+
+// The exit statuses.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is the program without its process.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	app := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := app.root()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintln(stderr, "edge-node:", oneLine(err))
+	var usage *usageError
+	if !app.started || errors.As(err, &usage) {
+		fmt.Fprintln(stderr, "Run `edge-node --help`, or add --help to a command, for what it takes.")
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// A usageError says that the command was called wrongly.
+type usageError struct{ problem string }
+
+func (e *usageError) Error() string { return e.problem }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+
+// oneLine is an error as it is shown, with what to do about it if that is known.
+func oneLine(err error) string {
+	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	switch {
+	case errors.Is(err, client.ErrTokenExpired):
+		text += " (mint another with `edge-node token`)"
+	case errors.Is(err, client.ErrForbidden), errors.Is(err, client.ErrUnauthenticated):
+		text += " (the keys of the context make tokens: leave --token out, or start the mesh again)"
+	}
+	return text
+}

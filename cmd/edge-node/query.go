@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/starling-im/starling"
+	"github.com/starling-im/starling/cmd/edge-node/internal/home"
+	"github.com/starling-im/starling/edge"
+)
+
+// queryWithin bounds the wait for an answer about the mesh.
+const queryWithin = 15 * time.Second
+
+// show prints a query's answer: as it came, or as a table of these columns.
+func show[T any](a *app, answer []byte, columns string, row func(T) []any) error {
+	if a.json {
+		_, err := a.stdout.Write(append(bytes.TrimSpace(answer), '\n'))
+		return err
+	}
+	var rows []T
+	if err := json.Unmarshal(answer, &rows); err != nil {
+		return fmt.Errorf("the node's answer is no list: %w", err)
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(w, strings.ReplaceAll(columns, " ", "\t"))
+	for _, r := range rows {
+		for i, cell := range row(r) {
+			if i > 0 {
+				fmt.Fprint(w, "\t")
+			}
+			fmt.Fprint(w, cell)
+		}
+		fmt.Fprintln(w)
+	}
+	return w.Flush()
+}
+
+// ask asks the mesh of the context as an operator.
+func (a *app) ask(ctx context.Context, what string) ([]byte, error) {
+	mesh, err := a.mesh()
+	if err != nil {
+		return nil, err
+	}
+	return a.askMesh(ctx, mesh, what)
+}
+
+// askMesh asks a mesh as an operator.
+func (a *app) askMesh(ctx context.Context, mesh *home.Context, what string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryWithin)
+	defer cancel()
+	c, err := a.dialOperator(ctx, mesh)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.Query(ctx, what)
+}
+
+func (a *app) membersCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "members", Short: "List the nodes of the mesh", GroupID: groupMesh,
+		Long: `List the nodes of the mesh as one of them sees it: id, region, address, state,
+release, and the round-trip time to it in milliseconds.`,
+		Example: "  edge-node members\n  edge-node members --json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			answer, err := a.ask(cmd.Context(), "members")
+			if err != nil {
+				return err
+			}
+			return show(a, answer, "NODE REGION ADDR STATE VERSION RTT", func(m starling.MemberInfo) []any {
+				rtt := "-"
+				if m.RTT > 0 {
+					rtt = fmt.Sprintf("%.1f ms", m.RTT)
+				}
+				return []any{m.ID, m.Region, m.Addr, m.State, m.Version, rtt}
+			})
+		},
+	}
+}
+
+func (a *app) groupsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "groups", Short: "List the Raft groups", GroupID: groupMesh,
+		Long: `List the Raft groups: where each is at home, which node leads it, how many rooms
+live in it, and each replica with the last log index that it has applied.`,
+		Example: "  edge-node groups\n  edge-node groups --json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			answer, err := a.ask(cmd.Context(), "groups")
+			if err != nil {
+				return err
+			}
+			return show(a, answer, "GROUP REGION LEADER TERM ROOMS REPLICAS", func(g starling.GroupInfo) []any {
+				var replicas []string
+				for _, r := range g.Replicas {
+					replicas = append(replicas, fmt.Sprintf("%s@%d", r.Node, r.Applied))
+				}
+				leader := g.Leader
+				if leader == "" {
+					leader = "(none)"
+				}
+				return []any{g.ID, g.Region, leader, g.Term, g.Rooms, strings.Join(replicas, " ")}
+			})
+		},
+	}
+}
+
+func (a *app) linksCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "links", Short: "Count the events on each link between nodes", GroupID: groupMesh,
+		Long: `Count the events that each node has sent to each other one since it started: as
+commands to replicas (class raft), and as events to nodes that follow (relay).`,
+		Example: "  edge-node links\n  edge-node links --json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			answer, err := a.ask(cmd.Context(), "links")
+			if err != nil {
+				return err
+			}
+			return show(a, answer, "FROM TO CLASS EVENTS", func(l starling.LinkInfo) []any {
+				return []any{l.From, l.To, l.Class, l.Events}
+			})
+		},
+	}
+}
+
+func (a *app) roomsCommand() *cobra.Command {
+	u := userFlags{name: "operator"}
+	cmd := &cobra.Command{
+		Use: "rooms", Short: "List the rooms of an app", GroupID: groupMesh,
+		Long: `List the rooms of an app: the newest seq of each, the group that orders it, and
+the region where that group is at home.`,
+		Example: "  edge-node rooms\n  edge-node rooms --app demo --json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			answer, err := a.rooms(cmd.Context(), &u)
+			if err != nil {
+				return err
+			}
+			return show(a, answer, "ROOM SEQ GROUP REGION", func(r starling.RoomInfo) []any {
+				return []any{printable(r.Room), r.Seq, r.Group, r.Region}
+			})
+		},
+	}
+	u.flags(a, cmd)
+	return cmd
+}
+
+// rooms asks for the rooms of the user's app.
+func (a *app) rooms(ctx context.Context, u *userFlags) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryWithin)
+	defer cancel()
+	c, err := a.dialUser(ctx, u, edge.Claims{User: "operator"})
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.Query(ctx, "rooms")
+}
+
+// completeRoom completes the name of a room, if the mesh answers at once.
+func (a *app) completeRoom(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	const patience = 500 * time.Millisecond
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	a.home = a.homeOrDefault()
+	u := userFlags{}
+	if f := cmd.Flags().Lookup("app"); f != nil {
+		u.app = f.Value.String()
+	}
+	answer, err := a.rooms(ctx, &u)
+	var rooms []starling.RoomInfo
+	if err != nil || json.Unmarshal(answer, &rooms) != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	names := make([]string, len(rooms))
+	for i, r := range rooms {
+		names[i] = r.Room
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

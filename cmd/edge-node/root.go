@@ -1,0 +1,139 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/starling-im/starling/cmd/edge-node/internal/home"
+)
+
+// app is what all commands share: their surroundings and the flags of root.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	started        bool // flags and arguments were fine
+
+	home     string
+	context  string
+	json     bool
+	logLevel string
+}
+
+const rootLong = `Starling is a mesh of relays for chat: nodes near their users in every region,
+one order of messages per room that is the same everywhere, and nothing lost
+that was acknowledged.
+
+Start a mesh of three regions on this machine, and talk in it:
+
+  edge-node dev
+  edge-node chat lobby --as alice                (in a second terminal)
+  edge-node chat lobby --as bob --region iad     (in a third one)
+
+Commands find the mesh by a context, a file that "dev" writes to
+$STARLING_HOME. Exit status: 0 done, 1 failed, 2 called wrongly.`
+
+// Names of the groups of commands in the help.
+const (
+	groupNodes = "nodes"
+	groupChat  = "chat"
+	groupMesh  = "mesh"
+)
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "edge-node",
+		Short:         "A mesh of chat relays, run from one binary",
+		Long:          rootLong,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       buildInfo().Version,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			a.started = true
+			if _, err := a.level(); err != nil {
+				return err
+			}
+			if a.home != "" {
+				return nil
+			}
+			dir, err := home.Dir()
+			a.home = dir
+			return err
+		},
+	}
+	root.SetVersionTemplate("edge-node {{.Version}}\n")
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.home, "home", "", "folder of contexts (default $STARLING_HOME, else \"starling\" in the user's configuration)")
+	flags.StringVar(&a.context, "context", "default", "name of the context that says which mesh, or its file")
+	flags.BoolVar(&a.json, "json", false, "write JSON, for programs")
+	flags.StringVar(&a.logLevel, "log-level", "warn", "log to standard error from this level on: debug, info, warn, error")
+	root.AddGroup(
+		&cobra.Group{ID: groupNodes, Title: "Running nodes:"},
+		&cobra.Group{ID: groupChat, Title: "Using a mesh:"},
+		&cobra.Group{ID: groupMesh, Title: "Looking at a mesh:"},
+	)
+	root.AddCommand(
+		a.devCommand(), a.runCommand(), a.configCommand(),
+		a.chatCommand(), a.replayCommand(), a.exportCommand(), a.tokenCommand(),
+		a.roomsCommand(), a.membersCommand(), a.groupsCommand(), a.linksCommand(),
+		a.versionCommand(), a.docsCommand(),
+	)
+	must(root.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return home.Names(a.homeOrDefault()), cobra.ShellCompDirectiveNoFileComp
+	}))
+	must(root.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions(levels, cobra.ShellCompDirectiveNoFileComp)))
+	return root
+}
+
+// must is for what only a mistake in this program can break.
+func must(err error) {
+	if err != nil {
+		panic("edge-node: " + err.Error())
+	}
+}
+
+func (a *app) homeOrDefault() string {
+	if a.home != "" {
+		return a.home
+	}
+	dir, _ := home.Dir()
+	return dir
+}
+
+var levels = []string{"debug", "info", "warn", "error"}
+
+func (a *app) level() (slog.Level, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(a.logLevel)); err != nil {
+		return l, usagef("--log-level is %q, not one of %s", a.logLevel, strings.Join(levels, ", "))
+	}
+	return l, nil
+}
+
+// logger logs to standard error.
+func (a *app) logger() *slog.Logger {
+	l, _ := a.level() // checked before the command began
+	return slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: l}))
+}
+
+// terminal reports whether a stream is a terminal, and how wide.
+func terminal(stream any) (width int, is bool) {
+	f, ok := stream.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return 0, false
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	return width, err == nil
+}
+
+// printJSON writes one document on one line.
+func (a *app) printJSON(v any) error {
+	e := json.NewEncoder(a.stdout)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}

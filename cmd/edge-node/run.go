@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/starling-im/starling"
+)
+
+func (a *app) runCommand() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use: "run", Short: "Run one node of a mesh", GroupID: groupNodes,
+		Long: `Run one node of a mesh, until it is interrupted or must not go on.
+
+Its configuration comes from a YAML file, the environment and flags; flags win
+over the environment, and that over the file. See "edge-node config" and
+docs/reference/config.md. The node listens on one UDP port, for clients, other
+nodes and gossip, and on the TCP port of the same number for /healthz.`,
+		Example: `  edge-node run --config node.yaml
+  edge-node run --config node.yaml --log-level debug
+  STARLING_DATA=/var/lib/starling edge-node run --config /etc/starling/node.yaml`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := loadConfig(path, os.Environ(), cmd.Flags())
+			if err != nil {
+				return err
+			}
+			if l.from["log_level"] != fromDefault {
+				a.logLevel = l.Config.LogLevel
+			}
+			if _, err := a.level(); err != nil {
+				return err
+			}
+			if err := l.Config.Check(); err != nil {
+				return err
+			}
+			bound, err := listen(l.Config.Listen)
+			if err != nil {
+				return err
+			}
+			return runNode(cmd.Context(), l.Config, bound, a.logger())
+		},
+	}
+	cmd.Flags().StringVar(&path, "config", "", "YAML file of the configuration")
+	must(cmd.MarkFlagFilename("config", "yaml", "yml"))
+	settingFlags(cmd.Flags())
+	return cmd
+}
+
+// sockets are what a node listens on: one port, on UDP and on TCP.
+type sockets struct {
+	udp net.PacketConn
+	tcp net.Listener
+}
+
+func (s sockets) addr() string { return s.udp.LocalAddr().String() }
+
+func (s sockets) close() {
+	_ = s.udp.Close()
+	_ = s.tcp.Close()
+}
+
+// anyPortTries bounds the search for a port that is free on UDP and on TCP.
+const anyPortTries = 20
+
+// listen opens both sockets. Port 0 stands for any that both have free.
+func listen(addr string) (sockets, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return sockets{}, err
+	}
+	for try := 1; ; try++ {
+		udp, err := net.ListenPacket("udp", addr)
+		if err != nil {
+			return sockets{}, inUse(addr, err)
+		}
+		_, got, _ := net.SplitHostPort(udp.LocalAddr().String())
+		tcp, err := net.Listen("tcp", net.JoinHostPort(host, got))
+		if err == nil {
+			return sockets{udp, tcp}, nil
+		}
+		_ = udp.Close()
+		if port != "0" || try == anyPortTries {
+			return sockets{}, inUse(addr, err)
+		}
+	}
+}
+
+func inUse(addr string, err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("port in use: another program listens at %s; choose another port (%w)", addr, err)
+	}
+	return fmt.Errorf("cannot listen at %s: %w", addr, err)
+}
+
+// runNode runs a node over its sockets until ctx ends or it must not go on.
+func runNode(ctx context.Context, cfg starling.Config, bound sockets, log *slog.Logger) error {
+	n, err := starling.New(cfg, starling.Env{Conn: bound.udp, HTTP: bound.tcp, Log: log, Version: buildInfo().Version})
+	if err != nil {
+		bound.close()
+		return err
+	}
+	return n.Run(ctx)
+}
