@@ -59,27 +59,27 @@ var pureEnough = map[string]map[string]string{
 var importers = map[string][]string{
 	// The doors, the links and the dialer are all QUIC; each owns its half of
 	// a connection's life, and the root hands connections from links to doors.
-	"github.com/quic-go/quic-go":        {"mesh", "edge", "client", ".", "internal/simnet"},
-	"github.com/hashicorp/memberlist":   {"mesh"},
-	"github.com/hashicorp/raft":         {"consensus"},
-	"github.com/hashicorp/go-hclog":     {"consensus"}, // raft logs through it
-	"github.com/cockroachdb/pebble/v2":  {"consensus"},
-	"github.com/klauspost/compress":     {"wire", "consensus"}, // frames, snapshots
-	"google.golang.org/protobuf":        {"wire"},
-	"github.com/planetscale/vtprotobuf": {"wire"},
-	"github.com/golang-jwt/jwt/v5":      {"edge"},
-	"github.com/google/uuid":            {"client"},
-	"github.com/spf13/cobra":            {"cmd/edge-node"},
-	"github.com/spf13/pflag":            {"cmd/edge-node"},
-	"github.com/knadh/koanf":            {"cmd/edge-node"},
-	"charm.land/bubbletea/v2":           {"cmd/edge-node"},
-	"charm.land/bubbles/v2":             {"cmd/edge-node"},
-	"charm.land/lipgloss/v2":            {"cmd/edge-node"},
-	"github.com/schollz/progressbar/v3": {"cmd/edge-node"},
-	"github.com/mattn/go-isatty":        {"cmd/edge-node"},
-	"golang.org/x/term":                 {"cmd/edge-node"},
-	"golang.org/x/text":                 {"room"},
-	"golang.org/x/time":                 {"relay"},
+	"github.com/quic-go/quic-go":          {"mesh", "edge", "client", ".", "internal/simnet"},
+	"github.com/hashicorp/memberlist":     {"mesh"},
+	"github.com/hashicorp/raft":           {"consensus"},
+	"github.com/hashicorp/go-hclog":       {"consensus"}, // raft logs through it
+	"github.com/cockroachdb/pebble/v2":    {"consensus"},
+	"github.com/klauspost/compress":       {"wire", "consensus"}, // frames, snapshots
+	"google.golang.org/protobuf":          {"wire"},
+	"github.com/planetscale/vtprotobuf":   {"wire"},
+	"github.com/golang-jwt/jwt/v5":        {"edge"},
+	"github.com/google/uuid":              {"client"},
+	"github.com/spf13/cobra":              {"cmd/edge-node"},
+	"github.com/spf13/pflag":              {"cmd/edge-node"},
+	"github.com/knadh/koanf":              {"cmd/edge-node"},
+	"charm.land/bubbletea/v2":             {"cmd/edge-node"},
+	"charm.land/bubbles/v2":               {"cmd/edge-node"},
+	"charm.land/lipgloss/v2":              {"cmd/edge-node"},
+	"github.com/schollz/progressbar/v3":   {"cmd/edge-node"},
+	"github.com/go-viper/mapstructure/v2": {"cmd/edge-node"},
+	"golang.org/x/term":                   {"cmd/edge-node"},
+	"golang.org/x/text":                   {"room"},
+	"golang.org/x/time":                   {"relay"},
 }
 
 // testImports is what test files may import beyond what their package may: a
