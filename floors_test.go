@@ -37,8 +37,7 @@ var floors = map[string]int{
 
 // worlds are simulated surroundings: only tests import them.
 var worlds = map[string]bool{
-	"internal/simnet":  true,
-	"internal/simdisk": true,
+	"internal/simnet": true,
 }
 
 // impure are the standard packages that floor 0 does without: its packages are
