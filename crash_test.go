@@ -43,7 +43,7 @@ func (a *acked) copy() map[string]uint64 {
 func powerLoss(t *testing.T, seed uint64, sync bool) (acks, lost int) {
 	synctest.Test(t, func(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 0))
-		w := newWorld(t, "fra", "ams", "lon")
+		w := newWorld(t, "fra", "iad", "sin")
 		w.sync = sync
 		for _, p := range w.peers {
 			w.start(p.ID)
@@ -86,10 +86,10 @@ func btoi(b bool) int {
 	return 0
 }
 
-// chat sends to one room from four senders until ctx ends.
+// chat sends to one room from sixteen senders until ctx ends.
 func chat(ctx context.Context, c *client.Client, got *acked) *sync.WaitGroup {
 	senders := new(sync.WaitGroup)
-	for s := range 4 {
+	for s := range 16 {
 		senders.Go(func() {
 			for k := 0; ctx.Err() == nil; k++ {
 				id := fmt.Sprintf("%d-%d", s, k)

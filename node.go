@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -119,9 +118,6 @@ func (n *Node) newMesh() (*mesh.Mesh, error) {
 func (n *Node) Run(ctx context.Context) error {
 	ctx, n.fail = context.WithCancelCause(ctx)
 	defer n.fail(nil)
-	if err := os.MkdirAll(n.cfg.Data, 0o700); err != nil && n.env.FS == nil {
-		return fmt.Errorf("the data folder cannot be made: %w", err)
-	}
 	host, err := consensus.Open(consensus.Config{
 		Node: n.cfg.Node, Dir: n.cfg.Data, FS: n.env.FS, NoSync: n.cfg.NoSync,
 		Machine: n.newMachine, Dial: n.dialRaft, Log: n.log,

@@ -221,7 +221,7 @@ func TestOneOrderThroughPartitionAndHeal(t *testing.T) {
 			t.Cleanup(func() { _ = c.Close() })
 		}
 		time.Sleep(10 * time.Second) // of virtual time: the chat is under way
-		w.net.Cut([]string{w.peers[0].Addr}, []string{w.peers[1].Addr, w.peers[2].Addr})
+		w.net.Cut([]string{"10.0.0.1"}, []string{"10.0.1.1", "10.0.2.1"})
 		time.Sleep(20 * time.Second)
 		w.net.Heal()
 		senders.Wait()

@@ -328,9 +328,6 @@ func syncDir(fs vfs.FS, name string) error {
 // clearSnapshots removes files of transfers that a crash has ended, save those
 // whose install is to be finished.
 func clearSnapshots(s *store, fs vfs.FS, dir string) error {
-	if err := fs.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
 	keep := map[string]bool{}
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{tableMeta}, UpperBound: []byte{tableMeta + 1}})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -51,7 +52,7 @@ const (
 
 func openStore(cfg Config, fatal func(error)) (*store, error) {
 	dir := cfg.FS.PathJoin(cfg.Dir, "db")
-	if err := cfg.FS.MkdirAll(dir, 0o700); err != nil {
+	if err := makeFolders(cfg.FS, cfg.Dir, dir, cfg.FS.PathJoin(cfg.Dir, "snapshots")); err != nil {
 		return nil, fmt.Errorf("consensus: data folder: %w", err)
 	}
 	lock, err := pebble.LockDirectory(dir, cfg.FS)
@@ -102,6 +103,29 @@ func (s *store) options(cfg Config, lock *pebble.Lock) *pebble.Options {
 		o.CacheSize = 1 << 20
 	}
 	return o
+}
+
+// makeFolders makes folders inside root durable, root itself included: a synced
+// file in a folder whose name is lost is lost too.
+func makeFolders(fs vfs.FS, root string, folders ...string) error {
+	changed := []string{root, fs.PathDir(root)}
+	for dir := changed[1]; fs.PathDir(dir) != dir; changed = append(changed, dir) {
+		if _, err := fs.Stat(dir); err == nil {
+			break
+		}
+		dir = fs.PathDir(dir)
+	}
+	for _, f := range folders {
+		if err := fs.MkdirAll(f, 0o700); err != nil {
+			return err
+		}
+	}
+	for _, dir := range changed {
+		if err := syncDir(fs, dir); err != nil && (dir == root || !errors.Is(err, os.ErrPermission)) {
+			return err // a parent that is not ours to read was there before
+		}
+	}
+	return nil
 }
 
 // isLocked tells a lock held by somebody from a folder that cannot be locked.

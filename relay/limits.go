@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"math"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -86,9 +87,12 @@ func (x *sends) admit(to string, attempt uint32, now time.Time) error {
 	return nil
 }
 
+// unordered is the attempt of what needs no order, such as making a room.
+const unordered = math.MaxUint32
+
 // refuse fences a room after a failure that the sender will retry.
 func (x *sends) refuse(to string, attempt uint32, err error) error {
-	if len(x.fence) < maxFences {
+	if attempt != unordered && len(x.fence) < maxFences {
 		x.fence[to] = attempt + 1
 	}
 	return err

@@ -95,7 +95,7 @@ func (s *Session) create(id uint64, c *wire.Create) {
 		s.replyError(id, err)
 		return
 	}
-	s.send(id, 0, room.Command{
+	s.send(id, unordered, room.Command{
 		ID: room.ID{App: s.cfg.Peer.App, Room: c.Room}, User: user, ClientMsgID: c.ClientMsgId,
 		Kind: room.Create, Access: room.Access(c.Access),
 	})

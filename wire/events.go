@@ -101,3 +101,16 @@ func DecodeEvent(b []byte) (*Event, error) {
 	}
 	return e, nil
 }
+
+// EventSeq returns the seq of an encoded event, 0 if there is none.
+func EventSeq(b []byte) uint64 {
+	num, typ, n := protowire.ConsumeTag(b)
+	if n < 0 || num != 1 || typ != protowire.VarintType {
+		return 0
+	}
+	seq, m := protowire.ConsumeVarint(b[n:])
+	if m < 0 {
+		return 0
+	}
+	return seq
+}

@@ -1,0 +1,444 @@
+package consensus
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/raft"
+
+	"github.com/starling-im/starling/wire"
+)
+
+func TestRestartFromDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil, "a", "b", "c")
+		c.startAll(one)
+		defer c.stopAll()
+		c.mustPropose(c.leader(1), 1, 100, "m")
+		want := history(t, c.host("a"), 1)
+		c.stopAll()
+		start := time.Now()
+		c.startAll(one)
+		l := c.leader(1)
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("back after %v", took)
+		}
+		c.mustPropose(l, 1, 10, "later")
+		if got := history(t, c.host(l), 1); !slices.Equal(got[:100], want) || len(got) != 110 {
+			t.Errorf("%d commands after the restart", len(got))
+		}
+	})
+}
+
+func TestLeaderLoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil, "a", "b", "c")
+		g := one
+		g.Home = "a"
+		c.startAll(g)
+		defer c.stopAll()
+		c.mustPropose(c.leader(1), 1, 50, "m")
+		c.isolate("a", true)
+		start := time.Now()
+		l := c.leader(1, "a")
+		if took := time.Since(start); took > 3*3*time.Second {
+			t.Errorf("another leader after %v", took)
+		}
+		c.mustPropose(l, 1, 50, "n")
+		if err := c.host("a").Barrier(context.Background(), 1); err == nil {
+			t.Error("a cut-off leader serves linearizable reads")
+		}
+		if _, err := c.propose("a", 1, "lost"); err == nil {
+			t.Error("a cut-off leader acknowledges")
+		}
+		c.isolate("a", false)
+		eventually(t, "the old leader catches up", func() bool { return len(history(t, c.host("a"), 1)) == 100 })
+		eventually(t, "leadership goes home", func() bool { return c.host("b").Leader(1) == "a" && c.leader(1) == "a" })
+		c.mustPropose("a", 1, 10, "home")
+	})
+}
+
+// TestOrderAcrossRefusals proposes numbered commands without waiting while
+// leadership moves about: those that took effect must be in order on each node.
+func TestOrderAcrossRefusals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, func(cfg *Config) { cfg.Depth = 4 }, "a", "b", "c")
+		c.startAll(one)
+		defer c.stopAll()
+		c.leader(1)
+		var wg sync.WaitGroup
+		answered := map[string]*[]int{"a": {}, "b": {}, "c": {}}
+		for i := range 3000 {
+			for _, name := range c.names {
+				wg.Add(1)
+				c.host(name).Propose(1, fmt.Appendf(nil, "%s/%06d", name, i), func(_ any, _ error) {
+					*answered[name] = append(*answered[name], i)
+					wg.Done()
+				})
+			}
+			if i%20 == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			if i%500 == 250 {
+				g := c.host(c.leader(1)).group(1)
+				g.instance().LeadershipTransfer()
+			}
+		}
+		wg.Wait()
+		for name, order := range answered {
+			if !slices.IsSorted(*order) || len(*order) != 3000 {
+				t.Errorf("%s: answers out of order", name)
+			}
+		}
+		last, took := map[byte]string{}, 0
+		for _, cmd := range history(t, c.host(c.leader(1)), 1) {
+			if cmd <= last[cmd[0]] {
+				t.Errorf("%s after %s", cmd, last[cmd[0]])
+			}
+			last[cmd[0]] = cmd
+			took++
+		}
+		t.Logf("%d of 9000 took effect", took)
+	})
+}
+
+func TestSnapshotToLaggard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, quickSnapshots, "a", "b", "c")
+		c.startAll(one)
+		defer c.stopAll()
+		l := c.leader(1)
+		c.mustPropose(l, 1, 20, "m")
+		c.isolate("c", true)
+		for i := range 10 {
+			for range 20 {
+				c.mustPropose(l, 1, 1, fmt.Sprintf("n%d-%d-", i, rand.Uint64()))
+			}
+			time.Sleep(200 * time.Millisecond)
+		}
+		first, _ := c.host(l).group(1).logs.FirstIndex()
+		last, _ := c.host("c").group(1).logs.LastIndex()
+		if first <= last+1 {
+			t.Fatalf("leader's log begins at %d, c ends at %d: no need for a snapshot", first, last)
+		}
+		c.isolate("c", false)
+		want := history(t, c.host(l), 1)
+		eventually(t, "c has caught up", func() bool { return slices.Equal(history(t, c.host("c"), 1), want) })
+		if c.nodes["c"].machines[1].restored == 0 {
+			t.Error("c caught up without a snapshot")
+		}
+		c.mustPropose(l, 1, 20, "after")
+		c.stop("c")
+		c.start("c", one)
+		eventually(t, "c follows on", func() bool { return len(history(t, c.host("c"), 1)) == len(want)+20 })
+		if names, _ := c.nodes["c"].fs.List(c.host("c").snapshotDir()); len(names) > 0 {
+			t.Errorf("files stay: %v", names)
+		}
+	})
+}
+
+func quickSnapshots(cfg *Config) {
+	cfg.SnapshotEvery, cfg.TrailingLogs, cfg.SnapshotInterval = 20, 10, 50*time.Millisecond
+}
+
+// TestCrashes lets all disks forget what was not synced, at 50 moments.
+func TestCrashes(t *testing.T) {
+	lost := crashes(t, quickSnapshots)
+	if lost > 0 {
+		t.Errorf("%d acknowledged commands are lost", lost)
+	}
+}
+
+// TestCrashesNoSync is the control: without syncs the same test must fail.
+func TestCrashesNoSync(t *testing.T) {
+	lost := crashes(t, func(cfg *Config) { quickSnapshots(cfg); cfg.NoSync = true })
+	if lost == 0 {
+		t.Error("nothing is lost without syncs: the test proves nothing")
+	}
+	t.Logf("%d acknowledged commands were lost", lost)
+}
+
+func crashes(t *testing.T, config func(*Config)) (lost int) {
+	synctest.Test(t, func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(1, 2))
+		c := newCluster(t, config, "a", "b", "c")
+		acked := map[string]uint64{}
+		for crash := range 50 {
+			c.startAll(one)
+			l := c.leader(1)
+			lost += missing(t, c, l, acked)
+			if lost > 0 {
+				t.Logf("crash %d", crash)
+			}
+			if lost > 0 {
+				break // without syncs the three logs agree on nothing any more
+			}
+			stop := load(c, l, crash, acked)
+			time.Sleep(time.Duration(rng.IntN(400)) * time.Millisecond)
+			acked = stop.acked()
+			next := newCluster(t, config, "a", "b", "c")
+			for _, name := range c.names {
+				cfg := vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(2) * rng.IntN(100), RNG: rng}
+				next.nodes[name].fs = c.nodes[name].fs.(*vfs.MemFS).CrashClone(cfg)
+			}
+			c.stopAll()
+			stop.end()
+			c = next
+		}
+		c.stopAll()
+	})
+	return lost
+}
+
+// missing counts acknowledged commands that a leader does not have where it
+// said they were.
+func missing(t *testing.T, c *cluster, l string, acked map[string]uint64) (n int) {
+	eventually(t, "barrier", func() bool { return c.host(l).Barrier(context.Background(), 1) == nil })
+	all := history(t, c.host(l), 1)
+	for _, name := range c.names {
+		g := c.host(name).group(1)
+		t.Logf("%s start: snap %d:%d first %d last %d pos %+v restored %d", name, g.snaps.meta.Term, g.snaps.meta.Index, g.logs.first, g.logs.last, g.fsm.position(), c.nodes[name].machines[1].restored)
+		var h []string
+		eventually(t, "same length", func() bool { h = history(t, c.host(name), 1); return len(h) == len(all)})
+		if !slices.Equal(h, all) {
+			t.Errorf("%s differs from %s", name, l)
+			n++
+		}
+	}
+	for cmd, seq := range acked {
+		if seq > uint64(len(all)) || all[seq-1] != cmd {
+			n++
+			if n < 4 {
+				t.Logf("%s was acknowledged at %d, of %d; pos %v", cmd, seq, len(all), slices.Index(all, cmd))
+			}
+		}
+	}
+	if n > 0 {
+		for _, name := range c.names {
+			t.Logf("%s: %+v", name, c.host(name).Status())
+			g := c.host(name).group(1)
+			t.Logf("snap %+v first %d pos %+v", g.snaps.meta, g.logs.first, g.fsm.pos)
+		}
+	}
+	return n
+}
+
+// loader proposes until it is told to end.
+type loader struct {
+	mu   sync.Mutex
+	got  map[string]uint64
+	quit atomic.Bool
+	wg   sync.WaitGroup
+}
+
+func load(c *cluster, l string, round int, acked map[string]uint64) *loader {
+	o := &loader{got: acked}
+	for w := range 8 {
+		o.wg.Go(func() {
+			for i := 0; !o.quit.Load(); i++ {
+				h := c.host(l)
+				if h == nil {
+					return
+				}
+				cmd := fmt.Sprintf("%d/%d/%d", round, w, i)
+				done := make(chan struct{})
+				h.Propose(1, []byte(cmd), func(r any, err error) {
+					if err == nil {
+						o.mu.Lock()
+						o.got[cmd] = r.(uint64)
+						o.mu.Unlock()
+					}
+					close(done)
+				})
+				<-done
+				time.Sleep(time.Millisecond)
+			}
+		})
+	}
+	return o
+}
+
+func (o *loader) acked() map[string]uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	m := map[string]uint64{}
+	for k, v := range o.got {
+		m[k] = v
+	}
+	return m
+}
+
+func (o *loader) end() {
+	o.quit.Store(true)
+	o.wg.Wait()
+}
+
+func TestTornVote(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	open := func(fs vfs.FS) *store {
+		s, err := openStore(Config{Dir: "data", FS: fs}.withDefaults(), func(err error) { t.Error(err) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	vote := func(s *stableStore) (uint64, string) {
+		term, err := s.GetUint64([]byte(voteTermKey))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cand, err := s.Get([]byte(voteCandKey))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return term, string(cand)
+	}
+	s := open(fs)
+	v := &stableStore{s: s, group: 7}
+	_ = v.SetUint64([]byte(voteTermKey), 3)
+	_ = v.Set([]byte(voteCandKey), []byte("a"))
+	_ = v.SetUint64([]byte(voteTermKey), 4)
+	torn := open(fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))}))
+	if term, cand := vote(&stableStore{s: torn, group: 7}); term != 3 || cand != "a" {
+		t.Errorf("a crash between term and candidate leaves the vote %d for %q", term, cand)
+	}
+	_ = v.Set([]byte(voteCandKey), []byte("b"))
+	whole := open(fs.CrashClone(vfs.CrashCloneCfg{}))
+	if term, cand := vote(&stableStore{s: whole, group: 7}); term != 4 || cand != "b" {
+		t.Errorf("the vote did not last: %d for %q", term, cand)
+	}
+	for _, s := range []*store{s, torn, whole} {
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestFolderErrors(t *testing.T) {
+	c := newCluster(t, nil, "a")
+	h, err := c.open("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.open("a"); !errors.Is(err, ErrLocked) {
+		t.Errorf("second open: %v", err)
+	}
+	if err := h.s.set([]byte{tableFormat}, []byte{storeVersion + 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.open("a"); wire.Code(err) != wire.CodeNewerFormat {
+		t.Errorf("newer folder: %v", err)
+	}
+}
+
+func TestLockedOnDisk(t *testing.T) {
+	c := newCluster(t, nil, "a")
+	c.nodes["a"].fs, c.nodes["a"].dir = vfs.Default, t.TempDir()
+	h, err := c.open("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if _, err := c.open("a"); !errors.Is(err, ErrLocked) {
+		t.Errorf("second open: %v", err)
+	}
+}
+
+// TestInterruptedInstall starts a group that was left in the middle of a snapshot.
+func TestInterruptedInstall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil, "a")
+		solo := Group{ID: 1, Voters: []string{"a"}}
+		c.startAll(solo)
+		c.mustPropose(c.leader(1), 1, 100, "m")
+		g := c.host("a").group(1)
+		want := history(t, c.host("a"), 1)
+		if err := g.snaps.export("1-1.received"); err != nil {
+			t.Fatal(err)
+		}
+		conf := g.instance().GetConfiguration().Configuration()
+		mark := encodeMeta(newMeta(g.fsm.position().index, 2, conf, 1), "1-1.received")
+		b := g.h.s.db.NewBatch()
+		_ = b.Set(key(tableMeta, 1, restoringKey), mark, nil)
+		_ = b.DeleteRange(key(tableData, 1, "k"), tableEnd(tableData, 1), nil)
+		if err := g.h.s.commit(b, pebble.Sync); err != nil {
+			t.Fatal(err)
+		}
+		c.stop("a")
+		c.start("a", solo)
+		if got := history(t, c.host("a"), 1); !slices.Equal(got, want) {
+			t.Errorf("%d commands after the install went on", len(got))
+		}
+		c.mustPropose(c.leader(1), 1, 1, "next")
+		if err := c.host("a").s.set(key(tableMeta, 1, restoringKey), mark); err != nil {
+			t.Fatal(err)
+		}
+		c.stop("a")
+		h, err := c.open("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		if err := h.Start(solo); !errors.Is(err, ErrHalfRestored) {
+			t.Errorf("without the file: %v", err)
+		}
+	})
+}
+
+func TestNewerEntryStops(t *testing.T) {
+	c := newCluster(t, nil, "a")
+	h, err := c.open("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fsm{s: h.s, group: 1, m: &counter{}}
+	e := entry{commands: [][]byte{[]byte("x")}}.encode()
+	e[0]++
+	if r := f.ApplyBatch([]*raft.Log{{Index: 1, Term: 1, Type: raft.LogCommand, Data: e}}); r[0] != nil {
+		t.Error("applied")
+	}
+	if wire.Code(c.nodes["a"].fatal) != wire.CodeNewerFormat {
+		t.Errorf("fatal: %v", c.nodes["a"].fatal)
+	}
+	h.Propose(1, nil, func(_ any, err error) {
+		if err == nil {
+			t.Error("accepted")
+		}
+	})
+	_ = h.Close()
+}
+
+// TestChain shows that an entry is void unless the one before it took effect.
+func TestChain(t *testing.T) {
+	c := newCluster(t, nil, "a")
+	h, err := c.open("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	f := &fsm{s: h.s, group: 1, m: &counter{}}
+	for i, e := range []struct {
+		epoch, number uint64
+		void          bool
+	}{{1, 0, false}, {1, 1, false}, {1, 3, true}, {1, 2, false}, {2, 1, true}, {2, 0, false}, {1, 3, true}} {
+		data := entry{epoch: e.epoch, number: e.number, commands: [][]byte{binary.BigEndian.AppendUint64(nil, uint64(i))}}.encode()
+		r := f.ApplyBatch([]*raft.Log{{Index: uint64(i + 1), Term: 1, Type: raft.LogCommand, Data: data}})
+		if o := r[0].(*outcome); o.void != e.void {
+			t.Errorf("entry %d: void %v", i, o.void)
+		}
+	}
+}
