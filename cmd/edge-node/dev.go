@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,7 +30,8 @@ again at the next start; otherwise the data is removed at the end. With --wan
 packets between regions take as long as between the cities that the regions are
 named for.
 
-It writes a context to $STARLING_HOME, by which all other commands find the mesh.`
+It writes a context to $STARLING_HOME, by which all other commands find the mesh.
+The nodes log errors to standard error, and more if --log-level says so.`
 
 func (a *app) devCommand() *cobra.Command {
 	o := devOptions{}
@@ -42,7 +44,11 @@ func (a *app) devCommand() *cobra.Command {
   edge-node dev --json | head -1`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.asked, o.logLevel = cmd.Flags().Changed, a.logLevel
+			o.asked = cmd.Flags().Changed
+			if !o.asked("log-level") {
+				a.logLevel = "error" // elections are no news to who tries things out
+			}
+			o.logLevel = a.logLevel
 			if err := o.check(); err != nil {
 				return err
 			}
@@ -91,42 +97,38 @@ func (o *devOptions) check() error {
 }
 
 // dev runs a mesh until ctx ends, or until a node must not go on.
-func (a *app) dev(ctx context.Context, o devOptions) error {
+func (a *app) dev(stop context.Context, o devOptions) error {
 	plan, err := planDev(o)
 	if err != nil {
 		return err
 	}
 	defer plan.close()
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(stop)
 	defer cancel(nil)
-	runner := a.newRunner(plan, o)
-	ended := make(chan error, 1)
-	go func() {
-		err := runner.run(ctx)
-		if err == nil {
-			err = context.Canceled
-		}
-		cancel(err)
-		ended <- err
-	}()
+	nodes := a.newRunner(plan, o)
+	var failed error
+	var work sync.WaitGroup
+	work.Go(func() {
+		failed = nodes.run(ctx)
+		cancel(failed)
+	})
 	c := plan.context(a.context, o.wan)
-	err = a.waitReady(ctx, c)
-	if err == nil {
-		runner.settle()
-		err = a.announce(plan, c, o, runner)
+	if err = a.waitReady(ctx, c); err == nil {
+		nodes.settle()
+		err = a.announce(plan, c, o, nodes)
 	}
 	if err == nil {
 		<-ctx.Done()
 	}
-	stopped := context.Cause(ctx)
 	cancel(err)
-	if failed := <-ended; failed != context.Canceled {
-		err = failed
-	}
+	work.Wait()
 	if o.data == "" {
 		_ = c.Remove(a.home)
 	}
-	if stopped != nil && (err == nil || err == stopped) && isStop(stopped) {
+	switch {
+	case failed != nil:
+		return failed
+	case stop.Err() != nil:
 		return nil
 	}
 	return err

@@ -83,8 +83,7 @@ func (a *app) replayCommand() *cobra.Command {
 	f.StringVar(&o.acks, "acks", "", "append each ack to this file before it is counted")
 	f.StringSliceVar(&o.rooms, "room", nil, "play only the records of these rooms")
 	f.IntVar(&o.followers, "followers", 1, "followers of every room in each region")
-	f.IntVar(&o.sessions, "sessions", 12, "sessions that send, over all regions")
-	cmd.MarkFlagsMutuallyExclusive("rate", "speed")
+	f.IntVar(&o.sessions, "sessions", 1, "sessions that send, over all regions; at least one in each")
 	must(cmd.MarkFlagFilename("acks"))
 	return cmd
 }
@@ -103,6 +102,8 @@ func (o *replayOptions) check() error {
 		return usagef("--run is %q: use up to 64 letters, digits, dots and dashes", o.run)
 	case o.pace.Rate < 0 || o.pace.Speed < 0 || math.IsNaN(o.pace.Rate) || math.IsNaN(o.pace.Speed):
 		return usagef("--rate and --speed must not be negative")
+	case o.pace.Rate > 0 && o.pace.Speed > 0:
+		return usagef("--rate and --speed exclude each other")
 	}
 	return nil
 }
@@ -156,7 +157,7 @@ func verdict(s *summary, failed error) error {
 	found := s.Anomalies()
 	switch {
 	case failed != nil && errors.Is(failed, context.Canceled):
-		return errors.New("the replay was interrupted; the same --run goes on")
+		return fmt.Errorf("the replay was interrupted; --run %s goes on where it stopped", s.Run)
 	case failed != nil:
 		return fmt.Errorf("the replay failed: %w", failed)
 	case len(found) > 0:
@@ -237,6 +238,9 @@ const maxRefusals = 10
 func (a *app) refusals() func(replay.Record, error) {
 	n := 0
 	return func(r replay.Record, err error) {
+		if isStop(err) {
+			return // all that were open when the user stopped it
+		}
 		switch n++; {
 		case n <= maxRefusals:
 			fmt.Fprintf(a.stderr, "edge-node: line %d: %s\n", r.Line, oneLine(err))

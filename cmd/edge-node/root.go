@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/pprof"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,10 +20,12 @@ type app struct {
 	stdout, stderr io.Writer
 	started        bool // flags and arguments were fine
 
-	home     string
-	context  string
-	json     bool
-	logLevel string
+	home        string
+	context     string
+	json        bool
+	logLevel    string
+	profile     string
+	stopProfile func()
 }
 
 const rootLong = `Starling is a mesh of relays for chat: nodes near their users in every region,
@@ -58,6 +61,9 @@ func (a *app) root() *cobra.Command {
 			if _, err := a.level(); err != nil {
 				return err
 			}
+			if err := a.startProfile(); err != nil {
+				return err
+			}
 			if a.home != "" {
 				return nil
 			}
@@ -72,6 +78,8 @@ func (a *app) root() *cobra.Command {
 	flags.StringVar(&a.context, "context", "default", "name of the context that says which mesh, or its file")
 	flags.BoolVar(&a.json, "json", false, "write JSON, for programs")
 	flags.StringVar(&a.logLevel, "log-level", "warn", "log to standard error from this level on: debug, info, warn, error")
+	flags.StringVar(&a.profile, "cpu-profile", "", "write a CPU profile to this file, for go tool pprof")
+	must(flags.MarkHidden("cpu-profile"))
 	root.AddGroup(
 		&cobra.Group{ID: groupNodes, Title: "Running nodes:"},
 		&cobra.Group{ID: groupChat, Title: "Using a mesh:"},
@@ -113,6 +121,25 @@ func (a *app) level() (slog.Level, error) {
 		return l, usagef("--log-level is %q, not one of %s", a.logLevel, strings.Join(levels, ", "))
 	}
 	return l, nil
+}
+
+// startProfile profiles the command, if that is asked for.
+func (a *app) startProfile() error {
+	if a.profile == "" {
+		return nil
+	}
+	f, err := os.Create(a.profile)
+	if err != nil {
+		return err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return err
+	}
+	a.stopProfile = func() {
+		pprof.StopCPUProfile()
+		_ = f.Close()
+	}
+	return nil
 }
 
 // logger logs to standard error.

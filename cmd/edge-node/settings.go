@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"reflect"
@@ -46,16 +47,18 @@ func (s setting) scalar() bool { return s.Kind != reflect.Slice }
 const envPrefix = "STARLING_"
 
 // settings lists every key of starling.Config in its order.
-func settings() []setting { return settingsOf(reflect.TypeFor[starling.Config](), "") }
+func settings() []setting { return settingsOf(reflect.TypeFor[starling.Config](), "", "") }
 
-func settingsOf(t reflect.Type, prefix string) (all []setting) {
+// settingsOf lists the keys of a struct that is at a prefix, and that has a
+// help of its own for keys that have none.
+func settingsOf(t reflect.Type, prefix, help string) (all []setting) {
 	for f := range fields(t) {
 		key := prefix + f.Tag.Get("koanf")
 		if f.Type.Kind() == reflect.Struct {
-			all = append(all, settingsOf(f.Type, key+".")...)
+			all = append(all, settingsOf(f.Type, key+".", f.Tag.Get("help"))...)
 			continue
 		}
-		all = append(all, setting{key, f.Tag.Get("help"), f.Type.Kind()})
+		all = append(all, setting{key, cmp.Or(f.Tag.Get("help"), help), f.Type.Kind()})
 	}
 	return all
 }

@@ -180,7 +180,7 @@ func (a *app) printSummary(s *summary, mesh *home.Context) error {
 	fmt.Fprintln(w, "REGION\tDELIVERED\tGAPS\tDUPLICATES\tDISORDER\tCOPIES\tSHA256")
 	for _, name := range slices.Sorted(maps.Keys(s.Regions)) {
 		r := s.Regions[name]
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%.2f\t%.16s…\n", name, r.Delivered, r.Gaps, r.Duplicates, r.Disorder, s.Copies[name], r.SHA256)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%s\t%.16s…\n", name, r.Delivered, r.Gaps, r.Duplicates, r.Disorder, copiesOf(s, name), r.SHA256)
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -190,6 +190,15 @@ func (a *app) printSummary(s *summary, mesh *home.Context) error {
 		a.printPairs(s, tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', tabwriter.AlignRight))
 	}
 	return nil
+}
+
+// copiesOf is a number, or a dash if nothing had to come from elsewhere.
+func copiesOf(s *summary, region string) string {
+	n, ok := s.Copies[region]
+	if !ok {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", n)
 }
 
 // printPairs writes the times per pair of regions beside their lower bounds.
@@ -229,14 +238,14 @@ func (a *app) progress(j *replay.Judge, records *replay.Records) (stop func()) {
 			progressbar.OptionSetElapsedTime(false), progressbar.OptionSetPredictTime(false), progressbar.OptionClearOnFinish())
 	}
 	show := func() {
-		sent, acked, since := j.Counts()
+		sent, acked, ended, since := j.Progress()
 		text := fmt.Sprintf("%d sent, %d acked, %.0f/s", sent, acked, float64(acked)/since.Seconds())
 		if bar == nil {
-			fmt.Fprintf(a.stderr, "replay: %s, %.0f %% of the file\n", text, records.Share()*100)
+			fmt.Fprintf(a.stderr, "replay: %s, %.0f %% of the file\n", text, records.Share()*ended*100)
 			return
 		}
 		bar.Describe(text)
-		_ = bar.Set(int(records.Share() * 999))
+		_ = bar.Set(int(records.Share() * ended * 999))
 	}
 	go func() {
 		defer close(ended)

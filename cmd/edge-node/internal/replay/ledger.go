@@ -25,8 +25,8 @@ type ledger struct {
 
 // tally counts records, and what is wrong with them.
 type tally struct {
-	sent, acked, rejected, events       int
-	changed, doubled, unwanted, strange int
+	read, sent, acked, rejected, events int
+	changed, doubled                    int
 }
 
 type entry struct {
@@ -120,7 +120,14 @@ func (l *ledger) reject(line int) {
 	l.tally.rejected++
 }
 
-// counts returns how many records were sent, acked and rejected so far.
+// took notes that a record was read.
+func (l *ledger) took() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tally.read++
+}
+
+// counts returns how many records were read, sent, acked and rejected so far.
 func (l *ledger) counts() tally {
 	l.mu.Lock()
 	defer l.mu.Unlock()

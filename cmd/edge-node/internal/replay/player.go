@@ -93,7 +93,7 @@ func (p *player) play(ctx context.Context) error {
 	stalled := time.AfterFunc(stallAfter, func() { cancel(errStalled) })
 	defer stalled.Stop()
 	for {
-		progress, err := p.settle()
+		progress, err := p.settle(ctx)
 		if progress {
 			stalled.Reset(stallAfter)
 		}
@@ -144,7 +144,7 @@ func (p *player) await(ctx context.Context, timer <-chan time.Time) {
 
 // settle takes all outcomes that are there. Acks are written out before any
 // of them counts.
-func (p *player) settle() (progress bool, err error) {
+func (p *player) settle(ctx context.Context) (progress bool, err error) {
 	for range len(p.done) {
 		p.batch = append(p.batch, <-p.done)
 	}
@@ -157,29 +157,36 @@ func (p *player) settle() (progress bool, err error) {
 		}
 	}
 	err = errors.Join(err, p.flush())
+	written := err == nil
 	for _, o := range p.batch {
 		p.open--
 		p.release(o.record.Room)
-		if o.err == nil {
+		switch {
+		case o.err != nil:
+			err = errors.Join(err, p.failed(ctx, o))
+		case written:
 			p.judge.ack(o.record.Line, o.ack.Seq, o.at)
 			progress = true
-			continue
 		}
-		err = errors.Join(err, p.failed(o))
 	}
 	p.batch = p.batch[:0]
 	return progress, err
 }
 
 // failed notes a send that was not acked, and returns an error if the next
-// ones will fare no better.
-func (p *player) failed(o outcome) error {
-	var rejected *client.Rejected
-	if errors.As(o.err, &rejected) {
-		p.judge.reject(o.record.Line)
+// ones will fare no better. A send that was given up since the run has ended
+// is not worth a word.
+func (p *player) failed(ctx context.Context, o outcome) error {
+	rejected, ok := o.err.(*client.Rejected) // not one in the cause of giving up
+	if !ok {
+		if ctx.Err() == nil {
+			p.refused(o.record, o.err)
+		}
+		return nil
 	}
+	p.judge.reject(o.record.Line)
 	p.refused(o.record, o.err)
-	switch wire.Code(o.err) {
+	switch rejected.Err.Code {
 	case wire.CodeForbidden, wire.CodeUnauthenticated, wire.CodeTokenExpired:
 		return o.err
 	}
@@ -208,6 +215,7 @@ func (p *player) read(ctx context.Context) time.Duration {
 			p.ended = err
 			return 0
 		}
+		p.judge.took()
 		if p.taken++; p.taken == 1 {
 			p.firstMs = r.Millis
 		}

@@ -39,8 +39,8 @@ type Config struct {
 
 // Run plays the records and waits until every follower has what was acked. It
 // returns the judge, who can tell what came of it, and why the run ended
-// before its end, if it did. Judge.Counts may be called meanwhile through
-// watch, which is given the judge before the first record is sent.
+// before its end, if it did. Judge.Progress may be called meanwhile: watch
+// is given the judge before the first record is sent.
 func Run(ctx context.Context, cfg Config, watch func(*Judge)) (*Judge, error) {
 	judge := NewJudge(cfg.Run, cfg.Regions)
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -138,9 +138,9 @@ func (j *Judge) wait(ctx context.Context) error {
 	}
 }
 
-// Counts returns how many records were sent and acked so far, and for how long
-// the judge has been at it.
-func (j *Judge) Counts() (sent, acked int, since time.Duration) {
+// Progress returns how many records were sent and acked so far, the share of
+// those read that have ended, and for how long the judge has been at it.
+func (j *Judge) Progress() (sent, acked int, ended float64, since time.Duration) {
 	t := j.counts()
-	return t.sent, t.acked, time.Since(j.start)
+	return t.sent, t.acked, float64(t.acked+t.rejected) / float64(max(1, t.read)), time.Since(j.start)
 }

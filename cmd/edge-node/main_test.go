@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/starling-im/starling/client"
+	"github.com/starling-im/starling/wire"
+)
+
+// runHere runs a command in this process and returns all that it writes.
+func runHere(t *testing.T, stdin string, args ...string) (out string, status int) {
+	t.Helper()
+	t.Setenv("STARLING_HOME", t.TempDir())
+	var b bytes.Buffer
+	status = run(t.Context(), args, strings.NewReader(stdin), &b, &b)
+	return b.String(), status
+}
+
+func TestExitStatuses(t *testing.T) {
+	for _, tt := range []struct {
+		args   string
+		status int
+		says   string
+	}{
+		{"version", exitOK, "edge-node "},
+		{"version --json", exitOK, `"go":`},
+		{"--version", exitOK, "edge-node "},
+		{"nosuch", exitUsage, "edge-node: unknown command"},
+		{"version --nosuch", exitUsage, "edge-node: unknown flag"},
+		{"version extra", exitUsage, "edge-node: unknown command"},
+		{"export", exitUsage, "edge-node: accepts 1 arg"},
+		{"chat lobby --log-level loud", exitUsage, "--log-level"},
+		{"replay f --window 0", exitUsage, "--window"},
+		{"replay f --rate 1 --speed 1", exitUsage, "exclude each other"},
+		{"dev --regions fra,fra", exitUsage, "twice"},
+		{"dev --regions atlantis --wan", exitUsage, "atlantis"},
+		{"dev --limits none", exitUsage, "--limits"},
+		{"token", exitUsage, "for whom"},
+		{"rooms", exitFailed, "start a mesh with `edge-node dev`"},
+		{"run --config nowhere.yaml", exitFailed, "nowhere.yaml"},
+		{"run", exitFailed, "node is missing"},
+	} {
+		out, status := runHere(t, "", strings.Fields(tt.args)...)
+		if status != tt.status || !strings.Contains(out, tt.says) {
+			t.Errorf("%q: status %d, output %q; want %d, %q", tt.args, status, out, tt.status, tt.says)
+		}
+	}
+}
+
+func TestEveryCommandHelps(t *testing.T) {
+	for _, c := range new(app).root().Commands() {
+		if c.Hidden || c.Name() == "completion" || c.Name() == "help" {
+			continue
+		}
+		if c.Long == "" || c.Example == "" {
+			t.Errorf("%s has no long help or no examples", c.Name())
+		}
+	}
+}
+
+func TestReadLine(t *testing.T) {
+	long := strings.Repeat("x", wire.Content)
+	in := bufio.NewReaderSize(strings.NewReader("a b \n\n"+long+"\n"+long+"yy\nbad \xff\nlast"), wire.Content+1)
+	for _, want := range []struct {
+		text string
+		err  error
+	}{
+		{"a b ", nil}, {"", nil}, {long, nil}, {"", client.ErrTooLarge}, {"", errNotText}, {"last", nil}, {"", io.EOF},
+	} {
+		if text, err := readLine(in); text != want.text || !errors.Is(err, want.err) {
+			t.Errorf("line of %d bytes, %v; want %d, %v", len(text), err, len(want.text), want.err)
+		}
+	}
+}
+
+func TestUnderstand(t *testing.T) {
+	for line, want := range map[string]utterance{
+		"hi":             {kind: client.KindMessage, text: "hi"},
+		"/me waves":      {kind: client.KindAction, text: "waves"},
+		"/join":          {kind: client.KindJoin},
+		"/leave bye now": {kind: client.KindLeave, text: "bye now"},
+		"/quit":          {quit: true},
+		"/mean":          {kind: client.KindMessage, text: "/mean", unknown: true},
+	} {
+		if got := understand(line); got != want {
+			t.Errorf("%q: %+v, want %+v", line, got, want)
+		}
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	e := client.Event{User: "mal\x1b[2Jlory", Kind: client.KindMessage, Content: "a\tb\u202ec 日本 🎉"}
+	if got, want := sentence(e), "mal�[2Jlory: a b�c 日本 🎉"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

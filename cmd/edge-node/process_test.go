@@ -1,0 +1,380 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/starling-im/starling"
+)
+
+// asProgram makes the test binary be edge-node, so that tests can start it as
+// processes of their own, and kill them.
+const asProgram = "EDGE_NODE_TEST_RUN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// program is a run of edge-node as a process.
+func program(t *testing.T, home string, args ...string) *exec.Cmd {
+	t.Helper()
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, args...)
+	cmd.Env = append(os.Environ(), asProgram+"=1", "STARLING_HOME="+home)
+	cmd.Stderr = testLog{t, args[0]}
+	return cmd
+}
+
+// testLog shows what a process says when its test fails.
+type testLog struct {
+	t    *testing.T
+	name string
+}
+
+func (l testLog) Write(p []byte) (int, error) {
+	l.t.Logf("%s: %s", l.name, bytes.TrimSpace(p))
+	return len(p), nil
+}
+
+// output runs edge-node to its end, which must be good, and returns what it
+// printed.
+func output(t *testing.T, home, stdin string, args ...string) string {
+	t.Helper()
+	cmd := program(t, home, args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%q: %v", args, err)
+	}
+	return string(out)
+}
+
+// lines decodes the lines of a command's output.
+func lines[T any](t *testing.T, out string) (all []T) {
+	t.Helper()
+	for line := range strings.Lines(out) {
+		var v T
+		if err := json.Unmarshal([]byte(line), &v); err != nil {
+			t.Fatalf("line %q: %v", line, err)
+		}
+		all = append(all, v)
+	}
+	return all
+}
+
+// devMesh is a mesh that dev keeps running.
+type devMesh struct {
+	ready
+	cmd  *exec.Cmd
+	home string
+}
+
+// startMesh starts dev --processes and waits until it is ready.
+func startMesh(t *testing.T, home, data string, args ...string) *devMesh {
+	t.Helper()
+	m := &devMesh{home: home, cmd: program(t, home, append([]string{"dev", "--json", "--processes", "--data", data}, args...)...)}
+	out, err := m.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.kill)
+	first, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("dev said %q: %v", first, err)
+	}
+	if err := json.Unmarshal([]byte(first), &m.ready); err != nil || !m.Ready {
+		t.Fatalf("dev said %q: %v", first, err)
+	}
+	return m
+}
+
+// kill ends dev, and so all nodes, at once. It may be called twice.
+func (m *devMesh) kill() {
+	_ = m.cmd.Process.Kill()
+	_ = m.cmd.Wait()
+}
+
+// stop ends dev as Ctrl-C does and returns how long that took.
+func (m *devMesh) stop(t *testing.T) time.Duration {
+	t.Helper()
+	began := time.Now()
+	if err := m.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.cmd.Wait(); err != nil {
+		t.Errorf("dev ended with %v", err)
+	}
+	return time.Since(began)
+}
+
+func killNode(t *testing.T, pid int) {
+	t.Helper()
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const sample = "testdata/sample.jsonl"
+
+// record is a line of a file to replay.
+type record struct {
+	Room string `json:"room"`
+	From string `json:"from"`
+	Kind string `json:"kind"`
+	Text string `json:"text"`
+}
+
+func records(t *testing.T, path string) []record {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines[record](t, string(b))
+}
+
+// TestMesh is a day with a mesh: a chat between two regions, a replay during
+// which a node is killed, and an export, in order and byte for byte.
+func TestMesh(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Log("children outlive a killed dev here; the test stops them itself")
+	}
+	home := t.TempDir()
+	m := startMesh(t, home, t.TempDir())
+	if len(m.Nodes) != 3 || m.App != devApp {
+		t.Errorf("dev said %+v", m.ready)
+	}
+	chatAcross(t, home)
+	replayWithKill(t, m)
+	exportAsRecorded(t, home)
+
+	groups := lines[[]starling.GroupInfo](t, output(t, home, "", "groups", "--json"))[0]
+	if i := slices.IndexFunc(groups, func(g starling.GroupInfo) bool { return g.Leader == "" }); len(groups) != 13 || i >= 0 {
+		t.Errorf("%d groups, one without a leader at %d", len(groups), i)
+	}
+	if members := lines[[]starling.MemberInfo](t, output(t, home, "", "members", "--json"))[0]; len(members) != 3 {
+		t.Errorf("members: %+v", members)
+	}
+	if took := m.stop(t); took > 3*time.Second {
+		t.Errorf("dev took %v to stop", took)
+	}
+}
+
+// chatAcross lets bob hear in one region what alice says in another.
+func chatAcross(t *testing.T, home string) {
+	bob := program(t, home, "chat", "lobby", "--as", "bob", "--region", "sin", "--json")
+	in, err := bob.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := bob.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bob.Start(); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintln(in, "I am here")
+	heard := bufio.NewReader(out)
+	if line, err := heard.ReadString('\n'); err != nil || !strings.Contains(line, `"text":"I am here"`) {
+		t.Fatalf("bob hears %q of himself: %v", line, err)
+	}
+	said := output(t, home, "hello, \x1b[1mбоб\n/me waves\n", "chat", "lobby", "--as", "alice", "--region", "fra")
+	if want := "alice: hello, �[1mбоб\n"; !strings.Contains(said, want) || !strings.Contains(said, "* alice waves\n") {
+		t.Errorf("alice sees %q", said)
+	}
+	for _, want := range []string{`"seq":2,"user":"alice","kind":"message","text":"hello, \u001b[1mбоб"`, `"seq":3,"user":"alice","kind":"action","text":"waves"`} {
+		if line, err := heard.ReadString('\n'); err != nil || !strings.Contains(line, want) {
+			t.Errorf("bob hears %q (%v), want %s", line, err, want)
+		}
+	}
+	in.Close()
+	if err := bob.Wait(); err != nil {
+		t.Errorf("bob: %v", err)
+	}
+}
+
+// replayWithKill replays the sample while a node is killed and comes back.
+func replayWithKill(t *testing.T, m *devMesh) {
+	cmd := program(t, m.home, "replay", sample, "--in-order", "--rate", "100", "--json")
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill := time.AfterFunc(time.Second, func() { killNode(t, m.Nodes[0].PID) })
+	defer kill.Stop()
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("replay: %v\n%s", err, out.String())
+	}
+	s := lines[summary](t, out.String())[0]
+	if s.Messages != 300 || s.Acked != 300 || s.Events != 300 || len(s.Regions) != 3 || len(s.Anomalies()) > 0 {
+		t.Errorf("replay: %+v", s)
+	}
+}
+
+// exportAsRecorded compares an export with the file that was replayed.
+func exportAsRecorded(t *testing.T, home string) {
+	want := records(t, sample)
+	for i, e := range lines[exportedEvent](t, output(t, home, "", "export", "#ubuntu", "--json")) {
+		got := record{e.Room, e.User, e.Kind, e.Text}
+		if i >= len(want) || e.Seq != uint64(i+1) || got != want[i] {
+			t.Fatalf("event %d is %+v", i, e)
+		}
+		if i == len(want)-1 {
+			return
+		}
+	}
+	t.Error("the export is too short")
+}
+
+// TestAllKilled kills every process in the middle of a replay and starts the
+// mesh again on its data, at other ports: what was acked is there, and the
+// same run completes.
+func TestAllKilled(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		return // elsewhere children outlive a killed dev
+	}
+	home, data := t.TempDir(), t.TempDir()
+	acks := filepath.Join(t.TempDir(), "acks.jsonl")
+	m := startMesh(t, home, data)
+	args := []string{"replay", sample, "--run", "r", "--acks", acks, "--json", "--window", "8"}
+	first := program(t, home, append(args, "--rate", "100")...)
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "some acks", func() bool { b, _ := os.ReadFile(acks); return bytes.Count(b, []byte("\n")) > 50 })
+	m.kill()
+	_ = first.Process.Kill()
+	_ = first.Wait()
+
+	m = startMesh(t, home, data)
+	n := checkAcks(t, home, acks)
+	s := lines[summary](t, output(t, home, "", args...))[0]
+	if s.Acked != 300 || s.Events != 300 || len(s.Anomalies()) > 0 {
+		t.Errorf("after %d acks the same run: %+v", n, s)
+	}
+	checkAcks(t, home, acks)
+	second := program(t, home, "dev", "--data", data)
+	var says bytes.Buffer
+	second.Stderr = &says
+	if err := second.Run(); err == nil || !strings.Contains(says.String(), "in use by another edge-node") {
+		t.Errorf("a second dev on the same data: %v, %s", err, says.String())
+	}
+	m.stop(t)
+}
+
+// checkAcks looks each acked message up in the export and returns how many
+// there were.
+func checkAcks(t *testing.T, home, path string) int {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := make(map[string][]uint64)
+	for _, e := range lines[exportedEvent](t, output(t, home, "", "export", "#ubuntu", "--json")) {
+		at[e.ID] = append(at[e.ID], e.Seq)
+	}
+	acks := lines[exportedEvent](t, string(b))
+	for _, a := range acks {
+		if !slices.Equal(at[a.ID], []uint64{a.Seq}) {
+			t.Errorf("%s was acked with seq %d and is at %d", a.ID, a.Seq, at[a.ID])
+		}
+	}
+	return len(acks)
+}
+
+// waitFor polls until ok, for things that say nothing when they happen.
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	late := time.After(30 * time.Second)
+	for !ok() {
+		select {
+		case <-poll.C:
+		case <-late:
+			t.Fatal("no " + what)
+		}
+	}
+}
+
+// TestDevInProcess is the newcomer's start, with what can go wrong.
+func TestDevInProcess(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("STARLING_HOME", home)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	out, in := io.Pipe()
+	var status int
+	var dev sync.WaitGroup
+	dev.Go(func() {
+		status = run(ctx, []string{"dev", "--json", "--regions", "fra,iad"}, nil, in, testLog{t, "dev"})
+		in.Close()
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("dev said %q: %v", line, err)
+	}
+	first := lines[ready](t, line)[0]
+	_, port, _ := strings.Cut(first.Nodes[0].QUIC, ":")
+
+	var b bytes.Buffer
+	if code := run(ctx, []string{"dev", "--port", port}, nil, &b, &b); code != exitFailed || !strings.Contains(b.String(), "port in use") {
+		t.Errorf("a port in use: status %d, %s", code, b.String())
+	}
+	b.Reset()
+	bad := []string{"replay", sample, "--token", "nonsense"}
+	if code := run(ctx, bad, nil, &b, &b); code != exitFailed || !strings.Contains(b.String(), "unauthenticated") {
+		t.Errorf("a wrong token: status %d, %s", code, b.String())
+	}
+	b.Reset()
+	long := strings.Repeat("x", 40<<10)
+	if code := run(ctx, []string{"chat", "r", "--as", "a"}, strings.NewReader("one\n"+long+"\nthree\n"), &b, &b); code != exitFailed ||
+		!strings.Contains(b.String(), "line 2: too_large") || !strings.Contains(b.String(), "a: three") {
+		t.Errorf("a line too long: status %d, %s", code, b.String())
+	}
+	if token := output(t, home, "", "token", "alice"); strings.Count(token, ".") != 2 {
+		t.Errorf("token is %q", token)
+	}
+	noGrant := strings.TrimSpace(output(t, home, "", "token", "alice"))
+	b.Reset()
+	if code := run(ctx, []string{"replay", sample, "--token", noGrant}, nil, &b, &b); code != exitFailed || !strings.Contains(b.String(), "forbidden") {
+		t.Errorf("no grant: status %d, %s", code, b.String())
+	}
+	stop()
+	dev.Wait()
+	if status != exitOK {
+		t.Errorf("dev ended with status %d", status)
+	}
+	if _, err := os.Stat(first.Context); !os.IsNotExist(err) {
+		t.Errorf("the context of a mesh without data stays: %v", err)
+	}
+}
