@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/starling-im/starling/edge"
 	"github.com/starling-im/starling/relay"
 	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
@@ -76,5 +77,5 @@ func (b *backend) Query(ctx context.Context, p relay.Peer, q *wire.Query) ([]byt
 
 // Authenticate implements relay.Backend.
 func (b *backend) Authenticate(p relay.Peer, token string) (time.Time, error) {
-	return (*Node)(b).door.Authenticate(p, token)
+	return (*Node)(b).door.Authenticate(edge.Identity{App: p.App, User: p.User}, token)
 }

@@ -13,16 +13,17 @@ import (
 func (n *Node) serveHTTP(ctx context.Context) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		status := http.StatusOK
-		if !n.Ready() {
-			status = http.StatusServiceUnavailable
-		}
+		stats := n.Stats()
 		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(status)
-		_ = json.NewEncoder(w).Encode(map[string]any{
-			"node": n.cfg.Node, "region": n.cfg.Region, "version": n.env.Version,
-			"ready": n.Ready(), "sessions": n.door.Sessions(),
-		})
+		if !stats.Ready {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		_ = json.NewEncoder(w).Encode(struct {
+			Node    string `json:"node"`
+			Region  string `json:"region"`
+			Version string `json:"version"`
+			Stats
+		}{n.cfg.Node, n.cfg.Region, n.env.Version, stats})
 	})
 	server := &http.Server{
 		Handler: mux, MaxHeaderBytes: httpHeader, ReadHeaderTimeout: httpRead, ReadTimeout: httpRead, IdleTimeout: time.Minute,

@@ -8,9 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"github.com/quic-go/quic-go"
 
 	"github.com/starling-im/starling/consensus"
 	"github.com/starling-im/starling/edge"
@@ -46,8 +45,10 @@ type Node struct {
 	dir   *keeper
 	hints hints
 	sent  counters // events that relay sessions sent to other nodes
-	fail  context.CancelCauseFunc
-	ready chan struct{} // closed when host is set
+	// unsent is the most bytes that ever waited for one client.
+	unsent atomic.Int64
+	fail   context.CancelCauseFunc
+	ready  chan struct{} // closed when host is set
 }
 
 // New checks the configuration and returns a node that is not running.
@@ -63,8 +64,8 @@ func New(cfg Config, env Env) (*Node, error) {
 	n.dir = newKeeper(n)
 	n.links = newLinks(n)
 	n.door = edge.New(edge.Config{
-		Node: cfg.Node, Region: cfg.Region, SystemApp: systemApp, Hub: n.hub, Backend: (*backend)(n),
-		Key: n.dir.key, Limits: cfg.sessionLimits(), Log: n.log,
+		Node: cfg.Node, Region: cfg.Region, SystemApp: systemApp, Serve: n.serveSession,
+		Key: n.dir.key, InFlight: cfg.sessionLimits().InFlight, Log: n.log,
 	})
 	m, err := n.newMesh()
 	if err != nil {
@@ -100,7 +101,7 @@ func (n *Node) newMesh() (*mesh.Mesh, error) {
 	m, err := mesh.New(mesh.Config{
 		Node: n.cfg.Node, Region: n.cfg.Region, Cluster: n.cfg.Cluster, Advertise: n.cfg.Listen,
 		Conn: conn, Cert: identity.Cert, Roots: identity.Roots, GossipKey: key, Peers: peers, Seeds: seeds,
-		Version: n.env.Version, Clients: n.serveClient, Log: n.log,
+		Version: n.env.Version, Clients: n.door.ServeQUIC, Log: n.log,
 	})
 	if err != nil {
 		return nil, err
@@ -153,12 +154,44 @@ func (n *Node) Run(ctx context.Context) error {
 	return err
 }
 
-// Ready reports whether the node knows the directory, so that it can tell who
-// its clients are.
-func (n *Node) Ready() bool { return n.dir.state().Version() > 0 }
+// Stats are a node's own figures.
+type Stats struct {
+	// Ready: the node knows the directory, so it can tell who its clients are.
+	Ready    bool `json:"ready"`
+	Sessions int  `json:"sessions"`
+	// MaxUnsentBytes is the most that ever waited for one client.
+	MaxUnsentBytes int64 `json:"max_unsent_bytes"`
+	// TailBytes is what followed rooms keep in memory.
+	TailBytes int64 `json:"tail_bytes"`
+}
 
-// serveClient serves one client connection.
-func (n *Node) serveClient(ctx context.Context, conn *quic.Conn) { n.door.ServeQUIC(ctx, conn) }
+// Stats returns the node's figures of now.
+func (n *Node) Stats() Stats {
+	return Stats{
+		Ready: n.dir.state().Version() > 0, Sessions: n.door.Sessions(),
+		MaxUnsentBytes: n.unsent.Load(), TailBytes: n.hub.Bytes(),
+	}
+}
+
+// serveSession serves a client that the door let in.
+func (n *Node) serveSession(ctx context.Context, c edge.Client) error {
+	return relay.NewSession(relay.SessionConfig{
+		Peer:   relay.Peer{App: c.App, User: c.User, ActAs: c.ActAs, Operator: c.Operator},
+		Frames: c.Frames, Replies: c.Commands, Until: c.Until,
+		Events: func(ctx context.Context) (relay.Stream, error) { return c.Events(ctx) },
+		Hub:    n.hub, Backend: (*backend)(n), Limits: n.cfg.sessionLimits(),
+		Sent: func(_, unsent int) { n.noteUnsent(int64(unsent)) },
+	}).Run(ctx)
+}
+
+func (n *Node) noteUnsent(bytes int64) {
+	for {
+		most := n.unsent.Load()
+		if bytes <= most || n.unsent.CompareAndSwap(most, bytes) {
+			return
+		}
+	}
+}
 
 // serveRaft serves a stream of Raft messages, once there is a host.
 func (n *Node) serveRaft(node string, s *mesh.Stream, serve func(*consensus.Host, string, consensus.Stream) error) {
@@ -188,7 +221,7 @@ func (n *Node) serveRelay(ctx context.Context, node string, s *mesh.Stream) {
 			Follows: linkFollows, InFlight: linkInFlight, SendsPerSecond: -1,
 			UnsentBytes: linkUnsent, WriteStall: linkStall, Asks: linkAsks,
 		},
-		Sent: func(events int) { n.sent.add(node, events) },
+		Sent: func(events, _ int) { n.sent.add(node, events) },
 	})
 	err := session.Run(ctx)
 	n.log.Debug("relay stream ended", "peer", node, "err", err)

@@ -47,6 +47,7 @@ type world struct {
 }
 
 type running struct {
+	node *starling.Node
 	stop func()
 	done chan error
 }
@@ -119,7 +120,7 @@ func (w *world) start(id string) {
 	n, err := starling.New(cfg, starling.Env{Conn: w.net.Conn(self.Addr), FS: w.disks[id], Log: log})
 	ok(w.t, err)
 	ctx, stop := context.WithCancel(w.t.Context())
-	r := &running{stop: stop, done: make(chan error, 1)}
+	r := &running{node: n, stop: stop, done: make(chan error, 1)}
 	w.nodes[id] = r
 	go func() { r.done <- n.Run(ctx) }()
 }
@@ -139,13 +140,18 @@ func (w *world) stopAll() {
 	}
 }
 
-// dial connects a user of the demo app to the node of a region, and to no other.
-func (w *world) dial(user string, region int) *client.Client {
+// dial connects a user of the demo app, who sits in the first of the regions,
+// to the nodes of those regions in turn.
+func (w *world) dial(user string, regions ...int) *client.Client {
 	w.next++
-	conn := w.net.Conn(fmt.Sprintf("10.0.%d.%d:9000", region, 10+w.next))
+	conn := w.net.Conn(fmt.Sprintf("10.0.%d.%d:9000", regions[0], 10+w.next))
 	tr := &quic.Transport{Conn: conn}
+	var addrs []string
+	for _, r := range regions {
+		addrs = append(addrs, w.peers[r].Addr)
+	}
 	c, err := client.Dial(w.t.Context(), client.Config{
-		Addrs: []string{w.peers[region].Addr}, RootCAs: w.roots, ServerName: mesh.ServerName("sim"), InFlight: 256,
+		Addrs: addrs, RootCAs: w.roots, ServerName: mesh.ServerName("sim"), InFlight: 256,
 		Token: func(context.Context) (string, error) {
 			return edge.Mint(w.key, edge.Claims{User: user, Expires: time.Now().Add(time.Hour)})
 		},

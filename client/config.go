@@ -30,6 +30,10 @@ type Config struct {
 	// InFlight bounds the open sends; the node's own bound is above it
 	// (default: wire.InFlight).
 	InFlight int
+	// Heartbeat is the silence after which a client that follows rooms makes
+	// sure that its node is still there (default 3 s; negative = never, then
+	// only QUIC's idle timeout tells). It costs a phone some battery.
+	Heartbeat time.Duration
 	// Dial opens a connection; nil = over a UDP socket of its own.
 	Dial func(ctx context.Context, addr string, t *tls.Config, q *quic.Config) (*quic.Conn, error)
 	// Log hears of connections lost and made; nil = nobody.
@@ -58,6 +62,9 @@ func (c *Config) fill() {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	if c.Heartbeat == 0 {
+		c.Heartbeat = heartbeat
+	}
 	if c.Agent == "" {
 		c.Agent = "starling-go"
 	}
@@ -73,6 +80,7 @@ const (
 	// A send unanswered for probeAfter makes the client ask whether the node
 	// still answers at all, which it must do within probeWithin.
 	probeAfter  = 3 * time.Second
+	heartbeat   = 3 * time.Second
 	probeWithin = 2 * time.Second
 
 	reconnectMin, reconnectMax = 50 * time.Millisecond, 2 * time.Second

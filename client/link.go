@@ -88,15 +88,45 @@ func (l *link) hello(token string) error {
 		return wire.Errorf(wire.CodeProtocol, "Hello was answered with a %T", f.Body)
 	}
 	l.welcome = f.GetWelcome()
+	if l.c.cfg.Heartbeat > 0 {
+		l.c.work.Go(l.beat)
+	}
 	return nil
 }
 
-// probe ends the link unless its node answers something: a frame without a
-// body is refused by each node at once.
+// beat probes the node whenever a follower has heard nothing for a while: a
+// node that was killed says no goodbye.
+func (l *link) beat() {
+	tick := time.NewTicker(l.c.cfg.Heartbeat)
+	defer tick.Stop()
+	for heard := l.session.heard.Load(); ; {
+		select {
+		case <-tick.C:
+		case <-l.ctx.Done():
+			return
+		}
+		now := l.session.heard.Load()
+		if now == heard && l.follows() {
+			l.probe()
+			now = l.session.heard.Load()
+		}
+		heard = now
+	}
+}
+
+func (l *link) follows() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.subs) > 0
+}
+
+// probe ends the link unless its node answers something. The query is one
+// that no node knows, and long enough that a node which has forgotten the
+// connection answers its packet with a reset (RFC 9000, section 10.3).
 func (l *link) probe() {
 	ctx, cancel := context.WithTimeout(l.ctx, probeWithin)
 	defer cancel()
-	if _, err := l.session.Ask(ctx, &wire.Frame{}); errors.Is(err, context.DeadlineExceeded) {
+	if _, err := l.session.Ask(ctx, &wire.Frame{Body: &wire.Frame_Query{Query: &wire.Query{What: "are you still there?"}}}); errors.Is(err, context.DeadlineExceeded) {
 		l.end(errSilent)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/starling-im/starling/internal/sendq"
@@ -58,6 +59,7 @@ type Session struct {
 	queue *sendq.Queue
 	end   chan struct{} // closed when writing has failed
 	late  sync.WaitGroup
+	heard atomic.Uint64 // frames read
 
 	mu       sync.Mutex
 	last     uint64 // the id given last
@@ -261,6 +263,7 @@ func (s *Session) read(ctx context.Context, r io.Reader) error {
 		if err != nil {
 			return err
 		}
+		s.heard.Add(1)
 		if follow, events, ok := wire.SplitEvents(payload); ok {
 			if s.cfg.OnEvents != nil {
 				s.cfg.OnEvents(follow, events)

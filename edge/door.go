@@ -11,7 +11,6 @@ import (
 
 	"github.com/quic-go/quic-go"
 
-	"github.com/starling-im/starling/relay"
 	"github.com/starling-im/starling/wire"
 )
 
@@ -19,16 +18,40 @@ import (
 type Config struct {
 	Node, Region string
 	SystemApp    string // the app whose tokens may carry the operator role
-	Hub          *relay.Hub
-	Backend      relay.Backend
+	// Serve runs a client's session until it ends, and says why it did.
+	Serve func(ctx context.Context, c Client) error
 	// Key finds the key of a token; ready = false if the node cannot tell yet.
 	Key func(kid string) (k Key, ok, ready bool)
-	// Limits bound each session.
-	Limits relay.Limits
+	// InFlight is the bound of a session's open sends that Welcome tells
+	// (default wire.InFlight).
+	InFlight int
 	// Connections bounds those of the node (default 50,000), PerUser those of
 	// one user (default 16; tokens with the act_as grant are exempt).
 	Connections, PerUser int
 	Log                  *slog.Logger
+}
+
+// Identity is who a client is, as its token proves.
+type Identity struct {
+	App, User string
+	ActAs     bool // may speak for any user of the app
+	Operator  bool // may ask about the mesh
+}
+
+// Client is a connection whose client has said who it is.
+type Client struct {
+	Identity
+	Until    time.Time    // when its token expires
+	Frames   *wire.Reader // what it says, after Hello
+	Commands Stream       // where answers go
+	// Events opens the stream for events.
+	Events func(context.Context) (Stream, error)
+}
+
+// Stream is where frames for a client go.
+type Stream interface {
+	io.Writer
+	SetWriteDeadline(time.Time) error
 }
 
 // Door serves clients. It is safe for concurrent use.
@@ -47,6 +70,9 @@ func New(cfg Config) *Door {
 	}
 	if cfg.PerUser == 0 {
 		cfg.PerUser = 16
+	}
+	if cfg.InFlight == 0 {
+		cfg.InFlight = wire.InFlight
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -100,12 +126,10 @@ func (d *Door) serve(ctx context.Context, conn *quic.Conn) error {
 	if _, err := commands.Write(wire.AppendMessage(nil, d.welcome(hello.Id, peer))); err != nil {
 		return err
 	}
-	s := relay.NewSession(relay.SessionConfig{
-		Peer: peer, Frames: frames, Replies: commands, Until: until,
-		Events: func(ctx context.Context) (relay.Stream, error) { return conn.OpenUniStreamSync(ctx) },
-		Hub:    d.cfg.Hub, Backend: d.cfg.Backend, Limits: d.cfg.Limits,
+	err = d.cfg.Serve(ctx, Client{
+		Identity: peer, Until: until, Frames: frames, Commands: commands,
+		Events: func(ctx context.Context) (Stream, error) { return conn.OpenUniStreamSync(ctx) },
 	})
-	err = s.Run(ctx)
 	d.refuse(conn, commands, 0, err)
 	return err
 }
@@ -161,7 +185,7 @@ const lastWords = 200 * time.Millisecond
 
 // identify turns a token into a peer. While the node does not know the keys
 // yet, the client is told to come back.
-func (d *Door) identify(ctx context.Context, token string) (relay.Peer, time.Time, error) {
+func (d *Door) identify(ctx context.Context, token string) (Identity, time.Time, error) {
 	ready := true
 	claims, app, err := Verify(token, func(kid string) (Key, bool) {
 		k, ok, r := d.cfg.Key(kid)
@@ -169,19 +193,19 @@ func (d *Door) identify(ctx context.Context, token string) (relay.Peer, time.Tim
 		return k, ok
 	})
 	if !ready {
-		return relay.Peer{}, time.Time{}, wire.Errorf(wire.CodeOverloaded, "the node is starting").After(100 * time.Millisecond)
+		return Identity{}, time.Time{}, wire.Errorf(wire.CodeOverloaded, "the node is starting").After(100 * time.Millisecond)
 	}
 	if err != nil {
-		return relay.Peer{}, time.Time{}, err
+		return Identity{}, time.Time{}, err
 	}
-	return relay.Peer{
+	return Identity{
 		App: app, User: claims.User, ActAs: claims.ActAs == "*",
 		Operator: claims.Role == Operator && app == d.cfg.SystemApp,
 	}, claims.Expires, nil
 }
 
 // Authenticate checks a token that is to prolong the session of p.
-func (d *Door) Authenticate(p relay.Peer, token string) (time.Time, error) {
+func (d *Door) Authenticate(p Identity, token string) (time.Time, error) {
 	fresh, until, err := d.identify(context.Background(), token)
 	if err != nil {
 		return time.Time{}, err
@@ -192,15 +216,11 @@ func (d *Door) Authenticate(p relay.Peer, token string) (time.Time, error) {
 	return until, nil
 }
 
-func (d *Door) welcome(id uint64, p relay.Peer) *wire.Frame {
-	inFlight := d.cfg.Limits.InFlight
-	if inFlight == 0 {
-		inFlight = wire.InFlight
-	}
+func (d *Door) welcome(id uint64, p Identity) *wire.Frame {
 	return &wire.Frame{Id: id, Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{
 		Session: rand.Text(), Node: d.cfg.Node, Region: d.cfg.Region, App: p.App, User: p.User,
 		ServerTimeMs: time.Now().UnixMilli(), HeartbeatMs: uint32(wire.IdleTimeout.Milliseconds() / 3),
-		Limits: &wire.Limits{FrameBytes: wire.ClientFrame, ContentBytes: wire.Content, Follows: wire.Follows, InFlight: uint32(inFlight)},
+		Limits: &wire.Limits{FrameBytes: wire.ClientFrame, ContentBytes: wire.Content, Follows: wire.Follows, InFlight: uint32(d.cfg.InFlight)},
 	}}}
 }
 
@@ -220,7 +240,7 @@ func (d *Door) leave() {
 	d.open--
 }
 
-func (d *Door) enterUser(p relay.Peer) error {
+func (d *Door) enterUser(p Identity) error {
 	if p.ActAs {
 		return nil
 	}
@@ -234,7 +254,7 @@ func (d *Door) enterUser(p relay.Peer) error {
 	return nil
 }
 
-func (d *Door) leaveUser(p relay.Peer) {
+func (d *Door) leaveUser(p Identity) {
 	if p.ActAs {
 		return
 	}
@@ -246,4 +266,4 @@ func (d *Door) leaveUser(p relay.Peer) {
 	}
 }
 
-func userKey(p relay.Peer) string { return p.App + "\x00" + p.User }
+func userKey(p Identity) string { return p.App + "\x00" + p.User }

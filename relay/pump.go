@@ -111,12 +111,12 @@ func (s *Session) pump() {
 		if len(out) == 0 || !full && s.more() {
 			continue
 		}
+		if s.cfg.Sent != nil {
+			s.cfg.Sent(events, len(out)+s.replies.Len())
+		}
 		if err := s.write(out); err != nil {
 			s.end(err)
 			continue // take ends the pump
-		}
-		if s.cfg.Sent != nil {
-			s.cfg.Sent(events)
 		}
 		out, events = out[:0], 0
 		if !full {

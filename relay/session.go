@@ -60,8 +60,9 @@ type SessionConfig struct {
 	Hub     *Hub
 	Backend Backend
 	Limits  Limits
-	// Sent is called with the number of events that were written; may be nil.
-	Sent func(events int)
+	// Sent is called before each write of events with their number and with
+	// the bytes that wait for this peer, the write included; may be nil.
+	Sent func(events, unsent int)
 }
 
 // Session serves one peer until it leaves or breaks a rule.
