@@ -37,31 +37,31 @@ type Config struct {
 
 // Peer is a node of the mesh as the configuration names it.
 type Peer struct {
-	ID     string `koanf:"id" json:"id"`
-	Region string `koanf:"region" json:"region"`
-	Addr   string `koanf:"addr" json:"addr"`
+	ID     string `koanf:"id" json:"id" help:"the node's id"`
+	Region string `koanf:"region" json:"region" help:"its region"`
+	Addr   string `koanf:"addr" json:"addr" help:"its host:port as others reach it"`
 }
 
 // TLS names the PEM files of a node's identity.
 type TLS struct {
-	CA   string `koanf:"ca"`
-	Cert string `koanf:"cert"`
-	Key  string `koanf:"key"`
+	CA   string `koanf:"ca" help:"PEM file of the authority that signed the nodes' certificates"`
+	Cert string `koanf:"cert" help:"PEM file of this node's certificate"`
+	Key  string `koanf:"key" help:"PEM file of its private key"`
 }
 
 // App is a tenant of a new mesh. An open app's rooms come to be at first use,
 // and anyone of the app may send to them. Each room lives in one of the homes.
 type App struct {
-	Name  string   `koanf:"name"`
-	Open  bool     `koanf:"open"`
-	Homes []string `koanf:"homes"`
-	Keys  []AppKey `koanf:"keys"`
+	Name  string   `koanf:"name" help:"the app's name, which is in every token"`
+	Open  bool     `koanf:"open" help:"rooms come to be at first use, and anyone of the app may send"`
+	Homes []string `koanf:"homes" help:"regions that the rooms spread over; default all"`
+	Keys  []AppKey `koanf:"keys" help:"keys that sign the app's tokens"`
 }
 
 // AppKey signs tokens of an app; the secret is base64 of at least 32 bytes.
 type AppKey struct {
-	ID     string `koanf:"id"`
-	Secret string `koanf:"secret"`
+	ID     string `koanf:"id" help:"the kid of the tokens"`
+	Secret string `koanf:"secret" help:"at least 32 bytes in base64"`
 }
 
 // DefaultConfig is what a configuration starts from.

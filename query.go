@@ -180,6 +180,11 @@ func (n *Node) queryGroups(ctx context.Context) ([]byte, error) {
 			m.Term, m.Leader = g.Term, g.Leader
 		}
 	}
+	for _, g := range n.dir.state().Groups() { // those that nobody speaks for
+		if merged[g.ID] == nil {
+			merged[g.ID] = &GroupInfo{ID: g.ID, Region: g.Region, Replicas: []ReplicaInfo{}}
+		}
+	}
 	groups := []GroupInfo{}
 	for _, g := range merged {
 		slices.SortFunc(g.Replicas, func(a, b ReplicaInfo) int { return cmp.Compare(a.Node, b.Node) })

@@ -38,7 +38,7 @@ func command(node string, m *wire.RaftMessage) (any, error) {
 	case *wire.RaftMessage_Append:
 		a := b.Append
 		r := &raft.AppendEntriesRequest{
-			RPCHeader: h, Term: a.Term, Leader: h.Addr, PrevLogEntry: a.PrevLogIndex, PrevLogTerm: a.PrevLogTerm, LeaderCommitIndex: a.LeaderCommit,
+			RPCHeader: h, Term: a.Term, PrevLogEntry: a.PrevLogIndex, PrevLogTerm: a.PrevLogTerm, LeaderCommitIndex: a.LeaderCommit,
 		}
 		for _, e := range a.Entries {
 			r.Entries = append(r.Entries, &raft.Log{
@@ -49,7 +49,7 @@ func command(node string, m *wire.RaftMessage) (any, error) {
 	case *wire.RaftMessage_Vote:
 		v := b.Vote
 		return &raft.RequestVoteRequest{
-			RPCHeader: h, Term: v.Term, Candidate: h.Addr, LastLogIndex: v.LastLogIndex, LastLogTerm: v.LastLogTerm, LeadershipTransfer: v.LeadershipTransfer,
+			RPCHeader: h, Term: v.Term, LastLogIndex: v.LastLogIndex, LastLogTerm: v.LastLogTerm, LeadershipTransfer: v.LeadershipTransfer,
 		}, nil
 	case *wire.RaftMessage_PreVote:
 		v := b.PreVote

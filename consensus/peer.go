@@ -124,20 +124,22 @@ func (p *peer) send(m *wire.RaftMessage, bulk bool) error {
 	if err != nil {
 		return err
 	}
-	frame := wire.AppendCompressed(frames.Get().([]byte)[:0], m)
+	buf := frames.Get().(*[]byte)
+	frame := wire.AppendCompressed((*buf)[:0], m)
 	if bulk {
 		err = c.q.PushWait(p.h.ctx, frame)
 	} else {
 		err = c.q.Push(frame)
 	}
 	if cap(frame) <= keepFrame {
-		frames.Put(frame) //nolint:staticcheck // the header's allocation is small
+		*buf = frame
+		frames.Put(buf)
 	}
 	return err
 }
 
 // frames holds buffers for encoding; the queue copies.
-var frames = sync.Pool{New: func() any { return make([]byte, 0, 4<<10) }}
+var frames = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
 
 // keepFrame is the largest buffer kept for encoding, in bytes.
 const keepFrame = 256 << 10

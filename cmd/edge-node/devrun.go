@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -75,10 +77,16 @@ func newProcesses(a *app, plan *devPlan, o devOptions) *processes {
 	for i, n := range plan.nodes {
 		plan.bound[i].close()
 		cfg.Children = append(cfg.Children, children.Child{
-			Name: n.ID, Path: path, Args: []string{"run", "--config", plan.configFile(i)},
+			Name: n.ID, Path: path, Args: []string{"run", "--config", plan.configFile(i)}, Env: ownEnv(os.Environ()),
 		})
 	}
 	return &processes{children.New(cfg)}
+}
+
+// ownEnv is env without what configures a node: each has its file, and
+// STARLING_DATA of the shell must not give them all one folder.
+func ownEnv(env []string) []string {
+	return slices.DeleteFunc(slices.Clone(env), func(v string) bool { return strings.HasPrefix(v, envPrefix) })
 }
 
 func (p *processes) run(ctx context.Context) error { return p.Run(ctx) }
@@ -88,8 +96,7 @@ func (p *processes) pid(node string) int           { return p.PID(node) }
 // readyPoll is the pause between two looks at a mesh that starts.
 const readyPoll = 20 * time.Millisecond
 
-// waitReady returns when every group has a leader and one publish per region
-// was acked.
+// waitReady returns when every group has a leader and has acked a publish.
 func (a *app) waitReady(ctx context.Context, c *home.Context) error {
 	token, err := mint(c, home.SystemApp, operator)
 	if err != nil {
@@ -118,12 +125,41 @@ func (a *app) regionReady(ctx context.Context, mesh *home.Context, region string
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	_, err = c.Publish(ctx, client.Message{Room: "~" + region + "/ready", Content: "ready"})
-	if err != nil {
-		return fmt.Errorf("region %s is not ready: %w", region, err)
+	for i := 0; i < probes; i += probesAtOnce {
+		if err := probe(ctx, c, region, i); err != nil {
+			return fmt.Errorf("region %s is not ready: %w", region, err)
+		}
+		groups, err := groupsOf(ctx, c)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(groups, func(g starling.GroupInfo) bool { return g.Region == region && g.Rooms == 0 }) {
+			return nil
+		}
 	}
 	return nil
 }
+
+// probe publishes to rooms of the region, to find whether it takes messages.
+func probe(ctx context.Context, c *client.Client, region string, first int) error {
+	acked := make(chan error, probesAtOnce)
+	for i := range probesAtOnce {
+		m := client.Message{Room: fmt.Sprintf("~%s/ready/%d", region, first+i), Content: "ready"}
+		c.Send(ctx, m, func(_ client.Ack, err error) { acked <- err })
+	}
+	var err error
+	for range probesAtOnce {
+		err = errors.Join(err, <-acked)
+	}
+	return err
+}
+
+// probes bounds the rooms that are made in a region until each of its groups
+// has proved, by holding one, that it takes messages.
+const (
+	probes       = 64
+	probesAtOnce = 8
+)
 
 // untilLeaders returns when the node of c knows a leader of every group.
 func untilLeaders(ctx context.Context, c *client.Client) error {
@@ -132,12 +168,8 @@ func untilLeaders(ctx context.Context, c *client.Client) error {
 	poll := time.NewTicker(readyPoll)
 	defer poll.Stop()
 	for {
-		answer, err := c.Query(ctx, "groups")
+		groups, err := groupsOf(ctx, c)
 		if err != nil {
-			return err
-		}
-		var groups []starling.GroupInfo
-		if err := json.Unmarshal(answer, &groups); err != nil {
 			return err
 		}
 		led := 0
@@ -155,4 +187,12 @@ func untilLeaders(ctx context.Context, c *client.Client) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+func groupsOf(ctx context.Context, c *client.Client) (groups []starling.GroupInfo, err error) {
+	answer, err := c.Query(ctx, "groups")
+	if err != nil {
+		return nil, err
+	}
+	return groups, json.Unmarshal(answer, &groups)
 }

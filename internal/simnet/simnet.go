@@ -183,7 +183,7 @@ func addrPort(a net.Addr) netip.AddrPort {
 
 // close runs in the bubble, after the test has ended what it started.
 func (n *Net) close() {
-	time.Sleep(drain)
+	<-time.After(drain)
 	n.mu.Lock()
 	conns := make([]*Conn, 0, len(n.conns))
 	for _, c := range n.conns {

@@ -25,6 +25,7 @@ type Child struct {
 	Name string
 	Path string
 	Args []string
+	Env  []string // nil = this process's
 }
 
 // Config says what to run.
@@ -96,7 +97,7 @@ func (f *Family) Run(ctx context.Context) error {
 // keep runs one child again and again.
 func (f *Family) keep(ctx context.Context, c Child) error {
 	for {
-		err, last := f.once(ctx, c)
+		last, err := f.once(ctx, c)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -127,21 +128,22 @@ func (f *Family) keep(ctx context.Context, c Child) error {
 }
 
 // once runs one child until it ends, and returns the last line that it wrote.
-func (f *Family) once(ctx context.Context, c Child) (err error, last string) {
+func (f *Family) once(ctx context.Context, c Child) (last string, err error) {
 	out := &prefixer{w: f.log, prefix: "[" + c.Name + "] "}
 	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
 	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Env = c.Env
 	cmd.Cancel = func() error { return stop(cmd.Process) }
 	cmd.WaitDelay = stopWithin
 	dieWithParent(cmd)
 	if err := cmd.Start(); err != nil {
-		return err, ""
+		return "", err
 	}
 	f.setPID(c.Name, cmd.Process.Pid)
 	err = cmd.Wait()
 	f.setPID(c.Name, 0)
 	out.flush()
-	return err, out.last
+	return out.last, err
 }
 
 func (f *Family) setPID(name string, pid int) {
