@@ -55,6 +55,26 @@ func (l testLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// heard keeps what a process writes and passes it on.
+type heard struct {
+	also io.Writer
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (h *heard) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.text.Write(p)
+	return h.also.Write(p)
+}
+
+func (h *heard) String() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.text.String()
+}
+
 // output runs edge-node to its end, which must be good, and returns what it
 // printed.
 func output(t *testing.T, home, stdin string, args ...string) string {
@@ -86,12 +106,15 @@ type devMesh struct {
 	ready
 	cmd  *exec.Cmd
 	home string
+	said *heard // what dev and its nodes wrote to stderr
 }
 
 // startMesh starts dev --processes and waits until it is ready.
 func startMesh(t *testing.T, home, data string, args ...string) *devMesh {
 	t.Helper()
 	m := &devMesh{home: home, cmd: program(t, home, append([]string{"dev", "--json", "--processes", "--data", data}, args...)...)}
+	m.said = &heard{also: m.cmd.Stderr}
+	m.cmd.Stderr = m.said
 	out, err := m.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
