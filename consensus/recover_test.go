@@ -179,13 +179,15 @@ func crashes(t *testing.T, config func(*Config)) (lost int) {
 			l := c.leader(1)
 			lost += missing(t, c, l, acked)
 			if lost > 0 {
-				t.Logf("crash %d", crash)
-			}
-			if lost > 0 {
 				break // without syncs the three logs agree on nothing any more
 			}
 			stop := load(c, l, crash, acked)
-			time.Sleep(time.Duration(rng.IntN(400)) * time.Millisecond)
+			time.Sleep(time.Duration(rng.IntN(100)) * time.Millisecond)
+			// First the network goes, so that what a disk does after its copy
+			// was taken reaches nobody.
+			for _, name := range c.names {
+				c.isolate(name, true)
+			}
 			acked = stop.acked()
 			next := newCluster(t, config, "a", "b", "c")
 			for _, name := range c.names {
@@ -201,34 +203,20 @@ func crashes(t *testing.T, config func(*Config)) (lost int) {
 	return lost
 }
 
-// missing counts acknowledged commands that a leader does not have where it
-// said they were.
+// missing counts acknowledged commands that are not where they were said to be,
+// and replicas that differ.
 func missing(t *testing.T, c *cluster, l string, acked map[string]uint64) (n int) {
 	eventually(t, "barrier", func() bool { return c.host(l).Barrier(context.Background(), 1) == nil })
 	all := history(t, c.host(l), 1)
 	for _, name := range c.names {
-		g := c.host(name).group(1)
-		t.Logf("%s start: snap %d:%d first %d last %d pos %+v restored %d", name, g.snaps.meta.Term, g.snaps.meta.Index, g.logs.first, g.logs.last, g.fsm.position(), c.nodes[name].machines[1].restored)
-		var h []string
-		eventually(t, "same length", func() bool { h = history(t, c.host(name), 1); return len(h) == len(all)})
-		if !slices.Equal(h, all) {
-			t.Errorf("%s differs from %s", name, l)
+		eventually(t, name+" catches up", func() bool { return len(history(t, c.host(name), 1)) >= len(all) })
+		if !slices.Equal(history(t, c.host(name), 1)[:len(all)], all) {
 			n++
 		}
 	}
 	for cmd, seq := range acked {
 		if seq > uint64(len(all)) || all[seq-1] != cmd {
 			n++
-			if n < 4 {
-				t.Logf("%s was acknowledged at %d, of %d; pos %v", cmd, seq, len(all), slices.Index(all, cmd))
-			}
-		}
-	}
-	if n > 0 {
-		for _, name := range c.names {
-			t.Logf("%s: %+v", name, c.host(name).Status())
-			g := c.host(name).group(1)
-			t.Logf("snap %+v first %d pos %+v", g.snaps.meta, g.logs.first, g.fsm.pos)
 		}
 	}
 	return n
@@ -244,7 +232,7 @@ type loader struct {
 
 func load(c *cluster, l string, round int, acked map[string]uint64) *loader {
 	o := &loader{got: acked}
-	for w := range 8 {
+	for w := range 4 {
 		o.wg.Go(func() {
 			for i := 0; !o.quit.Load(); i++ {
 				h := c.host(l)
@@ -262,7 +250,7 @@ func load(c *cluster, l string, round int, acked map[string]uint64) *loader {
 					close(done)
 				})
 				<-done
-				time.Sleep(time.Millisecond)
+				time.Sleep(8 * time.Millisecond)
 			}
 		})
 	}
