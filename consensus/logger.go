@@ -71,5 +71,11 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 	l.log.Error("pebble: " + fmt.Sprintf(format, args...))
 }
 func (l pebbleLogger) Fatalf(format string, args ...any) {
+	for _, a := range args {
+		if err, ok := a.(error); ok {
+			_ = l.fail(fmt.Errorf("pebble: %w", err))
+			return
+		}
+	}
 	_ = l.fail(fmt.Errorf(format, args...))
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -180,7 +181,11 @@ func (s *store) commit(b *pebble.Batch, o *pebble.WriteOptions) (err error) {
 	defer func() {
 		// Pebble panics where its log cannot be written.
 		if r := recover(); r != nil {
-			err = s.fail(fmt.Errorf("%v", r))
+			cause, ok := r.(error)
+			if !ok {
+				cause = fmt.Errorf("%v", r)
+			}
+			err = s.fail(cause)
 		}
 	}()
 	if err := b.Commit(o); err != nil {
@@ -210,13 +215,28 @@ func (s *store) err() error {
 }
 
 func (s *store) close() error {
-	if s.err() != nil {
-		// A broken Pebble may hang while closing, and the process is to end.
-		return s.err()
+	if s.err() == nil {
+		return errors.Join(s.db.Close(), s.lock.Close())
 	}
-	err := s.db.Close()
-	return errors.Join(err, s.lock.Close())
+	// A broken Pebble may hang or panic here, and the process is to end anyway.
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() { _ = recover() }()
+		_ = s.db.Close()
+		_ = s.lock.Close()
+	}()
+	timer := time.NewTimer(closeTimeout)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
+	return s.err()
 }
+
+// closeTimeout is how long a broken database may take to close.
+const closeTimeout = 300 * time.Millisecond
 
 // key returns the key of a group's record in a table.
 func key(table byte, group uint32, rest string) []byte {
