@@ -7,10 +7,12 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/starling-im/starling/directory"
 	"github.com/starling-im/starling/geo"
 	"github.com/starling-im/starling/relay"
+	"github.com/starling-im/starling/wire"
 )
 
 // Config is what a node has to be told. It is read from a file, the
@@ -227,4 +229,21 @@ func (c Config) sessionLimits() relay.Limits {
 		return relay.Limits{SendsPerSecond: -1, InFlight: 4096}
 	}
 	return relay.Limits{}
+}
+
+// admission bounds the sends of all clients in a limits profile.
+func (c Config) admission() relay.AdmissionConfig {
+	if c.Limits == Bench {
+		return relay.AdmissionConfig{RoomPerSecond: -1}
+	}
+	return relay.AdmissionConfig{}
+}
+
+// tokenLife is the longest life of a token in a limits profile: a token that
+// is typed in while trying things out lasts a day.
+func (c Config) tokenLife() time.Duration {
+	if c.Limits == Bench {
+		return 24 * time.Hour
+	}
+	return wire.TokenLife
 }

@@ -32,19 +32,21 @@ type Env struct {
 
 // Node is one member of the mesh. Use New, then Run.
 type Node struct {
-	cfg   Config
-	env   Env
-	log   *slog.Logger
-	conn  net.PacketConn // env.Conn, perhaps with delays
-	cert  tls.Certificate
-	mesh  *mesh.Mesh
-	host  *consensus.Host
-	hub   *relay.Hub
-	door  *edge.Door
-	links *links
-	dir   *keeper
-	hints hints
-	sent  counters // events that relay sessions sent to other nodes
+	cfg  Config
+	env  Env
+	log  *slog.Logger
+	conn net.PacketConn // env.Conn, perhaps with delays
+	cert tls.Certificate
+	mesh *mesh.Mesh
+	host *consensus.Host
+	hub  *relay.Hub
+	// admission bounds the sends of all clients together.
+	admission *relay.Admission
+	door      *edge.Door
+	links     *links
+	dir       *keeper
+	hints     hints
+	sent      counters // events that relay sessions sent to other nodes
 	// unsent is the most bytes that ever waited for one client.
 	unsent atomic.Int64
 	fail   context.CancelCauseFunc
@@ -61,11 +63,12 @@ func New(cfg Config, env Env) (*Node, error) {
 	}
 	n := &Node{cfg: cfg, env: env, log: env.Log.With("node", cfg.Node), ready: make(chan struct{})}
 	n.hub = relay.NewHub(relay.HubConfig{Feed: (*feed)(n)})
+	n.admission = relay.NewAdmission(cfg.admission())
 	n.dir = newKeeper(n)
 	n.links = newLinks(n)
 	n.door = edge.New(edge.Config{
 		Node: cfg.Node, Region: cfg.Region, SystemApp: systemApp, Serve: n.serveSession,
-		Key: n.dir.key, InFlight: cfg.sessionLimits().InFlight, Log: n.log,
+		Key: n.dir.key, InFlight: cfg.sessionLimits().InFlight, TokenLife: cfg.tokenLife(), Log: n.log,
 	})
 	m, err := n.newMesh()
 	if err != nil {
@@ -179,7 +182,7 @@ func (n *Node) serveSession(ctx context.Context, c edge.Client) error {
 		Peer:   relay.Peer{App: c.App, User: c.User, ActAs: c.ActAs, Operator: c.Operator},
 		Frames: c.Frames, Replies: c.Commands, Until: c.Until,
 		Events: func(ctx context.Context) (relay.Stream, error) { return c.Events(ctx) },
-		Hub:    n.hub, Backend: (*backend)(n), Limits: n.cfg.sessionLimits(),
+		Hub:    n.hub, Backend: (*backend)(n), Limits: n.cfg.sessionLimits(), Admission: n.admission,
 		Sent: func(_, unsent int) { n.noteUnsent(int64(unsent)) },
 	}).Run(ctx)
 }

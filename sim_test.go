@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -48,6 +49,7 @@ type world struct {
 
 type running struct {
 	node *starling.Node
+	conn io.Closer
 	stop func()
 	done chan error
 }
@@ -117,10 +119,11 @@ func (w *world) start(id string) {
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	}
-	n, err := starling.New(cfg, starling.Env{Conn: w.net.Conn(self.Addr), FS: w.disks[id], Log: log})
+	conn := w.net.Conn(self.Addr)
+	n, err := starling.New(cfg, starling.Env{Conn: conn, FS: w.disks[id], Log: log})
 	ok(w.t, err)
 	ctx, stop := context.WithCancel(w.t.Context())
-	r := &running{node: n, stop: stop, done: make(chan error, 1)}
+	r := &running{node: n, conn: conn, stop: stop, done: make(chan error, 1)}
 	w.nodes[id] = r
 	go func() { r.done <- n.Run(ctx) }()
 }
@@ -131,6 +134,15 @@ func (w *world) stop(id string) {
 	delete(w.nodes, id)
 	r.stop()
 	ok(w.t, <-r.done)
+}
+
+// kill ends a node as kill -9 and a power loss do: nothing leaves it any more,
+// and of its disk only what was synced is left.
+func (w *world) kill(id string, left vfs.CrashCloneCfg) {
+	r := w.nodes[id]
+	_ = r.conn.Close()
+	w.disks[id] = w.disks[id].CrashClone(left)
+	w.stop(id)
 }
 
 // stopAll stops every node that runs.

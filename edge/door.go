@@ -1,12 +1,13 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"io"
 	"log/slog"
-	"sync"
+	"net/netip"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -28,7 +29,13 @@ type Config struct {
 	// Connections bounds those of the node (default 50,000), PerUser those of
 	// one user (default 16; tokens with the act_as grant are exempt).
 	Connections, PerUser int
-	Log                  *slog.Logger
+	// PerAddress bounds the connections of one address (of one /64 in IPv6)
+	// that have not said who they are (default 256). Afterwards only the user
+	// counts: a whole clinic may share one address.
+	PerAddress int
+	// TokenLife is the longest life of a token (default wire.TokenLife).
+	TokenLife time.Duration
+	Log       *slog.Logger
 }
 
 // Identity is who a client is, as its token proves.
@@ -58,33 +65,27 @@ type Stream interface {
 type Door struct {
 	cfg Config
 
-	mu    sync.Mutex
-	open  int
-	users map[string]int // app and user -> connections
+	places places
 }
 
 // New returns a door. It starts nothing.
 func New(cfg Config) *Door {
-	if cfg.Connections == 0 {
-		cfg.Connections = 50_000
-	}
-	if cfg.PerUser == 0 {
-		cfg.PerUser = 16
-	}
-	if cfg.InFlight == 0 {
-		cfg.InFlight = wire.InFlight
-	}
+	cfg.Connections = cmp.Or(cfg.Connections, 50_000)
+	cfg.PerUser = cmp.Or(cfg.PerUser, 16)
+	cfg.InFlight = cmp.Or(cfg.InFlight, wire.InFlight)
+	cfg.PerAddress = cmp.Or(cfg.PerAddress, 256)
+	cfg.TokenLife = cmp.Or(cfg.TokenLife, wire.TokenLife)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Door{cfg: cfg, users: make(map[string]int)}
+	return &Door{cfg: cfg, places: places{users: make(map[string]int), strangers: make(map[netip.Prefix]int)}}
 }
 
 // Sessions returns how many connections are open.
 func (d *Door) Sessions() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.open
+	d.places.mu.Lock()
+	defer d.places.mu.Unlock()
+	return d.places.open
 }
 
 // ServeQUIC serves one connection with ALPN im/1 until it ends. It always
@@ -106,23 +107,26 @@ func (d *Door) ServeQUIC(ctx context.Context, conn *quic.Conn) {
 }
 
 func (d *Door) serve(ctx context.Context, conn *quic.Conn) error {
-	if err := d.enter(); err != nil {
+	known, leave, err := d.enter(conn.RemoteAddr())
+	if err != nil {
 		return err
 	}
-	defer d.leave()
+	defer leave()
 	commands, frames, hello, err := d.hello(ctx, conn)
 	if err != nil {
 		return err
 	}
-	peer, until, err := d.identify(ctx, hello.GetHello().GetToken())
+	peer, until, err := d.identify(hello.GetHello().GetToken())
+	leaveUser := func() {}
 	if err == nil {
-		err = d.enterUser(peer)
+		leaveUser, err = d.enterUser(peer)
 	}
 	if err != nil {
 		d.refuse(conn, commands, hello.Id, err)
 		return err
 	}
-	defer d.leaveUser(peer)
+	known()
+	defer leaveUser()
 	if _, err := commands.Write(wire.AppendMessage(nil, d.welcome(hello.Id, peer))); err != nil {
 		return err
 	}
@@ -185,9 +189,9 @@ const lastWords = 200 * time.Millisecond
 
 // identify turns a token into a peer. While the node does not know the keys
 // yet, the client is told to come back.
-func (d *Door) identify(ctx context.Context, token string) (Identity, time.Time, error) {
+func (d *Door) identify(token string) (Identity, time.Time, error) {
 	ready := true
-	claims, app, err := Verify(token, func(kid string) (Key, bool) {
+	claims, app, err := Verify(token, d.cfg.TokenLife, func(kid string) (Key, bool) {
 		k, ok, r := d.cfg.Key(kid)
 		ready = r
 		return k, ok
@@ -206,7 +210,7 @@ func (d *Door) identify(ctx context.Context, token string) (Identity, time.Time,
 
 // Authenticate checks a token that is to prolong the session of p.
 func (d *Door) Authenticate(p Identity, token string) (time.Time, error) {
-	fresh, until, err := d.identify(context.Background(), token)
+	fresh, until, err := d.identify(token)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -223,47 +227,3 @@ func (d *Door) welcome(id uint64, p Identity) *wire.Frame {
 		Limits: &wire.Limits{FrameBytes: wire.ClientFrame, ContentBytes: wire.Content, Follows: wire.Follows, InFlight: uint32(d.cfg.InFlight)},
 	}}}
 }
-
-func (d *Door) enter() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.open >= d.cfg.Connections {
-		return wire.Errorf(wire.CodeTooMany, "the node serves %d connections already", d.open)
-	}
-	d.open++
-	return nil
-}
-
-func (d *Door) leave() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.open--
-}
-
-func (d *Door) enterUser(p Identity) error {
-	if p.ActAs {
-		return nil
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	k := userKey(p)
-	if d.users[k] >= d.cfg.PerUser {
-		return wire.Errorf(wire.CodeTooMany, "user %q has %d connections already", p.User, d.users[k])
-	}
-	d.users[k]++
-	return nil
-}
-
-func (d *Door) leaveUser(p Identity) {
-	if p.ActAs {
-		return
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	k := userKey(p)
-	if d.users[k]--; d.users[k] == 0 {
-		delete(d.users, k)
-	}
-}
-
-func userKey(p Identity) string { return p.App + "\x00" + p.User }

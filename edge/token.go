@@ -57,8 +57,9 @@ func Mint(k Key, c Claims) (string, error) {
 }
 
 // Verify checks a token against the keys that find returns and gives its
-// claims and app. Every refusal is unauthenticated, or token_expired.
-func Verify(token string, find func(kid string) (Key, bool)) (Claims, string, error) {
+// claims and app. A token that lives longer than life is refused, because
+// nothing else ends it. Every refusal is unauthenticated, or token_expired.
+func Verify(token string, life time.Duration, find func(kid string) (Key, bool)) (Claims, string, error) {
 	if token == "" {
 		return Claims{}, "", wire.Errorf(wire.CodeUnauthenticated, "no token was given")
 	}
@@ -76,6 +77,8 @@ func Verify(token string, find func(kid string) (Key, bool)) (Claims, string, er
 		return Claims{}, "", wire.Errorf(wire.CodeTokenExpired, "the token has expired; get a new one")
 	case err != nil:
 		return Claims{}, "", wire.Errorf(wire.CodeUnauthenticated, "the token is not valid here")
+	case time.Until(c.ExpiresAt.Time) > life+wire.ClockSkew:
+		return Claims{}, "", wire.Errorf(wire.CodeUnauthenticated, "the token lives longer than %v", life)
 	case c.Subject == "":
 		return Claims{}, "", wire.Errorf(wire.CodeUnauthenticated, "the token names no user")
 	}

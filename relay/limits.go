@@ -74,12 +74,10 @@ func (x *sends) admit(to string, attempt uint32, now time.Time) error {
 		delete(x.fence, to)
 	}
 	if x.open >= x.max {
-		return x.refuse(to, attempt, wire.Errorf(wire.CodeOverloaded, "%d sends are unanswered", x.open).After(50*time.Millisecond))
+		return x.refuse(to, attempt, wire.Errorf(wire.CodeOverloaded, "%d sends are unanswered", x.open).After(overloadPause))
 	}
 	if x.limiter != nil {
-		r := x.limiter.ReserveN(now, 1)
-		if wait := r.DelayFrom(now); wait > 0 {
-			r.CancelAt(now)
+		if wait := spend(x.limiter, now); wait > 0 {
 			return x.refuse(to, attempt, wire.Errorf(wire.CodeRateLimited, "more than %v sends per second", x.limiter.Limit()).After(wait))
 		}
 	}

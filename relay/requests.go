@@ -120,19 +120,38 @@ func (s *Session) send(id uint64, attempt uint32, c room.Command) {
 		s.replyError(id, refused(err))
 		return
 	}
-	s.mu.Lock()
-	err := s.sends.admit(c.ID.Room, attempt, time.Now())
-	s.mu.Unlock()
-	if err != nil {
+	if err := s.admit(c.ID, attempt); err != nil {
 		s.replyError(id, err)
 		return
 	}
 	s.cfg.Backend.Publish(c, func(ack *wire.Ack, err error) {
-		s.mu.Lock()
-		s.sends.settle(c.ID.Room, attempt, err)
-		s.mu.Unlock()
+		s.settle(c.ID, attempt, err)
+		s.cfg.Admission.settle()
 		s.answer(id, ack, err)
 	})
+}
+
+// admit asks the session's own limits first, so that one who exceeds them
+// spends nothing of what all share.
+func (s *Session) admit(id room.ID, attempt uint32) error {
+	now := time.Now()
+	s.mu.Lock()
+	err := s.sends.admit(id.Room, attempt, now)
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := s.cfg.Admission.admit(id, now); err != nil {
+		s.settle(id, attempt, err)
+		return err
+	}
+	return nil
+}
+
+func (s *Session) settle(id room.ID, attempt uint32, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sends.settle(id.Room, attempt, err)
 }
 
 func (s *Session) answer(id uint64, ack *wire.Ack, err error) {

@@ -60,6 +60,9 @@ type SessionConfig struct {
 	Hub     *Hub
 	Backend Backend
 	Limits  Limits
+	// Admission bounds the sends of all clients of the node; needed by those
+	// sessions alone whose peer may publish.
+	Admission *Admission
 	// Sent is called before each write of events with their number and with
 	// the bytes that wait for this peer, the write included; may be nil.
 	Sent func(events, unsent int)

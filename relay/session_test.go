@@ -81,6 +81,9 @@ type peer struct {
 // start runs a session over a pipe, replies and events on one stream.
 func start(t *testing.T, cfg SessionConfig) *peer {
 	ours, theirs := net.Pipe()
+	if cfg.Admission == nil {
+		cfg.Admission = NewAdmission(AdmissionConfig{})
+	}
 	cfg.Frames, cfg.Replies = wire.NewReader(theirs, wire.NodeFrame), theirs
 	p := &peer{t: t, conn: ours, r: wire.NewReader(ours, wire.NodeFrame), end: make(chan error, 1)}
 	go func() {
@@ -223,6 +226,12 @@ func TestLimits(t *testing.T) {
 	}{
 		{"sends in flight", Limits{}, at(wire.InFlight+1, func(id uint64) *wire.Frame { return publish(id, 0) }), wire.CodeOverloaded, true},
 		{"sends per second", Limits{InFlight: 1000}, at(101, func(id uint64) *wire.Frame { return publish(id, 0) }), wire.CodeRateLimited, true},
+		{"sends in flight of a node", Limits{InFlight: 1 << 20, SendsPerSecond: -1}, at(16<<10+1, func(id uint64) *wire.Frame {
+			f := publish(id, 0)
+			f.GetPublish().Room = fmt.Sprint(id) // so that no room's rate is exceeded
+			return f
+		}), wire.CodeOverloaded, true},
+		{"sends per second to a room", Limits{InFlight: 1 << 20, SendsPerSecond: -1}, at(2500, func(id uint64) *wire.Frame { return publish(id, 0) }), wire.CodeRateLimited, true},
 		{"follows", Limits{Follows: 3}, at(4, func(id uint64) *wire.Frame { return follow(id, 0) }), wire.CodeTooMany, false},
 		{"an id used twice", Limits{}, []*wire.Frame{follow(1, 0), follow(1, 0)}, wire.CodeBadRequest, false},
 		{"act_as without the grant", Limits{}, []*wire.Frame{{Id: 1, Body: &wire.Frame_Publish{Publish: &wire.Publish{
@@ -239,7 +248,9 @@ func TestLimits(t *testing.T) {
 			p := start(t, SessionConfig{Peer: Peer{App: "demo", User: "u"}, Hub: hub, Backend: never, Limits: c.limits})
 			go func() {
 				for _, f := range c.frames {
-					p.say(f)
+					if _, err := p.conn.Write(wire.AppendMessage(nil, f)); err != nil {
+						return // the test has seen what it wanted
+					}
 				}
 			}()
 			for {

@@ -13,8 +13,6 @@ const (
 	Content = 32 << 10
 	// NameBytes bounds the id of a room, user, app or device, in bytes.
 	NameBytes = 128
-	// DMRoomBytes bounds the room id of a direct conversation, in bytes.
-	DMRoomBytes = 300
 	// ZstdWindow is the largest zstd window that is accepted, in bytes.
 	ZstdWindow = 8 << 20
 	// CompressAbove is the size in bytes from which link frames are compressed.
