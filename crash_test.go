@@ -136,12 +136,17 @@ func missing(t *testing.T, c *client.Client, acks map[string]uint64) int {
 	return n
 }
 
-// moments is how many moments of power loss the test tries.
-const moments = 50
+// rounds is how often a test of chance tries: more if STARLING_LONG is set.
+func rounds(usual, long uint64) uint64 {
+	if os.Getenv("STARLING_LONG") != "" {
+		return long
+	}
+	return usual
+}
 
 func TestAckedSurvivesPowerLossOfAllNodes(t *testing.T) {
-	total := 0
-	for seed := range uint64(moments) {
+	total, moments := 0, rounds(50, 500)
+	for seed := range moments {
 		acks, lost := powerLoss(t, seed, true)
 		if lost > 0 {
 			t.Errorf("seed %d: %d of %d acknowledged messages are lost", seed, lost, acks)

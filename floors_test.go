@@ -57,8 +57,8 @@ var pureEnough = map[string]map[string]string{
 // exception, and has its reason in the comment.
 var importers = map[string][]string{
 	// The doors, the links and the dialer are all QUIC; each owns its half of
-	// a connection's life, and the root hands connections from links to doors.
-	"github.com/quic-go/quic-go":          {"mesh", "edge", "client", ".", "internal/simnet"},
+	// a connection's life.
+	"github.com/quic-go/quic-go":          {"mesh", "edge", "client", "internal/simnet"},
 	"github.com/hashicorp/memberlist":     {"mesh"},
 	"github.com/hashicorp/raft":           {"consensus"},
 	"github.com/hashicorp/go-hclog":       {"consensus"}, // raft logs through it
