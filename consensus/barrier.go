@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -158,36 +157,4 @@ func (g *group) confirm(ctx context.Context, term uint64) error {
 		return wire.Errorf(wire.CodeUnavailable, "barrier: no quorum confirms the leader of group %d", g.cfg.ID)
 	}
 	return nil
-}
-
-// hint tells the followers at once that an entry is committed; Raft itself
-// would tell with the next entry or after CommitTimeout. Any Raft leader may
-// send such a message, and it is safe even if this node leads no more: the
-// entry is committed, and a follower takes it as such only if it has that very
-// entry, since what it is told to commit is what it is asked to compare.
-func (g *group) hint(index, term uint64) {
-	r := g.instance()
-	if r.State() != raft.Leader || r.CurrentTerm() != term {
-		return
-	}
-	for _, s := range r.GetConfiguration().Configuration().Servers {
-		if string(s.ID) != g.h.cfg.Node {
-			m := appendMessage(g.cfg.ID, &raft.AppendEntriesRequest{Term: term, PrevLogEntry: index, PrevLogTerm: term, LeaderCommitIndex: index})
-			_ = g.h.peer(string(s.ID)).send(m, false) // without an id: no answer
-		}
-	}
-}
-
-// transferring ends a transfer of leadership that hangs: as long as one is
-// under way Raft refuses everything.
-func (l *lanes) transferring() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	switch now := time.Now(); {
-	case l.refused.IsZero():
-		l.refused = now
-	case now.Sub(l.refused) > transferTimeout:
-		l.refused = time.Time{}
-		l.g.h.start(l.g.restart)
-	}
 }

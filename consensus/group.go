@@ -49,7 +49,7 @@ func (h *Host) open(cfg Group) (*group, error) {
 		h: h, cfg: cfg, logs: logs,
 		stable: &stableStore{s: h.s, group: cfg.ID},
 		snaps:  &snapshotStore{h: h, s: h.s, group: cfg.ID, logs: logs},
-		trans:  &transport{h: h, group: cfg.ID, rpc: make(chan raft.RPC), home: &homeWatch{node: cfg.Home}},
+		trans:  newTransport(h, cfg),
 	}
 	g.inbox.g, g.lanes.g, g.reads.g = g, g, g
 	g.lanes.begin()
@@ -133,16 +133,15 @@ func (g *group) run() error {
 
 func (g *group) instance() *instance { return g.raft.Load() }
 
-// restart replaces a Raft that refuses everything, because a transfer of
-// leadership hangs in it. The state is on disk; to the others it is a leader
-// that was gone for a moment.
-func (g *group) restart() {
+// restart replaces a Raft that cannot go on. The state is on disk; to the
+// others it is a replica that was gone for a moment.
+func (g *group) restart(why string) {
 	g.restarting.Lock()
 	defer g.restarting.Unlock()
 	if g.h.down() != nil {
 		return
 	}
-	g.h.cfg.Log.Warn("raft hangs in a leadership transfer and is started again", "group", g.cfg.ID)
+	g.h.cfg.Log.Warn("raft is started again", "group", g.cfg.ID, "reason", why)
 	g.instance().stop()()
 	if g.h.down() != nil {
 		return

@@ -21,6 +21,8 @@ type logStore struct {
 	first, last uint64      // 0 = empty
 	recent      []*raft.Log // consecutive, ending with last; may be shorter than the log
 	bytes       int         // of recent
+	// floor is the last entry that the snapshot covers, without its data.
+	floor raft.Log
 }
 
 var _ raft.MonotonicLogStore = (*logStore)(nil)
@@ -72,13 +74,32 @@ func (l *logStore) GetLog(index uint64, to *raft.Log) error {
 		return err
 	}
 	if !ok {
-		return raft.ErrLogNotFound
+		return l.atFloor(index, to)
 	}
 	if err := decodeLog(value, to); err != nil {
 		return l.s.fail(err)
 	}
 	to.Index = index
 	return nil
+}
+
+// atFloor stands in for the entry at which a snapshot ends, where an install
+// has removed it. Raft asks for its term when a leader sends what follows, and
+// knows it by itself only as long as nothing follows.
+func (l *logStore) atFloor(index uint64, to *raft.Log) error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if index == 0 || index != l.floor.Index {
+		return raft.ErrLogNotFound
+	}
+	*to = l.floor
+	return nil
+}
+
+func (l *logStore) setFloor(m raft.SnapshotMeta) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.floor = raft.Log{Index: m.Index, Term: m.Term, Type: raft.LogNoop}
 }
 
 func (l *logStore) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }

@@ -268,3 +268,17 @@ type refusedFuture struct{ err error }
 func (f refusedFuture) Error() error  { return f.err }
 func (f refusedFuture) Response() any { return nil }
 func (f refusedFuture) Index() uint64 { return 0 }
+
+// transferring ends a transfer of leadership that hangs: as long as one is
+// under way Raft refuses everything.
+func (l *lanes) transferring() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch now := time.Now(); {
+	case l.refused.IsZero():
+		l.refused = now
+	case now.Sub(l.refused) > transferTimeout:
+		l.refused = time.Time{}
+		l.g.h.start(func() { l.g.restart("a transfer of leadership hangs") })
+	}
+}

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -146,130 +145,6 @@ func TestSnapshotToLaggard(t *testing.T) {
 			t.Errorf("files stay: %v", names)
 		}
 	})
-}
-
-func quickSnapshots(cfg *Config) {
-	cfg.SnapshotEvery, cfg.TrailingLogs, cfg.SnapshotInterval = 20, 10, 50*time.Millisecond
-}
-
-// TestCrashes lets all disks forget what was not synced, at 50 moments.
-func TestCrashes(t *testing.T) {
-	lost := crashes(t, quickSnapshots)
-	if lost > 0 {
-		t.Errorf("%d acknowledged commands are lost", lost)
-	}
-}
-
-// TestCrashesNoSync is the control: without syncs the same test must fail.
-func TestCrashesNoSync(t *testing.T) {
-	lost := crashes(t, func(cfg *Config) { quickSnapshots(cfg); cfg.NoSync = true })
-	if lost == 0 {
-		t.Error("nothing is lost without syncs: the test proves nothing")
-	}
-	t.Logf("%d acknowledged commands were lost", lost)
-}
-
-func crashes(t *testing.T, config func(*Config)) (lost int) {
-	synctest.Test(t, func(t *testing.T) {
-		rng := rand.New(rand.NewPCG(1, 2))
-		c := newCluster(t, config, "a", "b", "c")
-		acked := map[string]uint64{}
-		for crash := range 50 {
-			c.startAll(one)
-			l := c.leader(1)
-			lost += missing(t, c, l, acked)
-			if lost > 0 {
-				break // without syncs the three logs agree on nothing any more
-			}
-			stop := load(c, l, crash, acked)
-			time.Sleep(time.Duration(rng.IntN(100)) * time.Millisecond)
-			// First the network goes, so that what a disk does after its copy
-			// was taken reaches nobody.
-			for _, name := range c.names {
-				c.isolate(name, true)
-			}
-			acked = stop.acked()
-			next := newCluster(t, config, "a", "b", "c")
-			for _, name := range c.names {
-				cfg := vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(2) * rng.IntN(100), RNG: rng}
-				next.nodes[name].fs = c.nodes[name].fs.(*vfs.MemFS).CrashClone(cfg)
-			}
-			c.stopAll()
-			stop.end()
-			c = next
-		}
-		c.stopAll()
-	})
-	return lost
-}
-
-// missing counts acknowledged commands that are not where they were said to be,
-// and replicas that differ.
-func missing(t *testing.T, c *cluster, l string, acked map[string]uint64) (n int) {
-	eventually(t, "barrier", func() bool { return c.host(l).Barrier(context.Background(), 1) == nil })
-	all := history(t, c.host(l), 1)
-	for _, name := range c.names {
-		eventually(t, name+" catches up", func() bool { return len(history(t, c.host(name), 1)) >= len(all) })
-		if !slices.Equal(history(t, c.host(name), 1)[:len(all)], all) {
-			n++
-		}
-	}
-	for cmd, seq := range acked {
-		if seq > uint64(len(all)) || all[seq-1] != cmd {
-			n++
-		}
-	}
-	return n
-}
-
-// loader proposes until it is told to end.
-type loader struct {
-	mu   sync.Mutex
-	got  map[string]uint64
-	quit atomic.Bool
-	wg   sync.WaitGroup
-}
-
-func load(c *cluster, l string, round int, acked map[string]uint64) *loader {
-	o := &loader{got: acked}
-	for w := range 4 {
-		o.wg.Go(func() {
-			for i := 0; !o.quit.Load(); i++ {
-				h := c.host(l)
-				if h == nil {
-					return
-				}
-				cmd := fmt.Sprintf("%d/%d/%d", round, w, i)
-				done := make(chan struct{})
-				h.Propose(1, []byte(cmd), func(r any, err error) {
-					if err == nil {
-						o.mu.Lock()
-						o.got[cmd] = r.(uint64)
-						o.mu.Unlock()
-					}
-					close(done)
-				})
-				<-done
-				time.Sleep(8 * time.Millisecond)
-			}
-		})
-	}
-	return o
-}
-
-func (o *loader) acked() map[string]uint64 {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	m := map[string]uint64{}
-	for k, v := range o.got {
-		m[k] = v
-	}
-	return m
-}
-
-func (o *loader) end() {
-	o.quit.Store(true)
-	o.wg.Wait()
 }
 
 func TestTornVote(t *testing.T) {
@@ -429,4 +304,45 @@ func TestChain(t *testing.T) {
 			t.Errorf("entry %d: void %v", i, o.void)
 		}
 	}
+}
+
+// TestSnapshotOfWhatIsThere sends a follower a snapshot that it does not need:
+// its log must stay.
+func TestSnapshotOfWhatIsThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil, "a", "b", "c")
+		c.startAll(one)
+		defer c.stopAll()
+		l := c.leader(1)
+		for range 10 {
+			c.mustPropose(l, 1, 1, fmt.Sprint(rand.Uint64(), "-"))
+		}
+		g := c.host(l).group(1)
+		if err := g.instance().Snapshot().Error(); err != nil {
+			t.Fatal(err)
+		}
+		for range 10 {
+			c.mustPropose(l, 1, 1, fmt.Sprint(rand.Uint64(), "-"))
+		}
+		meta, data, err := g.snaps.Open(g.snaps.meta.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer data.Close()
+		var resp raft.InstallSnapshotResponse
+		err = g.trans.InstallSnapshot("b", "b", &raft.InstallSnapshotRequest{
+			Term: g.instance().CurrentTerm(), LastLogIndex: meta.Index, LastLogTerm: meta.Term, Size: meta.Size,
+			Configuration: raft.EncodeConfiguration(meta.Configuration), ConfigurationIndex: meta.ConfigurationIndex,
+		}, &resp, data)
+		if err != nil || !resp.Success {
+			t.Fatal(resp, err)
+		}
+		want, _ := g.logs.LastIndex()
+		eventually(t, "b has the log", func() bool { last, _ := c.host("b").group(1).logs.LastIndex(); return last == want })
+		first, _ := c.host("b").group(1).logs.FirstIndex()
+		if first != 1 || c.nodes["b"].machines[1].restored > 0 {
+			t.Errorf("b's log begins at %d", first)
+		}
+		c.mustPropose(l, 1, 10, "after")
+	})
 }

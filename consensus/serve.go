@@ -177,5 +177,13 @@ func (h *Host) receive(node string, m *wire.RaftMessage, data io.Reader) (any, e
 	if err != nil {
 		return nil, err
 	}
+	if errors.Is(resp.Error, errHave) {
+		return &raft.InstallSnapshotResponse{RPCHeader: header(h.cfg.Node), Term: head.Term, Success: true}, nil
+	}
+	if last, _ := g.logs.LastIndex(); last == 0 && g.instance().LastIndex() > head.LastLogIndex {
+		// Raft still counts on a log that conflicted with the leader's and
+		// that it has just removed: it would refuse all that follows.
+		h.start(func() { g.restart("its log conflicted with a snapshot") })
+	}
 	return resp.Response, resp.Error
 }

@@ -3,6 +3,7 @@ package consensus
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -81,6 +82,7 @@ func (t *snapshotStore) load() error {
 		return err
 	}
 	t.meta, _, err = decodeMeta(value)
+	t.logs.setFloor(t.meta)
 	return err
 }
 
@@ -170,6 +172,7 @@ func (t *snapshotStore) record(m raft.SnapshotMeta) error {
 		return err
 	}
 	t.meta = m
+	t.logs.setFloor(m)
 	return nil
 }
 
@@ -208,6 +211,7 @@ func (t *snapshotStore) installed(r *received, pos position) error {
 		return err
 	}
 	t.logs.forget()
+	t.logs.setFloor(r.meta)
 	t.meta, t.received = r.meta, nil
 	if err := t.h.cfg.FS.Remove(t.path(r.file)); err != nil {
 		t.h.cfg.Log.Warn("snapshot file stays", "file", r.file, "error", err)
@@ -248,8 +252,18 @@ type sink struct {
 
 func (s *sink) ID() string { return s.meta.ID }
 
+// errHave says that a received snapshot ends with an entry that the log has.
+var errHave = errors.New("consensus: the log has what the snapshot covers")
+
 func (s *sink) Write(p []byte) (int, error) {
 	if s.file == nil {
+		var e raft.Log
+		if s.t.logs.GetLog(s.meta.Index, &e) == nil && e.Term == s.meta.Term {
+			// The log must stay: what follows may be acknowledged already,
+			// and Raft would remove it with the rest. This is asked on
+			// Raft's main loop, so nothing is appended meanwhile.
+			return 0, errHave
+		}
 		s.name = s.t.newFile("received")
 		f, err := s.t.h.cfg.FS.Create(s.t.path(s.name), vfs.WriteCategoryUnspecified)
 		if err != nil {

@@ -18,6 +18,13 @@ type transport struct {
 	group uint32
 	rpc   chan raft.RPC
 	home  *homeWatch
+	hints hints
+}
+
+func newTransport(h *Host, cfg Group) *transport {
+	t := &transport{h: h, group: cfg.ID, rpc: make(chan raft.RPC), home: &homeWatch{node: cfg.Home}}
+	t.hints.t = t
+	return t
 }
 
 var (
@@ -36,14 +43,22 @@ func (t *transport) DecodePeer(b []byte) raft.ServerAddress                  { r
 func (t *transport) SetHeartbeatHandler(func(raft.RPC)) {}
 
 func (t *transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, r *raft.AppendEntriesRequest, to *raft.AppendEntriesResponse) error {
-	p := t.h.peer(string(id))
+	done := make(chan error, 1)
+	t.append(t.h.peer(string(id)), r, to, func(err error) { done <- err })
+	return <-done
+}
+
+// append sends a request and calls done when to holds the answer.
+func (t *transport) append(p *peer, r *raft.AppendEntriesRequest, to *raft.AppendEntriesResponse, done func(error)) {
 	p.count(r)
-	m, err := p.askWait(appendMessage(t.group, r), len(r.Entries) > 0)
-	if err == nil {
-		err = appendResponse(p.node, m, to)
-	}
-	t.home.saw(p.node, r, to, err)
-	return err
+	p.ask(appendMessage(t.group, r), len(r.Entries) > 0, func(m *wire.RaftMessage, err error) {
+		if err == nil {
+			err = appendResponse(p.node, m, to)
+		}
+		t.home.saw(p.node, r, to, err)
+		done(err)
+	})
+	t.hints.appended(p.node, r)
 }
 
 // count adds the commands of r to those copied to the peer.
@@ -189,29 +204,24 @@ func (f *appendFuture) Response() *raft.AppendEntriesResponse { return f.resp }
 
 func (l *pipeline) AppendEntries(r *raft.AppendEntriesRequest, to *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	select {
+	case l.slots <- struct{}{}:
 	case <-l.closed:
 		return nil, errClosed
 	case <-l.t.h.ctx.Done():
 		return nil, errClosed
-	case l.slots <- struct{}{}:
 	}
 	f := &appendFuture{start: time.Now(), req: r, resp: to}
 	l.mu.Lock()
 	l.order = append(l.order, f)
 	l.mu.Unlock()
-	l.p.count(r)
-	l.p.ask(appendMessage(l.t.group, r), len(r.Entries) > 0, func(m *wire.RaftMessage, err error) {
-		if err == nil {
-			err = appendResponse(l.p.node, m, to)
-		}
-		l.t.home.saw(l.p.node, r, to, err)
-		l.finish(f, err)
-	})
+	l.t.append(l.p, r, to, func(err error) { l.finish(f, err) })
 	return f, nil
 }
 
 // finish gives out all futures at the head of the line that are done. A failed
-// one has an unsuccessful response, at which Raft leaves the pipeline.
+// one has an unsuccessful response, at which Raft leaves the pipeline: it then
+// takes no more of them, and may wait in AppendEntries. So finish never waits
+// for Raft; a pipeline whose answers are not taken is closed instead.
 func (l *pipeline) finish(f *appendFuture, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -219,7 +229,8 @@ func (l *pipeline) finish(f *appendFuture, err error) {
 	for len(l.order) > 0 && l.order[0].done {
 		select {
 		case l.out <- l.order[0]:
-		case <-l.closed:
+		default:
+			l.once.Do(func() { close(l.closed) })
 			return
 		}
 		l.order = l.order[1:]
