@@ -51,6 +51,7 @@ type Node struct {
 	unsent atomic.Int64
 	fail   context.CancelCauseFunc
 	ready  chan struct{} // closed when host is set
+	since  int64         // when the node was made, Unix ms
 }
 
 // New checks the configuration and returns a node that is not running.
@@ -61,7 +62,7 @@ func New(cfg Config, env Env) (*Node, error) {
 	if env.Log == nil {
 		env.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{cfg: cfg, env: env, log: env.Log.With("node", cfg.Node), ready: make(chan struct{})}
+	n := &Node{cfg: cfg, env: env, log: env.Log.With("node", cfg.Node), ready: make(chan struct{}), since: time.Now().UnixMilli()}
 	n.hub = relay.NewHub(relay.HubConfig{Feed: (*feed)(n)})
 	n.admission = relay.NewAdmission(cfg.admission())
 	n.dir = newKeeper(n)

@@ -55,6 +55,8 @@ type LinkInfo struct {
 	To     string `json:"to"`
 	Class  string `json:"class"`
 	Events uint64 `json:"events"`
+	// Since is when the counting node started, Unix ms.
+	Since int64 `json:"since"`
 }
 
 // What a Query may ask for. Those of a node answer for it alone and are for
@@ -227,10 +229,10 @@ func (n *Node) queryRooms(ctx context.Context, app string) ([]byte, error) {
 func (n *Node) linksHere() []LinkInfo {
 	links := []LinkInfo{}
 	for node, events := range n.host.Copies() {
-		links = append(links, LinkInfo{n.cfg.Node, node, "raft", events})
+		links = append(links, LinkInfo{n.cfg.Node, node, "raft", events, n.since})
 	}
 	n.sent.each(func(node string, events uint64) {
-		links = append(links, LinkInfo{n.cfg.Node, node, "relay", events})
+		links = append(links, LinkInfo{n.cfg.Node, node, "relay", events, n.since})
 	})
 	slices.SortFunc(links, func(a, b LinkInfo) int { return cmp.Or(cmp.Compare(a.To, b.To), cmp.Compare(a.Class, b.Class)) })
 	return links

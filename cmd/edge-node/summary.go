@@ -79,19 +79,32 @@ func (a *app) addMesh(ctx context.Context, s *summary, j *replay.Judge, mesh *ho
 	for _, p := range j.Pairs(func(room string) string { return homes[room] }) {
 		s.Pairs = append(s.Pairs, bounded(p, mesh))
 	}
-	was := map[starling.LinkInfo]uint64{}
+	var known bool
+	if s.Links, known = linkCounts(s.Events, before, a.meshLinks(ctx, mesh)); known {
+		s.Copies = copies(s, j.RoomEvents(), homes, mesh)
+	}
+}
+
+// linkCounts are the events that went over each link meanwhile. They are known
+// unless a node was started again, since it then counts from 0.
+func linkCounts(events int, before, after []starling.LinkInfo) (counts []linkCount, known bool) {
+	type link struct{ from, to, class string }
+	was := make(map[link]starling.LinkInfo)
+	since := make(map[string]int64)
 	for _, l := range before {
-		was[starling.LinkInfo{From: l.From, To: l.To, Class: l.Class}] = l.Events
+		was[link{l.From, l.To, l.Class}] = l
+		since[l.From] = l.Since
 	}
-	for _, l := range a.meshLinks(ctx, mesh) {
-		if old := was[starling.LinkInfo{From: l.From, To: l.To, Class: l.Class}]; old <= l.Events {
-			l.Events -= old // else the node started again, and counts from 0
+	for _, l := range after {
+		if began, ok := since[l.From]; ok && began != l.Since {
+			return nil, false
 		}
-		if l.Events > 0 && s.Events > 0 {
-			s.Links = append(s.Links, linkCount{l, round(float64(l.Events) / float64(s.Events))})
+		l.Events -= was[link{l.From, l.To, l.Class}].Events
+		if l.Events > 0 && events > 0 {
+			counts = append(counts, linkCount{l, round(float64(l.Events) / float64(events))})
 		}
 	}
-	s.Copies = copies(s, j.RoomEvents(), homes, mesh)
+	return counts, true
 }
 
 // homes maps rooms to the regions where they live.

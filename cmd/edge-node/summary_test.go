@@ -53,3 +53,16 @@ func TestPairsTable(t *testing.T) {
 		t.Errorf("table:\n%s", b.String())
 	}
 }
+
+func TestLinkCounts(t *testing.T) {
+	link := func(events uint64, since int64) starling.LinkInfo {
+		return starling.LinkInfo{From: "fra-1", To: "iad-1", Class: "raft", Events: events, Since: since}
+	}
+	got, known := linkCounts(50, []starling.LinkInfo{link(10, 1)}, []starling.LinkInfo{link(60, 1)})
+	if !known || len(got) != 1 || got[0].Events != 50 || got[0].PerEvent != 1 {
+		t.Errorf("%+v, %v; want one copy per event", got, known)
+	}
+	if got, known := linkCounts(50, []starling.LinkInfo{link(10, 1)}, []starling.LinkInfo{link(60, 2)}); known {
+		t.Errorf("%+v although the node started again meanwhile", got)
+	}
+}
