@@ -96,6 +96,24 @@ func (l *logStore) atFloor(index uint64, to *raft.Log) error {
 	return nil
 }
 
+// rebase drops from a leader's request what the snapshot covers, where the log
+// begins behind it. A leader has all that is committed, so both agree on it;
+// Raft would refuse the request, and the leader go back further and further.
+func (l *logStore) rebase(r *raft.AppendEntriesRequest) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if r.PrevLogEntry >= l.floor.Index || l.first != 0 && l.first <= max(1, r.PrevLogEntry) {
+		return
+	}
+	if r.PrevLogEntry == 0 && len(r.Entries) == 0 {
+		return // a heartbeat
+	}
+	r.PrevLogEntry, r.PrevLogTerm = l.floor.Index, l.floor.Term
+	for len(r.Entries) > 0 && r.Entries[0].Index <= l.floor.Index {
+		r.Entries = r.Entries[1:]
+	}
+}
+
 func (l *logStore) setFloor(m raft.SnapshotMeta) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -306,9 +306,10 @@ func TestChain(t *testing.T) {
 	}
 }
 
-// TestSnapshotOfWhatIsThere sends a follower a snapshot that it does not need:
-// its log must stay.
-func TestSnapshotOfWhatIsThere(t *testing.T) {
+// TestSnapshotUnasked sends a follower a snapshot behind the leader's back: if
+// it has what that covers, its log must stay, else the leader's requests that
+// were under way must do no harm.
+func TestSnapshotUnasked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, nil, "a", "b", "c")
 		c.startAll(one)
@@ -340,9 +341,41 @@ func TestSnapshotOfWhatIsThere(t *testing.T) {
 		want, _ := g.logs.LastIndex()
 		eventually(t, "b has the log", func() bool { last, _ := c.host("b").group(1).logs.LastIndex(); return last == want })
 		first, _ := c.host("b").group(1).logs.FirstIndex()
-		if first != 1 || c.nodes["b"].machines[1].restored > 0 {
-			t.Errorf("b's log begins at %d", first)
+		if restored := c.nodes["b"].machines[1].restored > 0; restored != (first != 1) {
+			t.Errorf("b's log begins at %d, restored %v", first, restored)
 		}
 		c.mustPropose(l, 1, 10, "after")
 	})
+}
+
+func TestRebase(t *testing.T) {
+	entries := func(from, to uint64) (l []*raft.Log) {
+		for i := from; i <= to; i++ {
+			l = append(l, &raft.Log{Index: i, Term: 3})
+		}
+		return l
+	}
+	for _, c := range []struct {
+		first, prev, from, to    uint64
+		wantPrev, wantN, wantOne uint64
+	}{
+		{11, 10, 11, 12, 10, 2, 11}, // follows the snapshot
+		{11, 12, 13, 14, 12, 2, 13},
+		{11, 8, 9, 12, 10, 2, 11},
+		{11, 0, 1, 12, 10, 2, 11},
+		{0, 3, 4, 5, 10, 0, 0},
+		{11, 0, 1, 0, 0, 0, 0}, // a heartbeat
+		{5, 8, 9, 12, 8, 4, 9}, // the log has what was before
+	} {
+		l := &logStore{first: c.first, floor: raft.Log{Index: 10, Term: 2}}
+		r := &raft.AppendEntriesRequest{PrevLogEntry: c.prev, Entries: entries(c.from, c.to)}
+		l.rebase(r)
+		one := uint64(0)
+		if len(r.Entries) > 0 {
+			one = r.Entries[0].Index
+		}
+		if r.PrevLogEntry != c.wantPrev || uint64(len(r.Entries)) != c.wantN || one != c.wantOne {
+			t.Errorf("%+v: prev %d, %d entries from %d", c, r.PrevLogEntry, len(r.Entries), one)
+		}
+	}
 }

@@ -111,6 +111,9 @@ func (b *inbox) work() {
 func (b *inbox) handle(it inboxItem, ch chan raft.RPCResponse) bool {
 	c, err := command(it.from.node, it.m)
 	var resp raft.RPCResponse
+	if r, ok := c.(*raft.AppendEntriesRequest); ok {
+		b.g.logs.rebase(r)
+	}
 	if err == nil {
 		resp, err = b.g.deliver(raft.RPC{Command: c, RespChan: ch}, ch)
 	}

@@ -171,7 +171,7 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, _ raft.ServerAddress
 	return &pipeline{
 		t: t, p: t.h.peer(string(id)),
 		slots:  make(chan struct{}, pipelined),
-		out:    make(chan raft.AppendFuture, pipelined),
+		out:    make(chan raft.AppendFuture, 16*pipelined), // Raft takes them at once, but not in step
 		closed: make(chan struct{}),
 	}, nil
 }
