@@ -14,7 +14,7 @@ func TestMain(m *testing.M) {
 	switch os.Getenv("CHILD") {
 	case "waits":
 		os.Stderr.WriteString("up\n")
-		select {}
+		<-time.After(time.Hour) // not select {}, which Go takes for a deadlock
 	case "fails":
 		os.Stderr.WriteString("first\nno such thing\n")
 		os.Exit(1)
