@@ -62,8 +62,9 @@ type fsm struct {
 	wake chan struct{} // closed when pos moves; nil if nobody waits
 
 	// view is held for reading by readers, for writing while a snapshot
-	// replaces the data.
-	view sync.RWMutex
+	// replaces the data and to set closed.
+	view   sync.RWMutex
+	closed bool // the store is closed, or about to be
 }
 
 var _ raft.BatchingFSM = (*fsm)(nil)
@@ -174,13 +175,24 @@ func (f *fsm) read(fn func(Reader)) error {
 	if err := f.s.err(); err != nil {
 		return err
 	}
+	if f.closed {
+		return errClosed
+	}
 	snap := f.s.db.NewSnapshot()
 	defer snap.Close()
+	v := newView(f.s, snap, f.group)
 	return guard(func() {
-		v := newView(f.s, snap, f.group)
 		fn(v)
 		v.release()
 	})
+}
+
+// close waits for the reads under way and refuses later ones: Pebble panics
+// when a closed store is read, and does not close one with open snapshots.
+func (f *fsm) close() {
+	f.view.Lock()
+	defer f.view.Unlock()
+	f.closed = true
 }
 
 // Snapshot takes nothing: the data is in the store already, and the record of

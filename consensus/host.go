@@ -21,6 +21,8 @@ type Host struct {
 
 	sending, receiving chan struct{} // a slot for each snapshot in flight
 
+	starting sync.Mutex // held by Start; Close waits for it
+
 	mu      sync.Mutex
 	groups  map[uint32]*group
 	peers   map[string]*peer
@@ -64,13 +66,17 @@ func Open(cfg Config) (*Host, error) {
 
 func (h *Host) snapshotDir() string { return h.cfg.FS.PathJoin(h.cfg.Dir, "snapshots") }
 
-// Start takes part in a group, with the state on disk if there is any.
+// Start takes part in a group, with the state on disk if there is any. For a
+// group that runs already it does nothing, so that a caller may start all
+// groups again whenever it hears of new ones.
 func (h *Host) Start(cfg Group) error {
+	h.starting.Lock()
+	defer h.starting.Unlock()
 	if err := h.down(); err != nil {
 		return err
 	}
 	if h.group(cfg.ID) != nil {
-		return fmt.Errorf("consensus: group %d runs already", cfg.ID)
+		return nil
 	}
 	g, err := h.open(cfg)
 	if err != nil {
@@ -166,16 +172,22 @@ func (h *Host) Leader(id uint32) string {
 }
 
 // Read calls fn with a consistent view of a group's data on this node, which
-// may be behind the leader's. The Reader must not be used after fn returns.
+// may be behind the leader's. The Reader must not be used after fn returns, and
+// fn must not call Read. The errors are *wire.Error: not_leader if the group is
+// not on this node, unavailable, and shutting_down once the Host closes.
 func (h *Host) Read(id uint32, fn func(Reader)) error {
 	g := h.group(id)
 	if g == nil {
 		return noGroup(id)
 	}
-	if err := g.fsm.read(fn); err != nil {
-		return wire.Errorf(wire.CodeUnavailable, "%v", err)
+	err := g.fsm.read(fn)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errClosed):
+		return wire.Errorf(wire.CodeShuttingDown, "the node is going away")
 	}
-	return nil
+	return wire.Errorf(wire.CodeUnavailable, "%v", err)
 }
 
 func noGroup(id uint32) *wire.Error {
@@ -216,6 +228,8 @@ func (h *Host) Close() error {
 	peers := slices.Collect(maps.Values(h.peers))
 	h.mu.Unlock()
 	h.cancel()
+	h.starting.Lock() // a group that starts now is among all
+	defer h.starting.Unlock()
 	var stopping []func()
 	for _, g := range h.all() {
 		stopping = append(stopping, g.instance().stop())
@@ -230,6 +244,9 @@ func (h *Host) Close() error {
 		wait()
 	}
 	h.running.Wait()
+	for _, g := range h.all() {
+		g.fsm.close()
+	}
 	return h.s.close()
 }
 
