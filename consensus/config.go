@@ -70,7 +70,9 @@ var ErrHalfRestored = errors.New("consensus: group was left in the middle of a s
 type Machine interface {
 	// Apply applies the commands of one entry and returns a result for each.
 	// It is the same on every replica. now is the leader's clock in ms since
-	// 1970. The commands are valid during the call only.
+	// 1970. The commands are valid during the call only. A machine that must
+	// not go on, because of a command or a value of a later release, panics
+	// with an error: the Host ends with it.
 	Apply(tx Tx, now int64, commands [][]byte) []any
 	// Committed is called when what was applied has been written.
 	Committed()

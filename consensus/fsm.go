@@ -90,7 +90,7 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	b := f.s.db.NewIndexedBatchWithSize(3*size + 4096)
 	t := &tx{newView(f.s, b, f.group), b}
 	applied := false
-	err := guard(func() {
+	err := t.guard(func() {
 		for i, l := range logs {
 			if l.Index <= pos.index {
 				continue
@@ -181,7 +181,7 @@ func (f *fsm) read(fn func(Reader)) error {
 	snap := f.s.db.NewSnapshot()
 	defer snap.Close()
 	v := newView(f.s, snap, f.group)
-	return guard(func() {
+	return v.guard(func() {
 		fn(v)
 		v.release()
 	})

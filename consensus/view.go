@@ -2,7 +2,9 @@ package consensus
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"runtime"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -21,27 +23,34 @@ type view struct {
 // no way to handle that, so the panic leads to the guard around them.
 type stopped struct{ err error }
 
-// guard runs fn and returns the storage error that stopped it.
-func guard(fn func()) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			s, ok := r.(stopped)
-			if !ok {
-				panic(r)
-			}
-			err = s.err
-		}
-	}()
-	fn()
-	return nil
-}
-
 func newView(s *store, r pebble.Reader, group uint32) *view {
 	p := key(tableData, group, "")
 	return &view{s: s, r: r, group: group, prefix: p, buf: append(make([]byte, 0, 128), p...)}
 }
 
 func (v *view) stop(err error) { panic(stopped{v.s.fail(err)}) }
+
+// guard runs fn, which uses v, and returns the storage error that stopped it.
+// A machine that must not go on, because of what it finds in the log or in the
+// store, panics with an error: that breaks the store too, so that the host
+// ends with a reason. Any other panic is a bug and goes on.
+func (v *view) guard(fn func()) (err error) {
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case stopped:
+			err = r.err
+		case runtime.Error:
+			panic(r)
+		case error:
+			err = v.s.fail(fmt.Errorf("group %d: %w", v.group, r))
+		default:
+			panic(r)
+		}
+	}()
+	fn()
+	return nil
+}
 
 func (v *view) key(k []byte) []byte {
 	v.buf = append(v.buf[:len(v.prefix)], k...)
