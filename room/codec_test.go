@@ -67,12 +67,13 @@ func TestDecodeCommandRefuses(t *testing.T) {
 		in   []byte
 		code string
 	}{
-		"trailing":      {append(bytes.Clone(good), 0), CodeBadRequest},
-		"newer":         {append([]byte{commandVersion + 1}, good[1:]...), CodeNewerFormat},
-		"version 0":     {append([]byte{0}, good[1:]...), CodeBadRequest},
-		"padded length": {append([]byte{1, 1, 1, 0x84, 0x00}, good[4:]...), CodeBadRequest},
-		"endless":       {[]byte{1, 1, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, CodeBadRequest},
-		"oversize":      {make([]byte, commandBytes+1), CodeTooLarge},
+		"trailing":        {append(bytes.Clone(good), 0), CodeBadRequest},
+		"newer":           {append([]byte{commandVersion + 1}, good[1:]...), CodeNewerFormat},
+		"version 0":       {append([]byte{0}, good[1:]...), CodeBadRequest},
+		"padded length":   {append([]byte{1, 1, 1, 0x84, 0x00}, good[4:]...), CodeBadRequest},
+		"endless":         {[]byte{1, 1, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, CodeBadRequest},
+		"oversize":        {append(bytes.Clone(good), make([]byte, commandBytes)...), CodeTooLarge},
+		"newer, oversize": {append([]byte{commandVersion + 1}, make([]byte, commandBytes)...), CodeNewerFormat},
 	} {
 		if _, err := DecodeCommand(c.in); !errors.Is(err, &Refusal{Code: c.code}) {
 			t.Errorf("%s: %v, want %s", name, err, c.code)
@@ -162,6 +163,7 @@ func FuzzDecodeCommand(f *testing.F) {
 	f.Add(goldenCommand.Append(nil))
 	f.Add(Command{ID: ID{"a", "b"}, User: "u", ClientMsgID: "1", Kind: Create, Access: Members}.Append(nil))
 	f.Add([]byte{2, 0, 0xff})
+	f.Add(Command{ID: ID{"a", "b"}, User: "u", ClientMsgID: "1", Kind: Create + 1, Access: Members + 1}.Append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := DecodeCommand(b)
 		if err != nil {
@@ -172,7 +174,17 @@ func FuzzDecodeCommand(f *testing.F) {
 			t.Fatalf("%x decodes to %+v, which encodes to %x", b, c, again)
 		}
 		s, m := newMemory(), NewMachine(Config{Encode: encodeJSON})
-		first := m.Apply(s, 1, [][]byte{b, b})[0].(Result)
+		results, stop := applyOrStop(m, s, 1, b, b)
+		if newer := errors.Is(err, &Refusal{Code: CodeNewerFormat}) || err == nil && c.newer() != nil; newer != (stop != nil) {
+			t.Fatalf("stopped by %v, newer: %v", stop, newer)
+		}
+		if stop != nil {
+			if len(s.data) > 0 || len(m.Take()) > 0 {
+				t.Fatal("stopped too late")
+			}
+			return
+		}
+		first := results[0].(Result)
 		if err != nil && first.Refusal == nil {
 			t.Fatal("applied what cannot be decoded")
 		}

@@ -219,12 +219,12 @@ func DecodeCommand(b []byte) (Command, error) {
 
 func decodeCommand(b []byte) (c Command, r *Refusal) {
 	switch {
-	case len(b) > commandBytes:
-		return c, refuse(CodeTooLarge, "command has %d bytes, the limit is %d", len(b), commandBytes)
 	case len(b) == 0 || b[0] == 0:
 		return c, refuse(CodeBadRequest, "command has no version")
-	case b[0] > commandVersion:
+	case b[0] > commandVersion: // first of all: the rules below are those of this version
 		return c, refuse(CodeNewerFormat, "command has format %d, this release knows %d", b[0], commandVersion)
+	case len(b) > commandBytes:
+		return c, refuse(CodeTooLarge, "command has %d bytes, the limit is %d", len(b), commandBytes)
 	case len(b) < 3:
 		return c, refuse(CodeBadRequest, "command is cut short")
 	}
@@ -245,6 +245,19 @@ func decodeCommand(b []byte) (c Command, r *Refusal) {
 		return c, refuse(CodeBadRequest, "command has %d bytes too many", len(rest))
 	}
 	return c, nil
+}
+
+// newer says why a later release may do with c what this one cannot, nil if it
+// may not. A door refuses such a command; in the log it is of a release whose
+// replicas have applied it.
+func (c *Command) newer() *Refusal {
+	switch {
+	case c.Kind > Create:
+		return refuse(CodeNewerFormat, "command has %v, which this release does not know", c.Kind)
+	case c.Access > Members:
+		return refuse(CodeNewerFormat, "command has %v, which this release does not know", c.Access)
+	}
+	return nil
 }
 
 func appendString(dst []byte, s string) []byte {

@@ -14,10 +14,14 @@
 //     first ack, another payload is a conflict, for as long as the room lives.
 //   - The result of a command depends on the commands before it and on the
 //     times they were given, and on nothing else; not on how they were batched.
-//   - No input makes it panic. A malformed command is a *Refusal, the same on
-//     every replica.
+//   - A malformed command is a *Refusal, the same on every replica of every
+//     release.
 //
-// The one panic is for a store that holds what this release cannot read: its
-// host must end rather than go on beside it. The value of the panic is a
-// *Refusal with code newer_format, or internal if the value is damaged.
+// The one panic is for what this release cannot read: a stored value, or a
+// command that a later release has put in the log, by its format, its kind or
+// its access. The host must end: replicas of the later release have applied the
+// command, and one that refused it and went on would be another room. The value
+// of the panic is a *Refusal with code newer_format, or internal if a stored
+// value is damaged. So a door must let in only what DecodeCommand and Validate
+// accept; they never panic.
 package room

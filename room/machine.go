@@ -70,7 +70,8 @@ func (m *Machine) Reset() {
 
 // Apply applies encoded commands in order; now is the time that the log gave
 // them, in Unix milliseconds. The results, one per command, are of type
-// Result. All that was written is in s when it returns.
+// Result. All that was written is in s when it returns. It panics with a
+// *Refusal for what a later release has written, in the log as in the store.
 func (m *Machine) Apply(s Store, now int64, commands [][]byte) []any {
 	results := make([]any, len(commands))
 	for i, b := range commands {
@@ -91,6 +92,14 @@ func (m *Machine) Take() []Published {
 
 func (m *Machine) apply(s Store, now int64, b []byte) Result {
 	c, refusal := decodeCommand(b)
+	if refusal == nil {
+		refusal = c.newer()
+	}
+	if refusal != nil && refusal.Code == CodeNewerFormat {
+		// Replicas of the release that wrote it apply it. This one would refuse
+		// it, go on, and be another room from then on.
+		panic(refusal)
+	}
 	if refusal == nil {
 		// Before any key is made of a name that may have a 0x00 in it.
 		refusal = c.wellFormed()

@@ -3,6 +3,7 @@ package room
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"testing"
@@ -193,13 +194,39 @@ func TestCheckFindsDamage(t *testing.T) {
 	}
 }
 
-func TestNewerStoreEndsTheHost(t *testing.T) {
-	s := newMemory()
-	s.Set(appendKey(nil, tableState, ID{"a", "r"}), bytes.Repeat([]byte{stateVersion + 1}, stateBytes))
+// applyOrStop applies commands, and returns the refusal that the machine
+// panics with, if it does.
+func applyOrStop(m *Machine, s Store, now int64, commands ...[]byte) (results []any, stop *Refusal) {
 	defer func() {
-		if r, _ := recover().(*Refusal); r == nil || r.Code != CodeNewerFormat {
-			t.Errorf("panic with %v, want newer_format", r)
+		if r := recover(); r != nil {
+			stop = r.(*Refusal)
 		}
 	}()
-	NewMachine(Config{Encode: encodeJSON}).Apply(s, 1, [][]byte{say(ID{"a", "r"}, "u", "1", "x").Append(nil)})
+	return m.Apply(s, now, commands), nil
+}
+
+func TestNewerReleaseEndsTheHost(t *testing.T) {
+	good := say(ID{"a", "r"}, "u", "1", "x")
+	newerFormat := append([]byte{commandVersion + 1}, good.Append(nil)[1:]...)
+	newerKind, newerAccess := good, good
+	newerKind.Kind, newerAccess.Access = Create+1, Members+1
+	for name, c := range map[string]struct {
+		state   []byte
+		command []byte
+	}{
+		"state":   {bytes.Repeat([]byte{stateVersion + 1}, stateBytes), good.Append(nil)},
+		"command": {nil, newerFormat},
+		"large":   {nil, append(newerFormat, make([]byte, commandBytes)...)},
+		"kind":    {nil, newerKind.Append(nil)},
+		"access":  {nil, newerAccess.Append(nil)},
+	} {
+		s := newMemory()
+		if c.state != nil {
+			s.Set(appendKey(nil, tableState, good.ID), c.state)
+		}
+		_, stop := applyOrStop(NewMachine(Config{Encode: encodeJSON}), s, 1, c.command)
+		if !errors.Is(stop, &Refusal{Code: CodeNewerFormat}) {
+			t.Errorf("%s: stopped by %v, want newer_format", name, stop)
+		}
+	}
 }

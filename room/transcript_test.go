@@ -143,7 +143,11 @@ func (s *scene) do(t *testing.T, line string) []string {
 }
 
 func (s *scene) apply() (out []string) {
-	r := s.machine.Apply(s.store, s.now, [][]byte{s.last})[0].(Result)
+	results, stop := applyOrStop(s.machine, s.store, s.now, s.last)
+	if stop != nil {
+		return []string{"stopped by " + stop.Error()}
+	}
+	r := results[0].(Result)
 	switch {
 	case r.Refusal != nil:
 		out = append(out, "refused "+r.Refusal.Error())
