@@ -81,11 +81,11 @@ func (o *outbox) pump(l *lane) {
 	for o.session != nil && !l.held && l.next < len(l.open) {
 		s := l.open[l.next]
 		err := o.session.call(s.frame(l.attempt), func(f *wire.Frame, err error) { o.answered(s, f, err) })
-		switch e := wire.AsError(err); {
-		case err == nil:
-		case e.Unknown():
-			return // the session is over, and the next one starts the lane again
-		default:
+		if err != nil {
+			e := wire.AsError(err)
+			if e.Unknown() {
+				return // the session is over, and the next one starts the lane again
+			}
 			s.refusal = e
 			l.hold(e)
 			o.rest(l)
