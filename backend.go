@@ -45,7 +45,7 @@ var errDirectory = wire.Errorf(wire.CodeForbidden, "the directory is not for cli
 // Propose implements relay.Backend.
 func (b *backend) Propose(group uint32, command []byte, done func(*wire.Ack, error)) {
 	n := (*Node)(b)
-	if !hosts(n.voters(group), n.cfg.Node) {
+	if !n.replicates(group) {
 		done(nil, wire.Errorf(wire.CodeNotLeader, "group %d has no replica on %q", group, n.cfg.Node))
 		return
 	}
@@ -77,5 +77,5 @@ func (b *backend) Query(ctx context.Context, p relay.Peer, q *wire.Query) ([]byt
 
 // Authenticate implements relay.Backend.
 func (b *backend) Authenticate(p relay.Peer, token string) (time.Time, error) {
-	return (*Node)(b).door.Authenticate(edge.Identity{App: p.App, User: p.User}, token)
+	return (*Node)(b).door.Authenticate(edge.Identity{App: p.App, User: p.User, ActAs: p.ActAs, Operator: p.Operator}, token)
 }

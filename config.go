@@ -12,6 +12,7 @@ import (
 	"github.com/starling-im/starling/directory"
 	"github.com/starling-im/starling/geo"
 	"github.com/starling-im/starling/relay"
+	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
 )
 
@@ -110,10 +111,37 @@ func (c Config) Check() error {
 	if err := c.checkPeers(); err != nil {
 		return err
 	}
-	return c.checkApps()
+	if err := c.checkApps(); err != nil {
+		return err
+	}
+	return c.checkDirectory()
 }
 
-// maxGroupsPerRegion keeps a node below the 1,024 groups that it can hold.
+// checkDirectory makes sure that the directory will take what this
+// configuration says of a new mesh: once written it cannot be taken back.
+func (c Config) checkDirectory() error {
+	first := directory.Change{Init: c.firstDirectory()}
+	if _, err := directory.New(geo.Rank).Apply(first); err != nil {
+		return &ConfigError{"peers and apps", "make no directory: " + err.Error()}
+	}
+	if n := len(directory.Encode(first)); n > room.ContentBytes {
+		return &ConfigError{"groups_per_region", fmt.Sprintf("and peers make a first directory of %d bytes, %d are the limit: start with fewer", n, room.ContentBytes)}
+	}
+	return nil
+}
+
+// addr is the address at which others reach this node, which need not be the
+// one that it listens on.
+func (c Config) addr() string {
+	for _, p := range c.Peers {
+		if p.ID == c.Node {
+			return p.Addr
+		}
+	}
+	return c.Listen
+}
+
+// maxGroupsPerRegion bounds what a new mesh starts with.
 const maxGroupsPerRegion = 256
 
 func (c Config) checkPeers() error {

@@ -30,7 +30,6 @@ const systemApp = "starling"
 type keeper struct {
 	node    *Node
 	current atomic.Pointer[copied]
-	changed chan struct{} // one token: the directory has changed
 }
 
 // copied is the directory after a number of changes.
@@ -40,7 +39,7 @@ type copied struct {
 }
 
 func newKeeper(n *Node) *keeper {
-	k := &keeper{node: n, changed: make(chan struct{}, 1)}
+	k := &keeper{node: n}
 	k.current.Store(&copied{State: directory.New(geo.Rank)})
 	return k
 }
@@ -200,16 +199,23 @@ func (k *keeper) load() error {
 	}
 	var saved savedDirectory
 	if err := json.Unmarshal(text, &saved); err != nil {
-		return wire.Errorf(wire.CodeInternal, "%s is damaged: %v; remove it and the node fetches it anew", directoryFile, err)
+		return k.anew(err)
 	}
 	if saved.Format > directoryFormat {
 		return wire.Errorf(wire.CodeNewerFormat, "%s has format %d, written by a newer release; this one knows %d", directoryFile, saved.Format, directoryFormat)
 	}
 	state, err := directory.Restore(saved.State, geo.Rank)
 	if err != nil {
-		return err
+		return k.anew(err)
 	}
 	k.current.Store(&copied{Seq: saved.Seq, State: state})
+	return nil
+}
+
+// anew does without a damaged copy: it is fetched again from group 0. A power
+// loss can damage it, since nothing waits for it to be on disk.
+func (k *keeper) anew(err error) error {
+	k.node.log.Warn("the copy of the directory is damaged and is fetched anew", "file", directoryFile, "err", err)
 	return nil
 }
 

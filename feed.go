@@ -117,7 +117,7 @@ func (f *feed) Read(ctx context.Context, id room.ID, after uint64, max int) ([][
 	if err != nil {
 		return nil, err
 	}
-	if hosts(n.voters(group), n.cfg.Node) {
+	if n.replicates(group) {
 		var events [][]byte
 		err := n.host.Read(group, func(r consensusReader) { events = room.Read(r, id, after, wire.PageEvents, max) })
 		return events, err
@@ -150,7 +150,8 @@ func (f *feed) Head(ctx context.Context, id room.ID) (head, epoch uint64, err er
 // headOnly asks for a page without events.
 const headOnly = 1 << 31
 
-// page reads a page of history: here, or from the node that must or can tell.
+// page reads a page of history, of at most max bytes: here, or from the node
+// that must or can tell.
 func (n *Node) page(ctx context.Context, id room.ID, group uint32, h *wire.History, max int) (*wire.Page, error) {
 	if h.Linearizable {
 		leader, err := n.leader(group)
@@ -158,24 +159,26 @@ func (n *Node) page(ctx context.Context, id room.ID, group uint32, h *wire.Histo
 			return nil, err
 		}
 		if leader != n.cfg.Node {
-			return n.askPage(ctx, leader, group, id, h)
+			return n.askPage(ctx, leader, group, id, h, max)
 		}
 		if err := n.host.Barrier(ctx, group); err != nil {
 			return nil, err
 		}
-	} else if !hosts(n.voters(group), n.cfg.Node) {
+	} else if !n.replicates(group) {
 		parent, err := n.parent(id, group, true)
 		if err != nil {
 			return nil, err
 		}
-		return n.askPage(ctx, parent, group, id, h)
+		return n.askPage(ctx, parent, group, id, h, max)
 	}
 	return n.pageHere(id, group, h, max)
 }
 
 // askPage asks another node for a page.
-func (n *Node) askPage(ctx context.Context, node string, group uint32, id room.ID, h *wire.History) (*wire.Page, error) {
-	ask := &wire.History{App: id.App, Room: id.Room, AfterSeq: h.AfterSeq, Limit: h.Limit, Linearizable: h.Linearizable}
+func (n *Node) askPage(ctx context.Context, node string, group uint32, id room.ID, h *wire.History, max int) (*wire.Page, error) {
+	ask := &wire.History{
+		App: id.App, Room: id.Room, AfterSeq: h.AfterSeq, Limit: h.Limit, Linearizable: h.Linearizable, MaxBytes: uint32(max),
+	}
 	answer, err := n.links.get(node).ask(ctx, &wire.Frame{Body: &wire.Frame_History{History: ask}})
 	if err != nil {
 		e := wire.AsError(err)

@@ -20,9 +20,9 @@ import (
 
 // Env is what a node gets from the process that it runs in.
 type Env struct {
-	// Conn is the one UDP socket of the node; the node closes it.
+	// Conn is the one UDP socket of the node; Run closes it.
 	Conn net.PacketConn
-	// HTTP serves /healthz; nil = none. The node closes it.
+	// HTTP serves /healthz; nil = none. Run closes it.
 	HTTP net.Listener
 	// FS holds the data; nil = the operating system's.
 	FS      consensus.FS
@@ -46,6 +46,7 @@ type Node struct {
 	links     *links
 	dir       *keeper
 	hints     hints
+	flights   flights
 	sent      counters // events that relay sessions sent to other nodes
 	// unsent is the most bytes that ever waited for one client.
 	unsent atomic.Int64
@@ -103,7 +104,7 @@ func (n *Node) newMesh() (*mesh.Mesh, error) {
 		}
 	}
 	m, err := mesh.New(mesh.Config{
-		Node: n.cfg.Node, Region: n.cfg.Region, Cluster: n.cfg.Cluster, Advertise: n.cfg.Listen,
+		Node: n.cfg.Node, Region: n.cfg.Region, Cluster: n.cfg.Cluster, Advertise: n.cfg.addr(),
 		Conn: conn, Cert: identity.Cert, Roots: identity.Roots, GossipKey: key, Peers: peers, Seeds: seeds,
 		Version: n.env.Version, Clients: n.door.ServeQUIC, Log: n.log,
 	})
@@ -123,6 +124,10 @@ func (n *Node) newMesh() (*mesh.Mesh, error) {
 func (n *Node) Run(ctx context.Context) error {
 	ctx, n.fail = context.WithCancelCause(ctx)
 	defer n.fail(nil)
+	defer n.conn.Close()
+	if n.env.HTTP != nil {
+		defer n.env.HTTP.Close()
+	}
 	host, err := consensus.Open(consensus.Config{
 		Node: n.cfg.Node, Dir: n.cfg.Data, FS: n.env.FS, NoSync: n.cfg.NoSync,
 		Machine: n.newMachine, Dial: n.dialRaft, Log: n.log,
@@ -149,9 +154,8 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	n.hub.Close()
+	parts.Wait() // clients are gone: nobody reads or proposes any more
 	err = host.Close()
-	parts.Wait()
-	_ = n.conn.Close()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
 	}

@@ -72,8 +72,11 @@ const (
 	queryLinksHere  = "links.here"
 )
 
-// maxRooms bounds the rooms in one answer, so that it fits into a frame.
-const maxRooms = 500
+// maxRooms and roomsBytes bound the rooms in one answer: it fits into a frame.
+const (
+	maxRooms   = 500
+	roomsBytes = wire.ClientFrame - 4<<10
+)
 
 func (n *Node) query(ctx context.Context, p relay.Peer, q *wire.Query) ([]byte, error) {
 	node := p.Node != ""
@@ -87,8 +90,7 @@ func (n *Node) query(ctx context.Context, p relay.Peer, q *wire.Query) ([]byte, 
 	case q.What == queryGroups:
 		return n.queryGroups(ctx)
 	case q.What == queryLinks:
-		all, err := gather[LinkInfo](ctx, n, &wire.Query{What: queryLinksHere}, n.linksHere())
-		return marshal(all, err)
+		return json.Marshal(gather(ctx, n, &wire.Query{What: queryLinksHere}, n.linksHere()))
 	case q.What == queryGroupsHere && node:
 		return json.Marshal(n.groupsHere())
 	case q.What == queryRoomsHere && node:
@@ -99,19 +101,12 @@ func (n *Node) query(ctx context.Context, p relay.Peer, q *wire.Query) ([]byte, 
 	return nil, wire.Errorf(wire.CodeNotFound, "there is no query %q", q.What)
 }
 
-func marshal(v any, err error) ([]byte, error) {
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(v)
-}
-
 // gatherWithin bounds the wait for other nodes' answers; a node that does not
 // answer in time is left out.
 const gatherWithin = 2 * time.Second
 
 // gather adds the answers of all other nodes to one's own.
-func gather[T any](ctx context.Context, n *Node, q *wire.Query, own []T) ([]T, error) {
+func gather[T any](ctx context.Context, n *Node, q *wire.Query, own []T) []T {
 	ctx, cancel := context.WithTimeout(ctx, gatherWithin)
 	defer cancel()
 	var mu sync.Mutex
@@ -135,7 +130,7 @@ func gather[T any](ctx context.Context, n *Node, q *wire.Query, own []T) ([]T, e
 		})
 	}
 	asked.Wait()
-	return all, nil
+	return all
 }
 
 func (n *Node) membersHere() []MemberInfo {
@@ -165,10 +160,7 @@ func (n *Node) groupsHere() []GroupInfo {
 
 // queryGroups merges what the replicas say: the word of the newest term counts.
 func (n *Node) queryGroups(ctx context.Context) ([]byte, error) {
-	all, err := gather(ctx, n, &wire.Query{What: queryGroupsHere}, n.groupsHere())
-	if err != nil {
-		return nil, err
-	}
+	all := gather(ctx, n, &wire.Query{What: queryGroupsHere}, n.groupsHere())
 	merged := map[uint32]*GroupInfo{}
 	for i, g := range all {
 		m := merged[g.ID]
@@ -212,18 +204,29 @@ func (n *Node) roomsHere(app string) []RoomInfo {
 			}
 		})
 	}
-	return rooms
+	slices.SortFunc(rooms, func(a, b RoomInfo) int { return cmp.Compare(a.Room, b.Room) })
+	return fitting(rooms)
 }
 
 // queryRooms merges the replicas' lists: of each room the newest word.
 func (n *Node) queryRooms(ctx context.Context, app string) ([]byte, error) {
-	all, err := gather(ctx, n, &wire.Query{What: queryRoomsHere, App: app}, n.roomsHere(app))
-	if err != nil {
-		return nil, err
-	}
+	all := gather(ctx, n, &wire.Query{What: queryRoomsHere, App: app}, n.roomsHere(app))
 	slices.SortFunc(all, func(a, b RoomInfo) int { return cmp.Or(cmp.Compare(a.Room, b.Room), cmp.Compare(b.Seq, a.Seq)) })
 	all = slices.CompactFunc(all, func(a, b RoomInfo) bool { return a.Room == b.Room })
-	return json.Marshal(all[:min(len(all), maxRooms)])
+	return json.Marshal(fitting(all))
+}
+
+// fitting returns as many rooms as fit into an answer.
+func fitting(rooms []RoomInfo) []RoomInfo {
+	rooms = rooms[:min(len(rooms), maxRooms)]
+	size := 0
+	for i, r := range rooms {
+		text, err := json.Marshal(r)
+		if size += len(text) + 1; err != nil || size > roomsBytes {
+			return rooms[:i]
+		}
+	}
+	return rooms
 }
 
 func (n *Node) linksHere() []LinkInfo {

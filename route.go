@@ -1,121 +1,14 @@
 package starling
 
 import (
-	"context"
+	"slices"
 	"sync"
 	"time"
 
-	"github.com/starling-im/starling/client"
 	"github.com/starling-im/starling/geo"
-	"github.com/starling-im/starling/mesh"
 	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
 )
-
-// links keeps one relay session to every other node: two nodes become a mesh
-// by each being the other's client.
-type links struct {
-	node *Node
-
-	mu       sync.Mutex
-	sessions map[string]*link
-}
-
-// link is the session to one peer, and who follows what over it.
-type link struct {
-	*client.Session
-	mu      sync.Mutex
-	follows map[uint64]*linkFollow
-	gone    chan struct{}
-}
-
-// linkFollow is one room followed over a link.
-type linkFollow struct {
-	each  func(events [][]byte)
-	ended chan struct{} // closed if the peer ends it
-}
-
-func newLinks(n *Node) *links { return &links{node: n, sessions: make(map[string]*link)} }
-
-// get returns the session to a node, nil if there is none now.
-func (l *links) get(node string) *link {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.sessions[node]
-}
-
-// run keeps the sessions until ctx ends.
-func (l *links) run(ctx context.Context) {
-	var peers sync.WaitGroup
-	defer peers.Wait()
-	known := map[string]bool{l.node.cfg.Node: true}
-	for {
-		view := l.node.mesh.View()
-		for _, m := range view.Members {
-			if !known[m.ID] {
-				known[m.ID] = true
-				peers.Go(func() { l.keep(ctx, m.ID) })
-			}
-		}
-		select {
-		case <-view.Next():
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// keep opens the session to one node again and again.
-func (l *links) keep(ctx context.Context, node string) {
-	for ctx.Err() == nil {
-		s, err := l.node.mesh.Open(ctx, node, mesh.StreamRelay)
-		if err != nil {
-			wait(ctx, linkAgain)
-			continue
-		}
-		l.serve(ctx, node, s)
-		_ = s.Close()
-	}
-}
-
-// linkAgain is the pause after a session to a node could not be opened.
-const linkAgain = 100 * time.Millisecond
-
-func (l *links) serve(ctx context.Context, node string, s *mesh.Stream) {
-	k := &link{follows: make(map[uint64]*linkFollow), gone: make(chan struct{})}
-	k.Session = client.NewSession(client.SessionConfig{
-		Commands: s, MaxFrame: wire.NodeFrame, MaxUnsent: linkUnsent, Compress: true,
-		OnEvents: k.deliver, OnError: k.ended,
-	})
-	l.mu.Lock()
-	l.sessions[node] = k
-	l.mu.Unlock()
-	err := k.Run(ctx)
-	close(k.gone)
-	l.mu.Lock()
-	delete(l.sessions, node)
-	l.mu.Unlock()
-	l.node.log.Debug("relay session ended", "peer", node, "err", err)
-}
-
-func (k *link) deliver(follow uint64, events [][]byte) {
-	k.mu.Lock()
-	f := k.follows[follow]
-	k.mu.Unlock()
-	if f != nil {
-		f.each(events)
-	}
-}
-
-// ended notes that the peer has ended a follow.
-func (k *link) ended(follow uint64, _ *wire.Error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if f := k.follows[follow]; f != nil {
-		delete(k.follows, follow)
-		close(f.ended)
-	}
-}
 
 // hints remember who led a group when last heard of.
 type hints struct {
@@ -151,7 +44,7 @@ func (n *Node) leader(group uint32) (string, error) {
 	if len(voters) == 0 {
 		return "", wire.Errorf(wire.CodeNotFound, "there is no group %d", group)
 	}
-	if hosts(voters, n.cfg.Node) {
+	if slices.Contains(voters, n.cfg.Node) {
 		if leader := n.host.Leader(group); leader != "" {
 			return leader, nil
 		}
@@ -176,20 +69,19 @@ func (n *Node) voters(group uint32) []string {
 	return g.Voters
 }
 
-func hosts(voters []string, node string) bool {
-	for _, v := range voters {
-		if v == node {
-			return true
-		}
-	}
-	return false
-}
+// replicates reports whether this node holds a replica of a group.
+func (n *Node) replicates(group uint32) bool { return slices.Contains(n.voters(group), n.cfg.Node) }
 
 // propose brings an encoded command to the group's leader: at most one hop.
 // It never tries again by itself: the sender does, in order, and the
 // client_msg_id makes that safe.
 func (n *Node) propose(group uint32, command []byte, done func(*wire.Ack, error)) {
 	leader, err := n.leader(group)
+	if err != nil {
+		done(nil, err)
+		return
+	}
+	done, err = n.flights.depart(group, leader, done)
 	if err != nil {
 		done(nil, err)
 		return
@@ -247,7 +139,7 @@ func (n *Node) parent(id room.ID, group uint32, asRelay bool) (string, error) {
 		if m.ID == n.cfg.Node || m.Linked {
 			q.Alive = append(q.Alive, site)
 		}
-		if hosts(voters, m.ID) {
+		if slices.Contains(voters, m.ID) {
 			q.Replicas = append(q.Replicas, site)
 		}
 	}
@@ -270,67 +162,4 @@ func (n *Node) locate(id room.ID) (uint32, error) {
 		return 0, wire.Errorf(wire.CodeNotFound, "%v", err)
 	}
 	return group, nil
-}
-
-// wait pauses for d, or until ctx ends.
-func wait(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}
-
-func (k *link) ask(ctx context.Context, f *wire.Frame) (*wire.Frame, error) {
-	if k == nil {
-		return nil, wire.Errorf(wire.CodeUnavailable, "the node that knows cannot be reached now").After(leaderAgain)
-	}
-	return k.Ask(ctx, f)
-}
-
-// follow asks the peer for a room's events. each is called from the session's
-// reading goroutine with consecutive events, until the link is gone, the peer
-// closes ended, or stop is called.
-func (k *link) follow(ctx context.Context, ask *wire.Follow, each func(events [][]byte)) (head uint64, ended <-chan struct{}, stop func(), err error) {
-	f := &linkFollow{each: each, ended: make(chan struct{})}
-	type outcome struct {
-		id, head uint64
-		err      error
-	}
-	answered := make(chan outcome, 1)
-	k.Call(&wire.Frame{Body: &wire.Frame_Follow{Follow: ask}}, func(a *wire.Frame, err error) {
-		if err == nil && a.GetFollowed() == nil {
-			err = wire.Errorf(wire.CodeProtocol, "a %T answers Follow", a.Body)
-		}
-		if err != nil {
-			answered <- outcome{err: err}
-			return
-		}
-		// Before the reader goes on to the events.
-		k.mu.Lock()
-		k.follows[a.Id] = f
-		k.mu.Unlock()
-		answered <- outcome{id: a.Id, head: a.GetFollowed().HeadSeq}
-	})
-	forget := func(id uint64) {
-		k.mu.Lock()
-		delete(k.follows, id)
-		k.mu.Unlock()
-		k.Call(&wire.Frame{Body: &wire.Frame_Unfollow{Unfollow: &wire.Unfollow{Follow: id}}}, nil)
-	}
-	select {
-	case o := <-answered:
-		if o.err != nil {
-			return 0, nil, nil, o.err
-		}
-		return o.head, f.ended, func() { forget(o.id) }, nil
-	case <-ctx.Done():
-		go func() {
-			if o := <-answered; o.err == nil {
-				forget(o.id)
-			}
-		}()
-		return 0, nil, nil, ctx.Err()
-	}
 }

@@ -90,6 +90,17 @@ func (w *world) write(name string, data []byte) { ok(w.t, os.WriteFile(w.path(na
 
 func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
 
+// host returns the IP address of a node.
+func (w *world) host(id string) string {
+	for _, p := range w.peers {
+		if p.ID == id {
+			host, _, _ := net.SplitHostPort(p.Addr)
+			return host
+		}
+	}
+	return ""
+}
+
 // region returns where an address is: clients sit beside the node of their
 // region.
 func (w *world) region(addr netip.Addr) string { return w.peers[addr.As4()[2]].Region }

@@ -13,9 +13,16 @@ import (
 // and drops what exceeds its buffer, as a router would.
 type wan struct {
 	net.PacketConn
-	queues map[string]chan delayed // by the address of the other node
+	ways   map[string]*way // by the address of the other node
 	closed chan struct{}
 	once   sync.Once
+}
+
+// way is what is under way to one node.
+type way struct {
+	queue chan delayed
+	delay time.Duration
+	carry sync.Once
 }
 
 type delayed struct {
@@ -28,7 +35,7 @@ type delayed struct {
 const wanQueue = 16 << 10
 
 func newWAN(conn net.PacketConn, cfg Config) net.PacketConn {
-	w := &wan{PacketConn: conn, queues: make(map[string]chan delayed), closed: make(chan struct{})}
+	w := &wan{PacketConn: conn, ways: make(map[string]*way), closed: make(chan struct{})}
 	for _, p := range cfg.Peers {
 		rtt, ok := geo.Pops().RTT(cfg.Region, p.Region)
 		if !ok || p.Region == cfg.Region {
@@ -38,38 +45,37 @@ func newWAN(conn net.PacketConn, cfg Config) net.PacketConn {
 		if err != nil {
 			continue
 		}
-		q := make(chan delayed, wanQueue)
-		w.queues[addr.String()] = q
-		go w.carry(q, rtt/2)
+		w.ways[addr.String()] = &way{queue: make(chan delayed, wanQueue), delay: rtt / 2}
 	}
 	return w
 }
 
 // WriteTo implements net.PacketConn.
 func (w *wan) WriteTo(b []byte, to net.Addr) (int, error) {
-	q, ok := w.queues[to.String()]
+	way, ok := w.ways[to.String()]
 	if !ok {
 		return w.PacketConn.WriteTo(b, to)
 	}
+	way.carry.Do(func() { go w.carry(way) })
 	select {
-	case q <- delayed{time.Now(), append([]byte(nil), b...), to}:
+	case way.queue <- delayed{time.Now(), append([]byte(nil), b...), to}:
 	default:
 	}
 	return len(b), nil
 }
 
 // carry brings packets to one node, each the same time after it was sent.
-func (w *wan) carry(q chan delayed, delay time.Duration) {
+func (w *wan) carry(way *way) {
 	t := time.NewTimer(0)
 	defer t.Stop()
 	for {
 		var p delayed
 		select {
-		case p = <-q:
+		case p = <-way.queue:
 		case <-w.closed:
 			return
 		}
-		t.Reset(time.Until(p.at.Add(delay)))
+		t.Reset(time.Until(p.at.Add(way.delay)))
 		select {
 		case <-t.C:
 		case <-w.closed:

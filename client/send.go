@@ -16,10 +16,11 @@ func (c *Client) Publish(ctx context.Context, m Message) (Ack, error) {
 // that exists is *Rejected with ErrExists.
 func (c *Client) Create(ctx context.Context, room string, access Access) (Ack, error) {
 	id := newID()
-	create := &wire.Create{Room: room, ClientMsgId: id, Access: wire.Access(access)}
 	return waitFor(func(done func(Ack, error)) {
-		c.send(ctx, room, id, done, func(uint32) *wire.Frame {
-			return &wire.Frame{Body: &wire.Frame_Create{Create: create}}
+		c.send(ctx, room, id, done, func(attempt uint32) *wire.Frame {
+			return &wire.Frame{Body: &wire.Frame_Create{Create: &wire.Create{
+				Room: room, ClientMsgId: id, Access: wire.Access(access), Attempt: attempt,
+			}}}
 		})
 	})
 }

@@ -19,7 +19,8 @@ import (
 type Config struct {
 	Node, Region string
 	SystemApp    string // the app whose tokens may carry the operator role
-	// Serve runs a client's session until it ends, and says why it did.
+	// Serve runs a client's session until it ends, and says why it did; it has
+	// told the client already.
 	Serve func(ctx context.Context, c Client) error
 	// Key finds the key of a token; ready = false if the node cannot tell yet.
 	Key func(kid string) (k Key, ok, ready bool)
@@ -50,7 +51,7 @@ type Client struct {
 	Identity
 	Until    time.Time    // when its token expires
 	Frames   *wire.Reader // what it says, after Hello
-	Commands Stream       // where answers go
+	Commands Commands     // where answers go, and frames come from
 	// Events opens the stream for events.
 	Events func(context.Context) (Stream, error)
 }
@@ -59,6 +60,12 @@ type Client struct {
 type Stream interface {
 	io.Writer
 	SetWriteDeadline(time.Time) error
+}
+
+// Commands is the stream of a client's frames and their answers.
+type Commands interface {
+	Stream
+	SetReadDeadline(time.Time) error
 }
 
 // Door serves clients. It is safe for concurrent use.
@@ -127,6 +134,9 @@ func (d *Door) serve(ctx context.Context, conn *quic.Conn) error {
 	}
 	known()
 	defer leaveUser()
+	if err := commands.SetWriteDeadline(time.Now().Add(wire.WriteStall)); err != nil {
+		return err
+	}
 	if _, err := commands.Write(wire.AppendMessage(nil, d.welcome(hello.Id, peer))); err != nil {
 		return err
 	}
@@ -134,7 +144,10 @@ func (d *Door) serve(ctx context.Context, conn *quic.Conn) error {
 		Identity: peer, Until: until, Frames: frames, Commands: commands,
 		Events: func(ctx context.Context) (Stream, error) { return conn.OpenUniStreamSync(ctx) },
 	})
-	d.refuse(conn, commands, 0, err)
+	var said *wire.Error
+	if errors.As(err, &said) {
+		linger(conn)
+	}
 	return err
 }
 
@@ -176,6 +189,11 @@ func (d *Door) refuse(conn *quic.Conn, commands *quic.Stream, id uint64, err err
 		return
 	}
 	_ = commands.Close()
+	linger(conn)
+}
+
+// linger waits a moment for the client to go.
+func linger(conn *quic.Conn) {
 	t := time.NewTimer(lastWords)
 	defer t.Stop()
 	select {
@@ -208,14 +226,15 @@ func (d *Door) identify(token string) (Identity, time.Time, error) {
 	}, claims.Expires, nil
 }
 
-// Authenticate checks a token that is to prolong the session of p.
-func (d *Door) Authenticate(p Identity, token string) (time.Time, error) {
+// Authenticate checks a token that is to prolong the session of id: it must
+// grant the very same.
+func (d *Door) Authenticate(id Identity, token string) (time.Time, error) {
 	fresh, until, err := d.identify(token)
 	if err != nil {
 		return time.Time{}, err
 	}
-	if fresh.App != p.App || fresh.User != p.User {
-		return time.Time{}, wire.Errorf(wire.CodeForbidden, "the token is for another user")
+	if fresh != id {
+		return time.Time{}, wire.Errorf(wire.CodeForbidden, "the token is for another user, or grants something else")
 	}
 	return until, nil
 }

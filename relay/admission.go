@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"sync"
 	"time"
 
@@ -38,9 +39,9 @@ const limitedRooms = 16 << 10
 
 // NewAdmission returns an Admission with nothing open.
 func NewAdmission(cfg AdmissionConfig) *Admission {
-	set(&cfg.InFlight, 16<<10)
-	set(&cfg.RoomPerSecond, 500)
-	set(&cfg.RoomBurst, 2000)
+	cfg.InFlight = cmp.Or(cfg.InFlight, 16<<10)
+	cfg.RoomPerSecond = cmp.Or(cfg.RoomPerSecond, 500)
+	cfg.RoomBurst = cmp.Or(cfg.RoomBurst, 2000)
 	return &Admission{cfg: cfg, young: make(map[room.ID]*rate.Limiter)}
 }
 

@@ -31,7 +31,7 @@ func (c *cursor) next(ctx context.Context, max int) (events [][]byte, parked boo
 			if err != nil {
 				return nil, false, err
 			}
-			if events, err = c.following(events); err != nil {
+			if err = following(c.topic, c.after, events); err != nil {
 				return nil, false, err
 			}
 		}
@@ -48,13 +48,16 @@ func (c *cursor) next(ctx context.Context, max int) (events [][]byte, parked boo
 	}
 }
 
-// following checks that what the feed read is what comes after the cursor: a
-// feed that lags gives nothing, and one that skips is a fault.
-func (c *cursor) following(events [][]byte) ([][]byte, error) {
+// following checks that events are what comes after a position. A feed that
+// lags behind the topic is to be asked again; one that skips is a fault.
+func following(t *topic, after uint64, events [][]byte) error {
+	if len(events) == 0 && t.lags(after) {
+		return wire.Errorf(wire.CodeUnavailable, "history of %q does not reach back to %d yet", t.id.Room, after)
+	}
 	for i, e := range events {
-		if want := c.after + 1 + uint64(i); wire.EventSeq(e) != want {
-			return nil, wire.Errorf(wire.CodeInternal, "history of %q has seq %d where %d belongs", c.topic.id.Room, wire.EventSeq(e), want)
+		if want := after + 1 + uint64(i); wire.EventSeq(e) != want {
+			return wire.Errorf(wire.CodeInternal, "history of %q has seq %d where %d belongs", t.id.Room, wire.EventSeq(e), want)
 		}
 	}
-	return events, nil
+	return nil
 }

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -29,15 +30,19 @@ type HubConfig struct {
 	Feed Feed
 	// TailBytes bounds the tail of one room (default 1 MiB).
 	TailBytes int
-	// NodeBytes bounds the tails of all rooms (default 256 MiB): above it each
-	// active room keeps an eighth of TailBytes.
+	// NodeBytes bounds the tails of all rooms (default 256 MiB): above it every
+	// tail is halved, oldest events first.
 	NodeBytes int64
+	// Topics bounds the rooms that are followed (default 262,144).
+	Topics int
 }
 
 // Hub holds the topics of a node.
 type Hub struct {
 	cfg   HubConfig
 	bytes atomic.Int64
+	// trimming: somebody makes the tails smaller.
+	trimming atomic.Bool
 
 	mu     sync.Mutex
 	topics map[room.ID]*topic
@@ -47,12 +52,9 @@ type Hub struct {
 
 // NewHub returns a hub without topics. It starts nothing.
 func NewHub(cfg HubConfig) *Hub {
-	if cfg.TailBytes == 0 {
-		cfg.TailBytes = 1 << 20
-	}
-	if cfg.NodeBytes == 0 {
-		cfg.NodeBytes = 256 << 20
-	}
+	cfg.TailBytes = cmp.Or(cfg.TailBytes, 1<<20)
+	cfg.NodeBytes = cmp.Or(cfg.NodeBytes, 256<<20)
+	cfg.Topics = cmp.Or(cfg.Topics, 256<<10)
 	return &Hub{cfg: cfg, topics: make(map[room.ID]*topic)}
 }
 
@@ -63,6 +65,21 @@ func (h *Hub) Append(id room.ID, seq uint64, event []byte) {
 	h.mu.Unlock()
 	if t != nil {
 		t.append(seq, event)
+		h.bound()
+	}
+}
+
+// bound halves all tails if together they are too large.
+func (h *Hub) bound() {
+	if h.bytes.Load() <= h.cfg.NodeBytes || !h.trimming.CompareAndSwap(false, true) {
+		return
+	}
+	defer h.trimming.Store(false)
+	h.mu.Lock()
+	topics := slices.Collect(maps.Values(h.topics))
+	h.mu.Unlock()
+	for _, t := range topics {
+		t.trim()
 	}
 }
 
@@ -97,8 +114,8 @@ func (h *Hub) Close() {
 	h.feeds.Wait()
 }
 
-// account adds n to the size of all tails and reports whether it is too large.
-func (h *Hub) account(n int) bool { return h.bytes.Add(int64(n)) > h.cfg.NodeBytes }
+// account adds n to the size of all tails.
+func (h *Hub) account(n int) { h.bytes.Add(int64(n)) }
 
 // acquire returns the room's topic, made if need be; release gives it back.
 // A topic that exists before the feed is read misses nothing: an event is in
@@ -111,6 +128,8 @@ func (h *Hub) acquire(id room.ID, direct bool) (*topic, error) {
 	}
 	t := h.topics[id]
 	switch {
+	case t == nil && len(h.topics) >= h.cfg.Topics:
+		return nil, wire.Errorf(wire.CodeTooMany, "%d rooms are followed on this node", len(h.topics))
 	case t == nil:
 		t = &topic{id: id, hub: h, direct: direct}
 		h.topics[id] = t
@@ -146,5 +165,5 @@ func (h *Hub) release(t *topic) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	h.account(-t.bytes)
-	t.bytes, t.tail = 0, nil
+	t.bytes, t.tail, t.gone = 0, nil, true
 }

@@ -1,7 +1,7 @@
 package relay
 
 import (
-	"math"
+	"cmp"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -30,20 +30,13 @@ type Limits struct {
 }
 
 func (l *Limits) fill() {
-	set(&l.Follows, wire.Follows)
-	set(&l.InFlight, wire.InFlight)
-	set(&l.SendsPerSecond, 20)
-	set(&l.SendsBurst, 100)
-	set(&l.UnsentBytes, wire.SessionUnsent)
-	set(&l.WriteStall, wire.WriteStall)
-	set(&l.Asks, 16)
-}
-
-func set[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
+	l.Follows = cmp.Or(l.Follows, wire.Follows)
+	l.InFlight = cmp.Or(l.InFlight, wire.InFlight)
+	l.SendsPerSecond = cmp.Or(l.SendsPerSecond, 20)
+	l.SendsBurst = cmp.Or(l.SendsBurst, 100)
+	l.UnsentBytes = cmp.Or(l.UnsentBytes, wire.SessionUnsent)
+	l.WriteStall = cmp.Or(l.WriteStall, wire.WriteStall)
+	l.Asks = cmp.Or(l.Asks, 16)
 }
 
 // sends keeps the order and the bounds of a session's sends. The session's
@@ -85,13 +78,10 @@ func (x *sends) admit(to string, attempt uint32, now time.Time) error {
 	return nil
 }
 
-// unordered is the attempt of what needs no order, such as making a room.
-const unordered = math.MaxUint32
-
 // refuse fences a room after a failure that the sender will retry.
 func (x *sends) refuse(to string, attempt uint32, err error) error {
-	if attempt != unordered && len(x.fence) < maxFences {
-		x.fence[to] = attempt + 1
+	if _, fenced := x.fence[to]; fenced || len(x.fence) < maxFences {
+		x.fence[to] = max(x.fence[to], attempt+1)
 	}
 	return err
 }

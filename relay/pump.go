@@ -144,22 +144,36 @@ func (s *Session) write(out []byte) error {
 	if s.cfg.Events == nil {
 		return s.replies.PushWait(s.ctx, out)
 	}
+	events, err := s.eventStream()
+	if err != nil {
+		return stalled(err)
+	}
+	if _, err := events.Write(out); err != nil {
+		return stalled(err)
+	}
+	return nil
+}
+
+// eventStream returns the stream of events with a deadline for the next write,
+// which the end of the session cuts short.
+func (s *Session) eventStream() (Stream, error) {
 	if s.events == nil {
 		ctx, cancel := context.WithTimeout(s.ctx, s.cfg.Limits.WriteStall)
 		defer cancel()
 		events, err := s.cfg.Events(ctx)
 		if err != nil {
-			return stalled(err)
+			return nil, err
 		}
+		s.mu.Lock()
 		s.events = events
+		s.mu.Unlock()
 	}
-	if err := s.events.SetWriteDeadline(time.Now().Add(s.cfg.Limits.WriteStall)); err != nil {
-		return stalled(err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.ctx.Err(); err != nil {
+		return nil, err
 	}
-	if _, err := s.events.Write(out); err != nil {
-		return stalled(err)
-	}
-	return nil
+	return s.events, s.events.SetWriteDeadline(time.Now().Add(s.cfg.Limits.WriteStall))
 }
 
 // fail deals with a cursor that cannot be read now. If that will pass, it is

@@ -40,6 +40,9 @@ func (r *Reader) Next(ctx context.Context) ([][]byte, error) {
 			if events, err = r.topic.hub.cfg.Feed.Read(ctx, r.topic.id, r.after, chunkBytes); err != nil {
 				return nil, err
 			}
+			if err := following(r.topic, r.after, events); err != nil {
+				return nil, err
+			}
 		}
 		if len(events) > 0 {
 			r.after += uint64(len(events))

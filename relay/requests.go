@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/starling-im/starling/room"
@@ -95,7 +96,7 @@ func (s *Session) create(id uint64, c *wire.Create) {
 		s.replyError(id, err)
 		return
 	}
-	s.send(id, unordered, room.Command{
+	s.send(id, c.Attempt, room.Command{
 		ID: room.ID{App: s.cfg.Peer.App, Room: c.Room}, User: user, ClientMsgID: c.ClientMsgId,
 		Kind: room.Create, Access: room.Access(c.Access),
 	})
@@ -261,25 +262,40 @@ func (s *Session) history(ctx context.Context, h *wire.History) (*wire.Frame, er
 	if err != nil {
 		return nil, err
 	}
-	page, err := s.cfg.Backend.History(ctx, id, h, s.pageBytes())
+	page, err := s.cfg.Backend.History(ctx, id, h, s.pageBytes(int(h.MaxBytes)))
 	if err != nil {
 		return nil, err
 	}
 	return &wire.Frame{Body: &wire.Frame_Page{Page: page}}, nil
 }
 
-// pageBytes bounds a page so that it fits into one frame of the peer's kind.
-func (s *Session) pageBytes() int {
+// pageBytes bounds a page: it fits into one frame of the peer's kind, and into
+// what the peer asked for (0 = no matter).
+func (s *Session) pageBytes(asked int) int {
+	max := wire.ClientFrame - frameMargin
 	if s.cfg.Peer.Node != "" {
-		return wire.PageBytes
+		max = wire.PageBytes
 	}
-	return wire.ClientFrame - 1<<10
+	if asked > 0 {
+		max = min(max, asked)
+	}
+	return max
 }
+
+// frameMargin is what a frame may hold beside its events or its document.
+const frameMargin = 1 << 10
 
 func (s *Session) query(ctx context.Context, q *wire.Query) (*wire.Frame, error) {
 	doc, err := s.cfg.Backend.Query(ctx, s.cfg.Peer, q)
 	if err != nil {
 		return nil, err
+	}
+	max := wire.ClientFrame
+	if s.cfg.Peer.Node != "" {
+		max = wire.NodeFrame
+	}
+	if max -= frameMargin; len(doc) > max {
+		return nil, wire.TooLarge(fmt.Sprintf("the answer to %q", q.What), uint64(len(doc)), uint64(max))
 	}
 	return &wire.Frame{Body: &wire.Frame_Answer{Answer: &wire.Answer{Json: doc}}}, nil
 }

@@ -48,11 +48,17 @@ type Stream interface {
 	SetWriteDeadline(time.Time) error
 }
 
+// Duplex is the stream on which a session hears and answers its peer.
+type Duplex interface {
+	Stream
+	SetReadDeadline(time.Time) error
+}
+
 // SessionConfig says whom a session serves, and within which bounds.
 type SessionConfig struct {
 	Peer    Peer
 	Frames  *wire.Reader // the peer's frames, after any Hello
-	Replies Stream       // where answers go
+	Replies Duplex       // where answers go, and frames come from
 	// Events opens the stream for events; nil: they go with the replies.
 	Events func(context.Context) (Stream, error)
 	// Until is when the peer's token expires; zero = never.
@@ -83,7 +89,7 @@ type Session struct {
 	pumping bool
 	asking  int // requests being answered by ask
 	expiry  *time.Timer
-	events  Stream    // used by the pump alone
+	events  Stream    // made by the pump
 	flushed time.Time // when the pump last wrote; used by it alone
 }
 
@@ -103,28 +109,47 @@ func NewSession(cfg SessionConfig) *Session {
 }
 
 // Run reads and answers frames until ctx ends or the session does. The error
-// says why, io.EOF if the peer left; the caller closes the connection with it.
+// says why, io.EOF if the peer left; if it is a *wire.Error, the peer was told.
+// Afterwards nothing of the session runs, and the connection can be closed.
 func (s *Session) Run(ctx context.Context) error {
 	s.ctx, s.end = context.WithCancelCause(ctx)
 	s.setExpiry(s.cfg.Until)
-	failed := make(chan error, 1)
-	go func() { failed <- s.read() }()
-	var err error
-	select {
-	case err = <-failed:
-	case <-s.ctx.Done():
-		err = context.Cause(s.ctx)
-	}
+	defer context.AfterFunc(s.ctx, s.interrupt)()
+	err := s.read()
 	s.end(err)
 	s.close()
+	err = context.Cause(s.ctx) // what ended it first
+	var said *wire.Error
+	if errors.As(err, &said) && said.Code != wire.CodeSlowReader {
+		s.replyError(0, said)
+		last, cancel := context.WithTimeout(context.Background(), lastWords)
+		defer cancel()
+		_ = s.replies.Flush(last)
+	}
 	return err
 }
 
-// read handles frames in order. It ends when the connection does, so the door
-// must close that after Run.
+// lastWords is how long a peer may take to hear why its session ends.
+const lastWords = 200 * time.Millisecond
+
+// interrupt ends the reads and writes that may be under way.
+func (s *Session) interrupt() {
+	past := time.Unix(1, 0)
+	_ = s.cfg.Replies.SetReadDeadline(past)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.events != nil {
+		_ = s.events.SetWriteDeadline(past)
+	}
+}
+
+// read handles frames in order.
 func (s *Session) read() error {
 	for {
 		f, err := s.cfg.Frames.Frame()
+		if s.ctx.Err() != nil {
+			return context.Cause(s.ctx)
+		}
 		if err != nil {
 			return err
 		}

@@ -24,6 +24,7 @@ type topic struct {
 	tail    [][]byte
 	bytes   int
 	version uint64 // counts changes of the tail; see wait
+	gone    bool   // given back by its last follower: takes nothing any more
 	waiting []waiter
 
 	// Guarded by hub.mu.
@@ -42,7 +43,7 @@ func (t *topic) append(seq uint64, event []byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	next := t.first + uint64(len(t.tail))
-	if seq < next {
+	if seq < next || t.gone {
 		return
 	}
 	if seq > next {
@@ -59,7 +60,7 @@ func (t *topic) append(seq uint64, event []byte) {
 func (t *topic) begin(head uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.first > 0 && head+1 <= t.first+uint64(len(t.tail)) {
+	if t.gone || t.first > 0 && head+1 <= t.first+uint64(len(t.tail)) {
 		return
 	}
 	t.hub.account(-t.bytes)
@@ -77,25 +78,35 @@ func (t *topic) changed() {
 	t.waiting = t.waiting[:0]
 }
 
-// grow accounts n more bytes and trims the tail to its bounds, oldest first.
-// The newest event always stays.
+// grow accounts n more bytes and trims the tail to its bound. The newest event
+// always stays.
 func (t *topic) grow(n int) {
 	t.bytes += n
-	full := t.hub.account(n)
-	limit := t.hub.cfg.TailBytes
-	if full {
-		limit /= 8
+	t.hub.account(n)
+	if t.bytes > t.hub.cfg.TailBytes {
+		t.drop(t.bytes-t.hub.cfg.TailBytes, len(t.tail)-1)
 	}
-	drop := 0
-	for t.bytes > limit && drop < len(t.tail)-1 {
-		size := len(t.tail[drop])
-		t.bytes -= size
-		t.hub.account(-size)
-		t.tail[drop] = nil
-		drop++
+}
+
+// trim makes the tail half as large, for the sake of the node.
+func (t *topic) trim() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.drop((t.bytes+1)/2, len(t.tail))
+}
+
+// drop removes the oldest events, at least so many bytes of them and at most so
+// many events.
+func (t *topic) drop(bytes, most int) {
+	n, size := 0, 0
+	for ; n < most && size < bytes; n++ {
+		size += len(t.tail[n])
+		t.tail[n] = nil
 	}
-	t.first += uint64(drop)
-	t.tail = t.tail[drop:]
+	t.bytes -= size
+	t.hub.account(-size)
+	t.first += uint64(n)
+	t.tail = t.tail[n:]
 }
 
 // last returns the seq up to which the topic needs nothing more; known is
@@ -133,6 +144,12 @@ func (t *topic) read(after uint64, max int) (events [][]byte, version uint64, ok
 	// A copy of the slice, not of the events: grow forgets what it trims.
 	events = append(make([][]byte, 0, n), t.tail[from:from+uint64(n)]...)
 	return events, t.version, true
+}
+
+// lags reports whether a position is before what the topic knows to exist.
+func (t *topic) lags(after uint64) bool {
+	last, known := t.last()
+	return known && after < last
 }
 
 // wait registers w for the next event. It returns false, and does nothing, if

@@ -88,18 +88,57 @@ func TestTopicWakesOnceAndOnlyIfNothingWasMissed(t *testing.T) {
 }
 
 func TestTailIsBounded(t *testing.T) {
-	topic := newTopic(HubConfig{TailBytes: 10_000, NodeBytes: 5_000})
+	topic := newTopic(HubConfig{TailBytes: 10_000})
 	topic.begin(0)
 	for s := uint64(1); s <= 1000; s++ {
 		topic.append(s, event(s, 100))
 	}
-	if n := topic.hub.Bytes(); n > 5_200 {
-		t.Errorf("the hub holds %d bytes, above its bound", n)
+	if n := topic.hub.Bytes(); n > 10_000 {
+		t.Errorf("the hub holds %d bytes, above the bound of a topic", n)
 	}
 	if last, _ := topic.last(); last != 1000 {
 		t.Errorf("the newest event is %d, want 1000", last)
 	}
 	if events, _, ok := topic.read(990, 1<<20); !ok || len(events) != 10 {
 		t.Errorf("the newest ten are not in the tail: %v %v", seqs(events), ok)
+	}
+}
+
+// The bound of all tails together holds for rooms that have gone quiet, too.
+func TestTailsOfANodeAreBounded(t *testing.T) {
+	s := new(store)
+	hub := NewHub(HubConfig{Feed: s, NodeBytes: 5_000, Topics: 10})
+	s.hub = hub
+	defer hub.Close()
+	for r := range 10 {
+		id := room.ID{App: "a", Room: string(rune('a' + r))}
+		reader, err := hub.Follow(id, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer reader.Close()
+		hub.Begin(id, 0)
+		for seq := uint64(1); seq <= 10; seq++ {
+			hub.Append(id, seq, event(seq, 200))
+			if n := hub.Bytes(); n > 5_000 {
+				t.Fatalf("the tails hold %d bytes, above their bound", n)
+			}
+		}
+	}
+	if _, err := hub.Follow(room.ID{App: "a", Room: "one more"}, 0); wire.Code(err) != wire.CodeTooMany {
+		t.Errorf("an eleventh room: %v, want %s", err, wire.CodeTooMany)
+	}
+}
+
+// A feed that lags behind what the topic knows is asked again, so that a quiet
+// room's last events are not kept back until somebody speaks.
+func TestFeedThatLagsIsAskedAgain(t *testing.T) {
+	topic := newTopic(HubConfig{})
+	topic.begin(100)
+	if err := following(topic, 98, nil); !wire.AsError(err).Retryable {
+		t.Errorf("nothing after 98 of 100: %v, want to try again", err)
+	}
+	if err := following(topic, 100, nil); err != nil {
+		t.Errorf("nothing after 100 of 100: %v", err)
 	}
 }

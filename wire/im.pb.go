@@ -894,11 +894,13 @@ func (x *Publish) GetAttempt() uint32 {
 
 // Create makes a room with a policy; rooms of open apps need none.
 type Create struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
-	ClientMsgId   string                 `protobuf:"bytes,2,opt,name=client_msg_id,json=clientMsgId,proto3" json:"client_msg_id,omitempty"`
-	Access        Access                 `protobuf:"varint,3,opt,name=access,proto3,enum=starling.v1.Access" json:"access,omitempty"`
-	ActAs         string                 `protobuf:"bytes,4,opt,name=act_as,json=actAs,proto3" json:"act_as,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Room        string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	ClientMsgId string                 `protobuf:"bytes,2,opt,name=client_msg_id,json=clientMsgId,proto3" json:"client_msg_id,omitempty"`
+	Access      Access                 `protobuf:"varint,3,opt,name=access,proto3,enum=starling.v1.Access" json:"access,omitempty"`
+	ActAs       string                 `protobuf:"bytes,4,opt,name=act_as,json=actAs,proto3" json:"act_as,omitempty"`
+	// As in Publish: sends to a room keep their order, its making included.
+	Attempt       uint32 `protobuf:"varint,5,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -959,6 +961,13 @@ func (x *Create) GetActAs() string {
 		return x.ActAs
 	}
 	return ""
+}
+
+func (x *Create) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
 }
 
 // Ack answers Publish and Create once a quorum has the event on disk.
@@ -1406,8 +1415,10 @@ type History struct {
 	// Ask the leader, after a round with its quorum; otherwise the nearest
 	// replica answers with what it has.
 	Linearizable bool `protobuf:"varint,4,opt,name=linearizable,proto3" json:"linearizable,omitempty"`
-	// Only on links between nodes.
+	// Only on links between nodes: the room's app, and the most bytes of events
+	// that the asker can pass on; one event comes whatever its size.
 	App           string `protobuf:"bytes,5,opt,name=app,proto3" json:"app,omitempty"`
+	MaxBytes      uint32 `protobuf:"varint,6,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1475,6 +1486,13 @@ func (x *History) GetApp() string {
 		return x.App
 	}
 	return ""
+}
+
+func (x *History) GetMaxBytes() uint32 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
 }
 
 // Page answers History.
@@ -1865,12 +1883,13 @@ const file_im_proto_rawDesc = "" +
 	"\x04type\x18\x04 \x01(\tR\x04type\x12\x18\n" +
 	"\acontent\x18\x05 \x01(\tR\acontent\x12\x15\n" +
 	"\x06act_as\x18\x06 \x01(\tR\x05actAs\x12\x18\n" +
-	"\aattempt\x18\a \x01(\rR\aattempt\"\x84\x01\n" +
+	"\aattempt\x18\a \x01(\rR\aattempt\"\x9e\x01\n" +
 	"\x06Create\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\"\n" +
 	"\rclient_msg_id\x18\x02 \x01(\tR\vclientMsgId\x12+\n" +
 	"\x06access\x18\x03 \x01(\x0e2\x13.starling.v1.AccessR\x06access\x12\x15\n" +
-	"\x06act_as\x18\x04 \x01(\tR\x05actAs\"\x9b\x01\n" +
+	"\x06act_as\x18\x04 \x01(\tR\x05actAs\x12\x18\n" +
+	"\aattempt\x18\x05 \x01(\rR\aattempt\"\x9b\x01\n" +
 	"\x03Ack\x12\"\n" +
 	"\rclient_msg_id\x18\x01 \x01(\tR\vclientMsgId\x12\x15\n" +
 	"\x06msg_id\x18\x02 \x01(\tR\x05msgId\x12\x10\n" +
@@ -1902,13 +1921,14 @@ const file_im_proto_rawDesc = "" +
 	"\x06follow\x18\x01 \x01(\x04R\x06follow\"L\n" +
 	"\x06Events\x12\x16\n" +
 	"\x06follow\x18\x01 \x01(\x04R\x06follow\x12*\n" +
-	"\x06events\x18\x02 \x03(\v2\x12.starling.v1.EventR\x06events\"\x86\x01\n" +
+	"\x06events\x18\x02 \x03(\v2\x12.starling.v1.EventR\x06events\"\xa3\x01\n" +
 	"\aHistory\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x1b\n" +
 	"\tafter_seq\x18\x02 \x01(\x04R\bafterSeq\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\x12\"\n" +
 	"\flinearizable\x18\x04 \x01(\bR\flinearizable\x12\x10\n" +
-	"\x03app\x18\x05 \x01(\tR\x03app\"~\n" +
+	"\x03app\x18\x05 \x01(\tR\x03app\x12\x1b\n" +
+	"\tmax_bytes\x18\x06 \x01(\rR\bmaxBytes\"~\n" +
 	"\x04Page\x12*\n" +
 	"\x06events\x18\x01 \x03(\v2\x12.starling.v1.EventR\x06events\x12\x19\n" +
 	"\bhead_seq\x18\x02 \x01(\x04R\aheadSeq\x12\x14\n" +
