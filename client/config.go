@@ -31,7 +31,7 @@ type Config struct {
 	// (default: wire.InFlight).
 	InFlight int
 	// Heartbeat is the silence after which a client that follows rooms makes
-	// sure that its node is still there (default 3 s; negative = never, then
+	// sure that its node is still there (default 2 s; negative = never, then
 	// only QUIC's idle timeout tells). It costs a phone some battery.
 	Heartbeat time.Duration
 	// Dial opens a connection; nil = over a UDP socket of its own.
@@ -80,8 +80,8 @@ const (
 	// A send unanswered for probeAfter makes the client ask whether the node
 	// still answers at all, which it must do within probeWithin.
 	probeAfter  = 3 * time.Second
-	heartbeat   = 3 * time.Second
-	probeWithin = 2 * time.Second
+	heartbeat   = 2 * time.Second
+	probeWithin = 1500 * time.Millisecond
 
 	reconnectMin, reconnectMax = 50 * time.Millisecond, 2 * time.Second
 	retryMin, retryMax         = 20 * time.Millisecond, time.Second

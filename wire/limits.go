@@ -2,8 +2,8 @@ package wire
 
 import "time"
 
-// The bounds of the protocol. Those that an operator may change are defaults
-// of a config field with the same name; the others are part of the protocol.
+// The bounds of the protocol; docs/reference/limits.md has them all, with what
+// happens at each.
 const (
 	// ClientFrame is the largest payload of a frame from or to a client, in bytes.
 	ClientFrame = 64 << 10
@@ -11,8 +11,6 @@ const (
 	NodeFrame = 4 << 20
 	// Content is the largest content of a message, in bytes.
 	Content = 32 << 10
-	// NameBytes bounds the id of a room, user, app or device, in bytes.
-	NameBytes = 128
 	// ZstdWindow is the largest zstd window that is accepted, in bytes.
 	ZstdWindow = 8 << 20
 	// CompressAbove is the size in bytes from which link frames are compressed.
