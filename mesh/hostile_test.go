@@ -126,7 +126,7 @@ func TestHostilePeers(t *testing.T) {
 				if m, ok := n.View().Member("b"); c.ours != nil && ok {
 					t.Errorf("the view has %+v", m)
 				}
-				if got := n.handshakes.Load(); got != 0 {
+				if got := n.inHandshake(); got != 0 {
 					t.Errorf("%d handshakes in progress", got)
 				}
 			})

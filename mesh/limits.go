@@ -17,6 +17,10 @@ const (
 	// clients must first prove their address, handshakesMax before they are refused.
 	handshakesRetry = 256
 	handshakesMax   = 1024
+	// handshakesFromRetry and handshakesFrom are the same for one IPv4 address
+	// or IPv6 /64.
+	handshakesFromRetry = 32
+	handshakesFrom      = 64
 	// handshakeIdle bounds the silence in a handshake, dialWithin all of a dial.
 	handshakeIdle = 3 * time.Second
 	dialWithin    = 5 * time.Second

@@ -10,7 +10,6 @@ import (
 	"net"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -84,7 +83,7 @@ type Mesh struct {
 	transport  *quic.Transport
 	wg         sync.WaitGroup // all of Run's goroutines
 	large      sync.Map       // *quic.Conn of links, whose windows may grow
-	handshakes atomic.Int64   // in progress
+	handshakes handshakes
 
 	mu            sync.Mutex // guards what follows, and the attempts
 	refusals      int        // since the last line about them

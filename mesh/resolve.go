@@ -52,6 +52,20 @@ func (r *resolver) resolve(ctx context.Context, addr string) (*net.UDPAddr, erro
 	return answer.addr, answer.err
 }
 
+// remembered returns what is known of an address without asking DNS, the zero
+// AddrPort if nothing is.
+func (r *resolver) remembered(addr string) netip.AddrPort {
+	if a, err := netip.ParseAddrPort(addr); err == nil {
+		return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if answer := r.names[addr]; answer.addr != nil {
+		return addrPort(answer.addr)
+	}
+	return netip.AddrPort{}
+}
+
 func lookUp(ctx context.Context, addr string, now time.Time) resolved {
 	ctx, cancel := context.WithTimeout(ctx, resolveWithin)
 	defer cancel()

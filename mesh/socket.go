@@ -5,7 +5,6 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -23,9 +22,6 @@ const (
 	// it carries gossip only, and so cannot be mistaken for a link.
 	alpnJoin = "join/1"
 )
-
-// errBusy refuses a handshake while too many are in progress.
-var errBusy = errors.New("mesh: too many handshakes")
 
 // derive makes a key for one purpose from the secret of the cluster. All nodes
 // have the same, so that a client resumes at another node, and learns at once
@@ -50,46 +46,8 @@ func (m *Mesh) newTransport() *quic.Transport {
 		ConnectionIDLength:  8,
 		StatelessResetKey:   &reset,
 		TokenGeneratorKey:   &token,
-		VerifySourceAddress: func(net.Addr) bool { return m.handshakes.Load() > handshakesRetry },
+		VerifySourceAddress: m.handshakes.crowded,
 		ConnContext:         m.beginHandshake,
-	}
-}
-
-// attempt is a handshake in progress, or one that has come to its end.
-type attempt struct {
-	remote net.Addr
-	node   bool // it asked for a protocol of nodes
-	ended  bool // the first of accepted and failed counts
-}
-
-type attemptKey struct{}
-
-// beginHandshake counts a handshake, and arranges that its failure is noticed:
-// quic-go itself reports only those that succeed.
-func (m *Mesh) beginHandshake(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
-	if m.handshakes.Add(1) > handshakesMax {
-		m.handshakes.Add(-1)
-		return nil, errBusy
-	}
-	a := &attempt{remote: info.RemoteAddr}
-	context.AfterFunc(ctx, func() { m.endHandshake(a, context.Cause(ctx)) })
-	return context.WithValue(ctx, attemptKey{}, a), nil
-}
-
-// endHandshake is called when a handshake was accepted (err = nil) and when its
-// connection has ended.
-func (m *Mesh) endHandshake(a *attempt, err error) {
-	m.mu.Lock()
-	first := !a.ended
-	a.ended = true
-	node := a.node
-	m.mu.Unlock()
-	if !first {
-		return
-	}
-	m.handshakes.Add(-1)
-	if err := refusal(err); node && isRefusal(err) {
-		m.refuse(a.remote, err)
 	}
 }
 

@@ -98,6 +98,16 @@ func start(t *testing.T, cfg Config, prepare ...func(*Mesh)) *node {
 	return n
 }
 
+// inHandshake is how many handshakes the node counts.
+func (n *node) inHandshake() int {
+	n.handshakes.mu.Lock()
+	defer n.handshakes.mu.Unlock()
+	if (n.handshakes.all == 0) != (len(n.handshakes.from) == 0) {
+		n.t.Errorf("%d handshakes from %v", n.handshakes.all, n.handshakes.from)
+	}
+	return n.handshakes.all
+}
+
 // shutdown ends the node cleanly, and in time.
 func (n *node) shutdown() {
 	began := time.Now()
