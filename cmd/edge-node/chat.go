@@ -15,8 +15,10 @@ const chatLong = `Talk in a room. A room comes to be when something is first sai
 
 On a terminal it shows what was said last and what is being said; what you type
 stands there as pending until the room's order is known. Type /me waves for an
-action, /join, /leave, and /quit (or press Ctrl-C) to go. // at the start of a
-line stands for a / that is part of the text.
+action, /join, /leave, /help, and /quit (or press Ctrl-D, Ctrl-C or Esc) to go.
+// at the start of a line stands for a / that is part of the text. A paste keeps
+its lines and tabs, which the input shows as ␤ and ␉. Long messages are shown in
+part; export has them whole.
 
 Without a terminal, or with --json, each line of standard input is sent as it is
 (save /me, /join, /leave and /quit; empty lines are passed over), and events are

@@ -9,9 +9,7 @@ import (
 	"sync"
 
 	"charm.land/bubbles/v2/textinput"
-	"charm.land/bubbles/v2/viewport"
 	tea "charm.land/bubbletea/v2"
-	"charm.land/lipgloss/v2"
 
 	"github.com/starling-im/starling/client"
 	"github.com/starling-im/starling/wire"
@@ -20,11 +18,11 @@ import (
 const (
 	// chatHistory is how many events are shown of what was said before.
 	chatHistory = 50
-	// chatKept bounds the lines that can be scrolled back to.
-	chatKept = 2000
 	// chatUnsent bounds what was typed and is not with the client yet.
 	chatUnsent = 64
 )
+
+const chatHint = "/me waves, /join, /leave, /quit or Ctrl-D; // begins a text with a /; PgUp and PgDn scroll"
 
 // What the screen is told, besides keys and sizes.
 type (
@@ -55,7 +53,7 @@ func (a *app) chatScreen(ctx context.Context, c *client.Client, state *linkState
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	typed := make(chan client.Message, chatUnsent)
-	m := newScreen(c, name, room, typed)
+	m := newScreen(c.Node, name, room, typed)
 	p := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(a.stdin), tea.WithOutput(a.stdout))
 	state.listen(func(text string) { p.Send(linkMsg{text}) })
 	go func() {
@@ -85,48 +83,50 @@ func (a *app) chatScreen(ctx context.Context, c *client.Client, state *linkState
 		return err
 	case s.failed != nil:
 		return s.failed
-	case len(s.pending) > 0:
-		return fmt.Errorf("%d messages were still pending", len(s.pending))
+	case len(s.text.pending) > 0:
+		return fmt.Errorf("%s were still pending", plural(len(s.text.pending), "message"))
 	}
 	return nil
 }
 
 // screen is the model of the terminal chat.
 type screen struct {
-	client *client.Client
-	name   string
-	room   string
-	typed  chan<- client.Message
+	node  func() (id, region string)
+	name  string
+	room  string
+	typed chan<- client.Message
 
-	lines   []string
-	pending []pending
+	text    transcript
 	said    int // messages typed so far; part of their ids
 	session string
 	link    string // what the client said of its link last
-	note    string
+	note    string // stands in the status line until the next key
 	failed  error
 
-	input  textinput.Model
-	view   viewport.Model
-	width  int
-	height int
+	input textinput.Model
+	width int
 }
 
-// pending is what was typed and has no place in the room's order yet.
-type pending struct {
-	id    string
-	event client.Event
-	err   error
-}
+// Stand-ins for what a line of input cannot hold, from the private part of
+// Unicode; a paste keeps its lines and tabs by them.
+const (
+	standInLine = "\U0010F00A"
+	standInTab  = "\U0010F009"
+)
 
-func newScreen(c *client.Client, name, room string, typed chan<- client.Message) *screen {
+var (
+	toInput   = strings.NewReplacer("\r\n", standInLine, "\r", standInLine, "\n", standInLine, "\t", standInTab)
+	fromInput = strings.NewReplacer(standInLine, "\n", standInTab, "\t")
+	showInput = strings.NewReplacer(standInLine, "␤", standInTab, "␉")
+)
+
+func newScreen(node func() (id, region string), name, room string, typed chan<- client.Message) *screen {
 	in := textinput.New()
 	in.Prompt = "> "
-	in.CharLimit = wire.Content / 4 // a character takes up to four bytes
-	in.Placeholder = "say something, or /me, /join, /leave, /quit"
-	v := viewport.New()
-	v.SoftWrap = true
-	return &screen{client: c, name: name, room: room, typed: typed, input: in, view: v, session: rand.Text(), link: "connected"}
+	in.CharLimit = wire.Content
+	in.KeyMap.Paste.SetEnabled(false) // it would lose lines; the terminal's own paste does not
+	in.Placeholder = "say something, or /help"
+	return &screen{node: node, name: name, room: room, typed: typed, input: in, session: rand.Text(), link: "connected"}
 }
 
 // Init implements tea.Model.
@@ -136,154 +136,122 @@ func (s *screen) Init() tea.Cmd { return s.input.Focus() }
 func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	switch msg := msg.(type) {
 	case tea.WindowSizeMsg:
-		s.width, s.height = msg.Width, msg.Height
-		s.view.SetWidth(msg.Width)
-		s.view.SetHeight(max(1, msg.Height-2))
+		s.width = msg.Width
+		s.text.resize(msg.Width, max(1, msg.Height-2))
 		s.input.SetWidth(max(1, msg.Width-len(s.input.Prompt)-1))
 	case saidMsg:
 		s.hear(msg)
 	case settleMsg:
-		s.settle(msg)
+		if msg.err != nil { // what was acked stays pending until its event comes, which has the seq
+			s.text.failed(msg.id, oneLine(msg.err))
+		}
 	case linkMsg:
 		s.link = msg.text
 	case endedMsg:
 		s.failed = msg.err
 		return s, tea.Quit
+	case tea.PasteMsg:
+		return s, s.paste(msg.Content)
 	case tea.KeyPressMsg:
+		s.note = ""
 		switch msg.String() {
 		case "ctrl+c", "ctrl+d", "esc":
 			return s, tea.Quit
 		case "enter":
 			return s, s.enter()
-		case "up", "down", "pgup", "pgdown":
-			var cmd tea.Cmd
-			s.view, cmd = s.view.Update(msg)
-			return s, cmd
+		case "up":
+			s.text.scroll(1)
+			return s, nil
+		case "down":
+			s.text.scroll(-1)
+			return s, nil
+		case "pgup":
+			s.text.scroll(s.text.height)
+			return s, nil
+		case "pgdown":
+			s.text.scroll(-s.text.height)
+			return s, nil
 		}
 	}
 	var cmd tea.Cmd
 	s.input, cmd = s.input.Update(msg)
-	s.fill()
 	return s, cmd
 }
 
 // hear takes events in; own ones are no longer pending.
 func (s *screen) hear(events []client.Event) {
 	for _, e := range events {
-		s.lines = append(s.lines, styledLine(e))
-		for i, p := range s.pending {
-			if p.id == e.ID && e.User == s.name {
-				s.pending = append(s.pending[:i:i], s.pending[i+1:]...)
-				break
-			}
-		}
-	}
-	if over := len(s.lines) - chatKept; over > 0 {
-		s.lines = s.lines[over:]
-	}
-}
-
-// settle marks what could not be sent. What was acked stays pending until it
-// comes back as an event, which shows its seq.
-func (s *screen) settle(msg settleMsg) {
-	for i := range s.pending {
-		if s.pending[i].id == msg.id {
-			s.pending[i].err = msg.err
+		s.text.hear(said(e))
+		if e.User == s.name {
+			s.text.arrived(e.ID)
 		}
 	}
 }
 
-// enter sends what was typed.
-func (s *screen) enter() tea.Cmd {
-	line := strings.TrimSpace(s.input.Value())
+// paste puts a text into the input if the message stays one that can be sent.
+func (s *screen) paste(text string) tea.Cmd {
 	s.note = ""
+	if n := len(fromInput.Replace(s.input.Value())) + len(text); n > wire.Content {
+		s.note = fmt.Sprintf("not pasted: %v", wire.TooLarge("message", uint64(n), wire.Content))
+		return nil
+	}
+	var cmd tea.Cmd
+	s.input, cmd = s.input.Update(tea.PasteMsg{Content: toInput.Replace(text)})
+	return cmd
+}
+
+// enter sends what was typed. What cannot be sent stays in the input.
+func (s *screen) enter() tea.Cmd {
+	line := fromInput.Replace(s.input.Value())
 	says := understand(line)
+	word, _, _ := strings.Cut(line, " ")
 	switch {
-	case line == "":
+	case strings.TrimSpace(line) == "":
 		return nil
 	case says.quit:
 		return tea.Quit
+	case word == "/help":
+		s.input.Reset()
+		s.note = chatHint
+		return nil
 	case strings.HasPrefix(line, "//"):
 		says.text = line[1:]
 	case says.unknown:
-		s.note = "there is no command " + strings.Fields(line)[0] + "; // begins a text with a /"
+		s.note = "there is no command " + printable(word) + "; // begins a text with a /"
 		return nil
 	}
-	s.said++
-	m := client.Message{Room: s.room, ID: fmt.Sprintf("%s-%d", s.session, s.said), Kind: says.kind, Content: says.text}
+	if n := len(says.text); n > wire.Content {
+		s.note = fmt.Sprintf("not sent: %v", wire.TooLarge("message", uint64(n), wire.Content))
+		return nil
+	}
+	m := client.Message{Room: s.room, ID: fmt.Sprintf("%s-%d", s.session, s.said+1), Kind: says.kind, Content: says.text}
 	select {
 	case s.typed <- m:
 	default:
 		s.note = "too much is unsent; wait for the mesh"
 		return nil
 	}
+	s.said++
 	s.input.Reset()
-	s.pending = append(s.pending, pending{id: m.ID, event: client.Event{User: s.name, Kind: m.Kind, Content: m.Content}})
-	s.fill()
-	s.view.GotoBottom()
+	s.text.await(unsaid(m.ID, client.Event{Room: s.room, User: s.name, Kind: m.Kind, Content: m.Content}))
 	return nil
-}
-
-// fill puts what is to be seen into the viewport.
-func (s *screen) fill() {
-	bottom := s.view.AtBottom()
-	lines := append([]string(nil), s.lines...)
-	for _, p := range s.pending {
-		text := fmt.Sprintf("%6s  %s", "…", sentence(p.event))
-		if p.err != nil {
-			lines = append(lines, styleFailed.Render(text+"  (not sent: "+oneLine(p.err)+")"))
-			continue
-		}
-		lines = append(lines, stylePending.Render(text))
-	}
-	s.view.SetContentLines(lines)
-	if bottom {
-		s.view.GotoBottom()
-	}
 }
 
 // View implements tea.Model.
 func (s *screen) View() tea.View {
-	node, region := s.client.Node()
-	status := fmt.Sprintf(" %s  %s at %s (%s)  %s", printable(s.room), printable(s.name), node, region, s.link)
-	if n := len(s.pending); n > 0 {
-		status += fmt.Sprintf("  %d pending", n)
-	}
-	if s.note != "" {
-		status += "  " + s.note
+	status := " " + s.note
+	if s.note == "" {
+		node, region := s.node()
+		status = fmt.Sprintf(" %s  %s at %s (%s)  %s", printable(s.room), printable(s.name), node, region, s.link)
+		if n := len(s.text.pending); n > 0 {
+			status += fmt.Sprintf("  %d pending", n)
+		}
 	}
 	bar := styleStatus.Width(s.width).MaxHeight(1).Render(status)
-	v := tea.NewView(s.view.View() + "\n" + bar + "\n" + s.input.View())
+	v := tea.NewView(s.text.view() + "\n" + bar + "\n" + showInput.Replace(s.input.View()))
 	v.AltScreen = true
 	v.WindowTitle = printable(s.room) + " on Starling"
 	return v
-}
-
-var (
-	stylePending = lipgloss.NewStyle().Faint(true)
-	styleFailed  = lipgloss.NewStyle().Foreground(lipgloss.Red)
-	styleSeq     = lipgloss.NewStyle().Faint(true)
-	styleOther   = lipgloss.NewStyle().Italic(true)
-	styleStatus  = lipgloss.NewStyle().Reverse(true)
-)
-
-// nameColors are for names; the same name always has the same.
-var nameColors = []string{"2", "3", "4", "5", "6", "9", "10", "11", "12", "13", "14"}
-
-func styledLine(e client.Event) string {
-	text := sentence(e)
-	if e.Kind == client.KindMessage {
-		sum := 0
-		for _, b := range []byte(e.User) {
-			sum = sum*31 + int(b)
-		}
-		color := lipgloss.Color(nameColors[uint(sum)%uint(len(nameColors))])
-		name := printable(e.User)
-		text = lipgloss.NewStyle().Foreground(color).Bold(true).Render(name) + strings.TrimPrefix(text, name)
-	} else {
-		text = styleOther.Render(text)
-	}
-	return styleSeq.Render(fmt.Sprintf("%6d", e.Seq)) + "  " + text
 }
 
 // linkState turns what the client logs about its link into words for the

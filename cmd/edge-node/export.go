@@ -140,8 +140,11 @@ func (a *app) eventWriter(w io.Writer) func(client.Event) error {
 }
 
 // sentence says what an event is in one line, safe for any terminal.
-func sentence(e client.Event) string {
-	who, text := printable(e.User), printable(e.Content)
+func sentence(e client.Event) string { return describe(e, printable(e.Content)) }
+
+// describe says what an event is, with this for its content.
+func describe(e client.Event, text string) string {
+	who := printable(e.User)
 	switch e.Kind {
 	case client.KindMessage:
 		return who + ": " + text
