@@ -20,10 +20,7 @@ import (
 
 // The directory is a room: its events are changes, and every node follows it
 // and folds them (docs/adr/0002-the-directory-is-a-room.md).
-var directoryRoom = room.ID{App: systemApp, Room: "directory"}
-
-// systemApp is the app of the mesh itself; operators' tokens are of it.
-const systemApp = "starling"
+var directoryRoom = room.ID{App: directory.SystemApp, Room: directory.SystemRoom}
 
 // keeper keeps this node's copy of the directory, in memory and on disk, so
 // that a node which is cut off starts and serves with what it knew.
@@ -133,7 +130,7 @@ func (k *keeper) fold(encoded []byte) error {
 func (k *keeper) found(ctx context.Context, stop chan struct{}) {
 	content := directory.Encode(directory.Change{Init: k.node.cfg.firstDirectory()})
 	c := room.Command{
-		ID: directoryRoom, User: systemApp, ClientMsgID: "init", Kind: room.Message, Content: string(content), Access: room.Open,
+		ID: directoryRoom, User: directory.SystemApp, ClientMsgID: "init", Kind: room.Message, Content: string(content), Access: room.Open,
 	}
 	tick := time.NewTicker(foundEvery)
 	defer tick.Stop()

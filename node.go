@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/starling-im/starling/consensus"
+	"github.com/starling-im/starling/directory"
 	"github.com/starling-im/starling/edge"
 	"github.com/starling-im/starling/mesh"
 	"github.com/starling-im/starling/relay"
@@ -69,7 +70,7 @@ func New(cfg Config, env Env) (*Node, error) {
 	n.dir = newKeeper(n)
 	n.links = newLinks(n)
 	n.door = edge.New(edge.Config{
-		Node: cfg.Node, Region: cfg.Region, SystemApp: systemApp, Serve: n.serveSession,
+		Node: cfg.Node, Region: cfg.Region, SystemApp: directory.SystemApp, Serve: n.serveSession,
 		Key: n.dir.key, InFlight: cfg.sessionLimits().InFlight, TokenLife: cfg.tokenLife(), Log: n.log,
 	})
 	m, err := n.newMesh()

@@ -151,9 +151,6 @@ func (n *Node) parent(id room.ID, group uint32, asRelay bool) (string, error) {
 
 // locate returns the group of a room.
 func (n *Node) locate(id room.ID) (uint32, error) {
-	if id == directoryRoom {
-		return 0, nil
-	}
 	group, err := n.dir.state().Locate(id.App, id.Room)
 	if err != nil {
 		if n.dir.state().Version() == 0 {

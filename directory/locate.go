@@ -7,10 +7,12 @@ import (
 	"strings"
 )
 
-// The room that is the directory's log lives in group 0, which holds no other.
+// SystemApp is the app of the mesh itself, whose tokens operators carry. Its
+// room SystemRoom is the directory's log; that lives in group 0, which holds no
+// other.
 const (
-	systemApp  = "starling"
-	systemRoom = "directory"
+	SystemApp  = "starling"
+	SystemRoom = "directory"
 )
 
 // Locate returns the group in which a room lives, whether it exists or not:
@@ -19,7 +21,7 @@ const (
 // names; else of the app's homes. The error is a *Refusal with code not_found:
 // no such app, no such region, no group in the region.
 func (s *State) Locate(app, room string) (group uint32, err error) {
-	if app == systemApp && room == systemRoom {
+	if app == SystemApp && room == SystemRoom {
 		return 0, nil
 	}
 	a, ok := s.apps[app]
