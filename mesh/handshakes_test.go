@@ -62,8 +62,6 @@ func TestHandshakesFromOneAddress(t *testing.T) {
 		done := make(chan error, handshakesFrom)
 		for range handshakesFrom {
 			go func() { done <- dialSlow(t.Context()) }()
-		}
-		for range handshakesFrom {
 			<-arrived
 		}
 		if got := n.inHandshake(); got != handshakesFrom {
