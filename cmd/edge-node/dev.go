@@ -15,7 +15,6 @@ import (
 	"github.com/starling-im/starling/cmd/edge-node/internal/home"
 	"github.com/starling-im/starling/edge"
 	"github.com/starling-im/starling/geo"
-	"github.com/starling-im/starling/mesh"
 )
 
 const devLong = `Start a mesh on this machine: in each region some nodes, each with a UDP port of
@@ -31,6 +30,8 @@ packets between regions take as long as between the cities that the regions are
 named for.
 
 It writes a context to $STARLING_HOME, by which all other commands find the mesh.
+A second mesh needs a --context of its own; a context whose mesh is dead is
+replaced, and what that one left in temporary folders is removed.
 The nodes log errors to standard error, and more if --log-level says so.`
 
 func (a *app) devCommand() *cobra.Command {
@@ -98,6 +99,9 @@ func (o *devOptions) check() error {
 
 // dev runs a mesh until ctx ends, or until a node must not go on.
 func (a *app) dev(stop context.Context, o devOptions) error {
+	if err := a.takeOver(stop); err != nil {
+		return err
+	}
 	plan, err := planDev(o)
 	if err != nil {
 		return err
@@ -112,10 +116,10 @@ func (a *app) dev(stop context.Context, o devOptions) error {
 		failed = nodes.run(ctx)
 		cancel(failed)
 	})
-	c := plan.context(a.context, o.wan)
+	c := plan.context(a.context, o)
 	if err = a.waitReady(ctx, c); err == nil {
 		nodes.settle()
-		err = a.announce(plan, c, o, nodes)
+		err = a.announce(ctx, plan, c, o, nodes)
 	}
 	if err == nil {
 		<-ctx.Done()
@@ -134,25 +138,13 @@ func (a *app) dev(stop context.Context, o devOptions) error {
 	return err
 }
 
-// context is how the other commands find the mesh.
-func (p *devPlan) context(name string, wan bool) *home.Context {
-	c := &home.Context{
-		Name: name, Cluster: p.Cluster, App: devApp, CA: string(p.caPEM), ServerName: mesh.ServerName(p.Cluster),
-		WAN: wan, Keys: p.Keys, Tokens: make(map[string]string),
-	}
-	for _, n := range p.nodes {
-		c.Nodes = append(c.Nodes, home.Node{ID: n.ID, Region: n.Region, Addr: n.Addr})
-	}
-	return c
-}
-
 // demoUsers get tokens that are good for a day.
 var demoUsers = []string{"alice", "bob"}
 
 const demoTokenLife = 24 * time.Hour
 
 // announce writes the context and says that the mesh is ready.
-func (a *app) announce(plan *devPlan, c *home.Context, o devOptions, r runner) error {
+func (a *app) announce(ctx context.Context, plan *devPlan, c *home.Context, o devOptions, r runner) error {
 	for _, name := range demoUsers {
 		k := plan.Keys[devApp]
 		token, err := edge.Mint(edge.Key{ID: k.ID, App: devApp, Secret: k.Secret}, edge.Claims{User: name, Expires: time.Now().Add(demoTokenLife)})
@@ -161,6 +153,9 @@ func (a *app) announce(plan *devPlan, c *home.Context, o devOptions, r runner) e
 		}
 		c.Tokens[name] = token
 	}
+	if err := a.takeOver(ctx); err != nil { // another may have started meanwhile
+		return err
+	}
 	path, err := c.Save(a.home)
 	if err != nil {
 		return fmt.Errorf("the context cannot be written: %w", err)
@@ -168,24 +163,23 @@ func (a *app) announce(plan *devPlan, c *home.Context, o devOptions, r runner) e
 	if a.json {
 		return a.printJSON(readyLine(c, path, r))
 	}
-	fmt.Fprintf(a.stdout, "A mesh of %d nodes is ready (limits: %s).\n\n", len(c.Nodes), o.limits)
+	fmt.Fprintf(a.stdout, "A mesh of %s is ready (limits: %s).\n\n", plural(len(c.Nodes), "node"), o.limits)
 	for _, n := range c.Nodes {
 		place, _ := geo.Pops().Place(n.Region)
 		fmt.Fprintf(a.stdout, "  %-8s %-12s quic %-21s pid %d\n", n.ID, place.City, n.Addr, r.pid(n.ID))
 	}
-	fmt.Fprintf(a.stdout, "\nTokens of the app %q, good for a day:\n\n", c.App)
+	fmt.Fprintf(a.stdout, "\nContext %q is in %s. Now, in other terminals:\n\n", c.Name, path)
+	flag := ""
+	if a.context != "default" {
+		flag = " --context " + a.context
+	}
+	fmt.Fprintf(a.stdout, "  %s chat lobby --as alice%s\n", programName(), flag)
+	fmt.Fprintf(a.stdout, "  %s chat lobby --as bob --region %s%s\n\n", programName(), plan.Regions[min(1, len(plan.Regions)-1)], flag)
+	fmt.Fprintf(a.stdout, "Tokens of the app %q, good for a day, for clients that have no context:\n\n", c.App)
 	for _, name := range demoUsers {
 		fmt.Fprintf(a.stdout, "  %-6s %s\n", name, c.Tokens[name])
 	}
-	other := c.Regions()[len(c.Regions())-1]
-	fmt.Fprintf(a.stdout, "\nContext %q is in %s. Now, in other terminals:\n\n", c.Name, path)
-	flag := ""
-	if c.Name != "default" {
-		flag = " --context " + c.Name
-	}
-	fmt.Fprintf(a.stdout, "  %s chat lobby --as alice%s\n", programName(), flag)
-	fmt.Fprintf(a.stdout, "  %s chat lobby --as bob --region %s%s\n\n", programName(), other, flag)
-	fmt.Fprintf(a.stdout, "Ctrl-C stops the mesh%s.\n", map[bool]string{true: " and removes its data", false: "; its data stays in " + plan.dir}[o.data == ""])
+	fmt.Fprintf(a.stdout, "\nCtrl-C stops the mesh%s.\n", map[bool]string{true: " and removes its data", false: "; its data stays in " + plan.dir}[o.data == ""])
 	return nil
 }
 

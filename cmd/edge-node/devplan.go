@@ -109,7 +109,7 @@ func (p *devPlan) release() {
 func (p *devPlan) open(o devOptions) error {
 	temporary := o.data == ""
 	if temporary {
-		dir, err := os.MkdirTemp("", "starling-dev-")
+		dir, err := os.MkdirTemp("", temporaryPrefix)
 		if err != nil {
 			return err
 		}

@@ -149,7 +149,7 @@ func TestAllKilled(t *testing.T) {
 		t.Errorf("after %d acks the same run: %+v", n, s)
 	}
 	checkAcks(t, home, acks)
-	second := program(t, home, "dev", "--data", data)
+	second := program(t, home, "dev", "--data", data, "--context", "second")
 	var says bytes.Buffer
 	second.Stderr = &says
 	if err := second.Run(); err == nil || !strings.Contains(says.String(), "in use by another edge-node") {
@@ -215,7 +215,11 @@ func TestDevInProcess(t *testing.T) {
 	_, port, _ := strings.Cut(first.Nodes[0].QUIC, ":")
 
 	var b bytes.Buffer
-	if code := run(ctx, []string{"dev", "--port", port}, nil, &b, &b); code != exitFailed || !strings.Contains(b.String(), "port in use") {
+	if code := run(ctx, []string{"dev"}, nil, &b, &b); code != exitFailed || !strings.Contains(b.String(), `context "default" is running`) {
+		t.Errorf("a second dev: status %d, %s", code, b.String())
+	}
+	b.Reset()
+	if code := run(ctx, []string{"dev", "--context", "other", "--port", port}, nil, &b, &b); code != exitFailed || !strings.Contains(b.String(), "port in use") {
 		t.Errorf("a port in use: status %d, %s", code, b.String())
 	}
 	b.Reset()

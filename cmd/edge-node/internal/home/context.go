@@ -26,6 +26,11 @@ type Context struct {
 	Format  int    `json:"format"`
 	Name    string `json:"name"`
 	Cluster string `json:"cluster"`
+	// Instance tells one start of a mesh from the next, and from another that
+	// has the same name. Temporary is the folder that goes with this start;
+	// "" = none.
+	Instance  string `json:"instance,omitempty"`
+	Temporary string `json:"temporary,omitempty"`
 	// App is where commands work unless told otherwise.
 	App   string `json:"app"`
 	Nodes []Node `json:"nodes"`
@@ -130,10 +135,10 @@ func (c *Context) Save(dir string) (string, error) {
 	return path, WriteFile(path, append(b, '\n'))
 }
 
-// Remove deletes a context if it is still c.
+// Remove deletes a context if it is still of the same start of a mesh as c.
 func (c *Context) Remove(dir string) error {
 	now, err := Load(dir, c.Name)
-	if err != nil || !slices.Equal(now.Nodes, c.Nodes) {
+	if err != nil || now.Instance != c.Instance {
 		return nil // another mesh has taken the name
 	}
 	path, err := file(dir, c.Name)
