@@ -85,11 +85,12 @@ func (m *Mesh) keepLink(ctx context.Context, id string) {
 		}
 		began := time.Now()
 		conn, _, err := m.dial(ctx, p.Addr, ALPNLink, id)
-		if err == nil {
-			m.wg.Go(func() { m.closeIfMoved(ctx, p, conn) })
-			m.serveLink(ctx, &link{node: id, conn: conn})
-		} else {
+		if err != nil {
 			m.log.Debug("link not up", "peer", id, "addr", p.Addr, "err", err)
+			conn = nil
+		}
+		for addr := p.Addr; conn != nil; {
+			conn, addr = m.serveUntilMoved(ctx, id, addr, conn)
 		}
 		if time.Since(began) > stableAfter && err == nil {
 			failures = 0
@@ -118,27 +119,58 @@ func (m *Mesh) pause(ctx context.Context, view *View, p Member, d time.Duration)
 	}
 }
 
-// closeIfMoved ends a link when gossip knows its node at another address, where
-// another process of that node answers.
-func (m *Mesh) closeIfMoved(ctx context.Context, p Member, conn *quic.Conn) {
-	addr := p.Addr
-	for {
+// serveUntilMoved serves a link that was dialled at an address until it ends.
+// If its node was found elsewhere it returns the connection to there.
+func (m *Mesh) serveUntilMoved(ctx context.Context, id, addr string, conn *quic.Conn) (*quic.Conn, string) {
+	var next *quic.Conn
+	found := make(chan struct{})
+	m.wg.Go(func() {
+		defer close(found)
+		if next, addr = m.findMoved(ctx, id, addr, conn); next != nil {
+			_ = conn.CloseWithError(closeMoved, "the node has another address")
+		}
+	})
+	m.serveLink(ctx, &link{node: id, conn: conn})
+	<-found
+	return next, addr
+}
+
+// findMoved dials a node where gossip says that it is now, while there is a
+// link to it at another address. It returns nil if the link ends before the
+// node has proved there who it is: gossip alone, which anyone with its key can
+// forge, never costs a good link.
+func (m *Mesh) findMoved(ctx context.Context, id, addr string, conn *quic.Conn) (*quic.Conn, string) {
+	for failures := 0; conn.Context().Err() == nil; {
 		view := m.View()
-		if now, ok := view.Member(p.ID); ok && now.Addr != addr {
-			addr = now.Addr
-			// One address may have two names.
-			to, err := m.resolver.resolve(ctx, addr)
-			if err == nil && to.String() != conn.RemoteAddr().String() {
-				_ = conn.CloseWithError(closeMoved, "the node has another address")
-				return
+		p, ok := view.Member(id)
+		if !ok || p.Addr == addr || m.isRemote(ctx, conn, p.Addr) {
+			failures = 0
+			select {
+			case <-view.Next():
+			case <-conn.Context().Done():
 			}
+			continue
 		}
-		select {
-		case <-view.Next():
-		case <-conn.Context().Done():
-			return
+		next, _, err := m.dial(ctx, p.Addr, ALPNLink, id)
+		if err == nil {
+			return next, p.Addr
 		}
+		m.log.Debug("node not where it is said to be", "peer", id, "addr", p.Addr, "err", err)
+		pausing, cancel := context.WithCancel(ctx)
+		unlink := context.AfterFunc(conn.Context(), cancel)
+		m.pause(pausing, view, p, backoff(failures, backoffMin, backoffMax))
+		unlink()
+		cancel()
+		failures++
 	}
+	return nil, ""
+}
+
+// isRemote reports whether an address is the other end of a connection: one
+// address may have two names.
+func (m *Mesh) isRemote(ctx context.Context, conn *quic.Conn, addr string) bool {
+	to, err := m.resolver.resolve(ctx, addr)
+	return err == nil && to.String() == conn.RemoteAddr().String()
 }
 
 // dial connects to a node at an address, or to any node there if node is

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -129,7 +130,9 @@ func TestRestartElsewhere(t *testing.T) {
 			began := time.Now()
 			b.wait(20*time.Second, "known at the new address", func(v *View) bool {
 				m, _ := v.Member(id)
-				return m.Addr == "10.0.0.9:7400" && m.State == Alive && m.Linked
+				// The link to the old address goes only when there is one to the new.
+				l := b.table.to(id)
+				return m.Addr == "10.0.0.9:7400" && m.State == Alive && l != nil && l.conn.RemoteAddr().String() == m.Addr
 			})
 			t.Logf("%s known again after %v", id, time.Since(began))
 			n.wait(20*time.Second, "links", linked("b"))
@@ -145,6 +148,54 @@ func TestRestartElsewhere(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestForgedAddress has gossip tell lies about where a node is: an address
+// where nobody is, and one where another node answers. The link stays.
+func TestForgedAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, simnet.Options{})
+		a, _, _ := w.three()
+		before := a.table.to("c")
+		lie := uint64(time.Now().UnixNano())
+		for _, addr := range []string{"10.0.0.66:7400", addrB} {
+			lie++
+			a.table.alive("c", meta{instance: lie, region: "eu", addr: addr})
+			time.Sleep(time.Minute)
+			if m, _ := a.View().Member("c"); m.Addr != addr {
+				t.Fatalf("c is believed to be at %s", m.Addr)
+			}
+			if a.table.to("c") != before || before.conn.Context().Err() != nil {
+				t.Fatalf("the link to c was given up for one at %s", addr)
+			}
+		}
+		a.waitRefused(time.Second, ErrOtherNode)
+		// The truth again, and then the end of the link: it comes back.
+		a.table.alive("c", meta{instance: lie + 1, region: "eu", addr: addrC})
+		_ = before.conn.CloseWithError(0, "")
+		a.wait(10*time.Second, "a new link", func(v *View) bool {
+			l := a.table.to("c")
+			return l != nil && l != before
+		})
+	})
+}
+
+// TestNewStartsNothing ends without Run: a goroutine that is left would be
+// found by the bubble.
+func TestNewStartsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, simnet.Options{})
+		cfg := w.config("a", addrA, addrB)
+		synctest.Wait()
+		before := runtime.NumGoroutine()
+		if _, err := New(cfg); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if after := runtime.NumGoroutine(); after > before {
+			t.Errorf("%d goroutines, %d before", after, before)
+		}
+	})
 }
 
 func TestStaticPeers(t *testing.T) {
