@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"os/user"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -38,6 +40,11 @@ func (a *app) chatCommand() *cobra.Command {
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeRoom,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			said := readToken(u.token)
+			if err := said.check(u.name, "", time.Now()); err != nil {
+				return err
+			}
+			u.name = cmp.Or(u.name, said.User)
 			if u.name == "" {
 				u.name = systemUser()
 			}
@@ -45,7 +52,7 @@ func (a *app) chatCommand() *cobra.Command {
 		},
 	}
 	u.flags(a, cmd)
-	cmd.Flags().StringVar(&u.name, "as", "", "the user who talks (default: your name on this system)")
+	cmd.Flags().StringVar(&u.name, "as", "", "the user who talks (default: that of --token, else your name on this system)")
 	return cmd
 }
 

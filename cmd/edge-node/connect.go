@@ -68,6 +68,9 @@ func mint(mesh *home.Context, app string, claims edge.Claims) (func(context.Cont
 // tokens returns what gives the command its tokens.
 func (u *userFlags) tokens(mesh *home.Context, claims edge.Claims) (func(context.Context) (string, error), error) {
 	if u.token != "" {
+		if err := readToken(u.token).check("", u.app, time.Now()); err != nil {
+			return nil, err
+		}
 		return func(context.Context) (string, error) { return u.token, nil }, nil
 	}
 	return mint(mesh, u.appOf(mesh), claims)

@@ -19,6 +19,7 @@ import (
 	"syscall"
 
 	"github.com/starling-im/starling/client"
+	"github.com/starling-im/starling/wire"
 )
 
 // The exit statuses.
@@ -68,6 +69,10 @@ func oneLine(err error) string {
 	text := strings.ReplaceAll(err.Error(), "\n", "; ")
 	switch {
 	case errors.Is(err, client.ErrTokenExpired):
+		var said *wire.Error
+		if errors.As(err, &said) && said.Code == wire.CodeTokenExpired {
+			text = said.Error() // every node says the same
+		}
 		text += " (mint another with `edge-node token`)"
 	case errors.Is(err, client.ErrForbidden), errors.Is(err, client.ErrUnauthenticated):
 		text += " (the keys of the context make tokens: leave --token out, or start the mesh again)"

@@ -7,8 +7,10 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/starling-im/starling/client"
+	"github.com/starling-im/starling/edge"
 	"github.com/starling-im/starling/wire"
 )
 
@@ -41,6 +43,9 @@ func TestExitStatuses(t *testing.T) {
 		{"dev --regions atlantis --wan", exitUsage, "atlantis"},
 		{"dev --limits none", exitUsage, "--limits"},
 		{"token", exitUsage, "for whom"},
+		{"token alice --as bob", exitUsage, "Name one user"},
+		{"token alice --expires 25h", exitUsage, "--expires is 25h0m0s"},
+		{"token alice --expires -1s", exitUsage, "--expires is -1s"},
 		{"rooms", exitFailed, "start a mesh with `edge-node dev`"},
 		{"run --config nowhere.yaml", exitFailed, "nowhere.yaml"},
 		{"run", exitFailed, "node is missing"},
@@ -59,6 +64,31 @@ func TestEveryCommandHelps(t *testing.T) {
 		}
 		if c.Long == "" || c.Example == "" {
 			t.Errorf("%s has no long help or no examples", c.Name())
+		}
+	}
+}
+
+func TestGivenToken(t *testing.T) {
+	now := time.Now()
+	token, err := edge.Mint(edge.Key{ID: "k", App: "demo", Secret: make([]byte, 32)}, edge.Claims{User: "alice", Expires: now.Add(time.Minute)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		token, user, app string
+		at               time.Time
+		says             string
+	}{
+		{token, "", "", now, ""},
+		{token, "alice", "demo", now, ""},
+		{token, "bob", "", now, "--as and --token contradict"},
+		{token, "", "other", now, "--app and --token contradict"},
+		{token, "", "", now.Add(time.Minute), "token_expired"},
+		{"nonsense", "bob", "x", now, ""}, // the mesh shall judge
+		{"", "bob", "", now, ""},
+	} {
+		if err := readToken(tt.token).check(tt.user, tt.app, tt.at); (err == nil) != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%q as %q of %q: %v, want %q", tt.token, tt.user, tt.app, err, tt.says)
 		}
 	}
 }

@@ -11,6 +11,9 @@ import (
 	"github.com/starling-im/starling/wire"
 )
 
+// maxTokenLife is the longest life of a token that any node takes.
+const maxTokenLife = 24 * time.Hour
+
 func (a *app) tokenCommand() *cobra.Command {
 	var as, app string
 	var expires time.Duration
@@ -27,11 +30,16 @@ it is one of the system's own app, and its bearer may look at the mesh.`,
   edge-node chat lobby --as carol --token "$(edge-node token carol)"`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if len(args) == 1 {
+			switch {
+			case len(args) == 1 && as != "" && as != args[0]:
+				return usagef("for %q or for %q? Name one user", args[0], as)
+			case len(args) == 1:
 				as = args[0]
-			}
-			if as == "" {
+			case as == "":
 				return usagef("for whom? edge-node token USER")
+			}
+			if expires <= 0 || expires > maxTokenLife {
+				return usagef("--expires is %v: more than 0, and at most %v", expires, maxTokenLife)
 			}
 			mesh, err := a.mesh()
 			if err != nil {
@@ -70,7 +78,7 @@ it is one of the system's own app, and its bearer may look at the mesh.`,
 	f := cmd.Flags()
 	f.StringVar(&as, "as", "", "the user, as with the other commands")
 	f.StringVar(&app, "app", "", "app (tenant) of the user (default: that of the context)")
-	f.DurationVar(&expires, "expires", wire.TokenLife, "how long the token is good for")
+	f.DurationVar(&expires, "expires", wire.TokenLife, "how long the token is good for, at most 24h; nodes with the limits of production take 1h")
 	f.BoolVar(&actAs, "act-as-any", false, "let the bearer speak for every user of the app")
 	f.BoolVar(&isOperator, "operator", false, "let the bearer look at the mesh (app "+home.SystemApp+")")
 	return cmd
