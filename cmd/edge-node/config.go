@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"text/tabwriter"
@@ -18,6 +19,12 @@ environment ($STARLING_NODE sets the key node, $STARLING_TLS_CERT tls.cert) and
 from flags; flags win over the environment, and that over the file. All keys are
 listed in docs/reference/config.md.`,
 		Example: "  edge-node config check node.yaml\n  edge-node config show node.yaml --json",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown command %q for %q", args[0], cmd.CommandPath())
+			}
+			return cmd.Help()
+		},
 	}
 	cmd.AddCommand(a.configCheckCommand(), a.configShowCommand())
 	return cmd
@@ -27,16 +34,22 @@ func (a *app) configCheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "check FILE", Short: "Say whether a node could start with this configuration",
 		Long: `Say whether a node could start with this configuration: every key is known,
-every value has its type, and the whole makes sense. Nothing is started.`,
+every value has its type, the whole makes sense, the certificate is this node's
+and good under the CA, and the data can be kept where it says. Nothing is started
+or written. Too few peers for what rooms shall survive are worth a warning on
+standard error; the exit status is 0 all the same.`,
 		Example: "  edge-node config check node.yaml && edge-node run --config node.yaml",
-		Args:    cobra.ExactArgs(1),
+		Args:    needs("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l, err := loadConfig(args[0], os.Environ(), cmd.Flags())
 			if err == nil {
-				err = l.Config.Check()
+				err = checkNode(l.Config)
 			}
 			if err != nil {
 				return err
+			}
+			if weak := fragile(l.Config); weak != "" {
+				a.warn(weak)
 			}
 			if a.json {
 				return a.printJSON(struct {
@@ -49,6 +62,7 @@ every value has its type, and the whole makes sense. Nothing is started.`,
 		},
 	}
 	settingFlags(cmd.Flags())
+	completeSettings(cmd)
 	return cmd
 }
 
@@ -58,7 +72,7 @@ func (a *app) configShowCommand() *cobra.Command {
 		Long: `Show the value of every key and where it came from: default, file, env or flag.
 The secrets of apps are left out.`,
 		Example: "  edge-node config show node.yaml\n  STARLING_LIMITS=bench edge-node config show node.yaml --json",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    atMostOne,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := ""
 			if len(args) == 1 {
@@ -72,6 +86,7 @@ The secrets of apps are left out.`,
 		},
 	}
 	settingFlags(cmd.Flags())
+	completeSettings(cmd)
 	return cmd
 }
 
@@ -94,7 +109,15 @@ func (a *app) showConfig(l *loaded) error {
 		}
 		values[s.Key] = v
 		if !a.json {
-			fmt.Fprintf(w, "%s\t%s\t%v\n", s.Key, v.From, v.Value)
+			text := fmt.Sprint(v.Value)
+			if !s.scalar() {
+				list, err := json.Marshal(v.Value)
+				if err != nil {
+					return err
+				}
+				text = string(list)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\n", s.Key, v.From, text)
 		}
 	}
 	if a.json {

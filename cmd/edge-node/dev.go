@@ -43,7 +43,7 @@ func (a *app) devCommand() *cobra.Command {
   edge-node dev --regions fra,iad,sin,gru --wan
   edge-node dev --processes --data ./mesh --port 7400
   edge-node dev --json | head -1`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.asked = cmd.Flags().Changed
 			if !o.asked("log-level") {
@@ -107,6 +107,7 @@ func (a *app) dev(stop context.Context, o devOptions) error {
 		return err
 	}
 	defer plan.close()
+	a.warnOf(plan)
 	ctx, cancel := context.WithCancelCause(stop)
 	defer cancel(nil)
 	nodes := a.newRunner(plan, o)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/starling-im/starling/cmd/edge-node/internal/home"
+	"github.com/starling-im/starling/geo"
 	"github.com/starling-im/starling/mesh"
 	"github.com/starling-im/starling/wire"
 )
@@ -108,4 +109,16 @@ func removeTemporary(dir string) {
 	}
 	unlock()
 	_ = os.RemoveAll(dir)
+}
+
+// warnOf says what is odd about a mesh that is started all the same.
+func (a *app) warnOf(plan *devPlan) {
+	for _, r := range plan.Regions {
+		if _, ok := geo.Pops().Place(r); !ok {
+			a.warn(fmt.Sprintf("no place known for %s: distances are unknown", r))
+		}
+	}
+	if weak := fragile(plan.configs[0]); weak != "" {
+		a.warn(weak)
+	}
 }

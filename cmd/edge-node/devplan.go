@@ -164,7 +164,7 @@ func (p *devPlan) load(o devOptions) error {
 	case p.Format > devFormat:
 		return fmt.Errorf("data folder %s is from a newer release: format %d, this one knows %d; use that release, or another --data", p.dir, p.Format, devFormat)
 	case o.asked("regions") && !slices.Equal(o.regions, p.Regions), o.asked("nodes") && o.nodes != p.Nodes:
-		return fmt.Errorf("data folder %s holds a mesh of %v with %d nodes each: leave --regions and --nodes out, or use another --data", p.dir, p.Regions, p.Nodes)
+		return fmt.Errorf("data folder %s holds a mesh of %v with %s each: leave --regions and --nodes out, or use another --data", p.dir, p.Regions, plural(p.Nodes, "node"))
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ func (a *app) docsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "docs DIR", Hidden: true,
 		Short: "Write the reference pages that derive from the code",
-		Args:  cobra.ExactArgs(1),
+		Args:  needs("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for name, text := range referencePages(cmd.Root()) {
 				if err := os.WriteFile(filepath.Join(args[0], name), []byte(text), 0o644); err != nil {

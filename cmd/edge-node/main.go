@@ -66,7 +66,7 @@ func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(f
 
 // oneLine is an error as it is shown, with what to do about it if that is known.
 func oneLine(err error) string {
-	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	text := joinLines(err.Error())
 	switch {
 	case errors.Is(err, client.ErrTokenExpired):
 		var said *wire.Error
@@ -78,4 +78,22 @@ func oneLine(err error) string {
 		text += " (the keys of the context make tokens: leave --token out, or start the mesh again)"
 	}
 	return text
+}
+
+// joinLines makes one line of several.
+func joinLines(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		switch before := b.String(); {
+		case line == "":
+			continue
+		case strings.HasSuffix(before, "?") || strings.HasSuffix(before, ":"):
+			b.WriteString(" ")
+		case before != "":
+			b.WriteString("; ")
+		}
+		b.WriteString(line)
+	}
+	return b.String()
 }

@@ -70,7 +70,7 @@ func (a *app) membersCommand() *cobra.Command {
 		Long: `List the nodes of the mesh as one of them sees it: id, region, address, state,
 release, and the round-trip time to it in milliseconds.`,
 		Example: "  edge-node members\n  edge-node members --json",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			answer, err := a.ask(cmd.Context(), "members")
 			if err != nil {
@@ -93,7 +93,7 @@ func (a *app) groupsCommand() *cobra.Command {
 		Long: `List the Raft groups: where each is at home, which node leads it, how many rooms
 live in it, and each replica with the last log index that it has applied.`,
 		Example: "  edge-node groups\n  edge-node groups --json",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			answer, err := a.ask(cmd.Context(), "groups")
 			if err != nil {
@@ -120,7 +120,7 @@ func (a *app) linksCommand() *cobra.Command {
 		Long: `Count the events that each node has sent to each other one since it started: as
 commands to replicas (class raft), and as events to nodes that follow (relay).`,
 		Example: "  edge-node links\n  edge-node links --json",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			answer, err := a.ask(cmd.Context(), "links")
 			if err != nil {
@@ -140,7 +140,7 @@ func (a *app) roomsCommand() *cobra.Command {
 		Long: `List the rooms of an app: the newest seq of each, the group that orders it, and
 the region where that group is at home.`,
 		Example: "  edge-node rooms\n  edge-node rooms --app demo --json",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			answer, err := a.rooms(cmd.Context(), &u)
 			if err != nil {

@@ -65,7 +65,7 @@ func (a *app) replayCommand() *cobra.Command {
 		Example: `  edge-node replay chat.jsonl.gz --window 256
   edge-node replay chat.jsonl --in-order --run monday --acks acks.jsonl --json
   edge-node replay chat.jsonl --room '#ubuntu' --speed 60`,
-		Args: cobra.ExactArgs(1),
+		Args: needs("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.check(); err != nil {
 				return err

@@ -78,7 +78,7 @@ func (a *app) root() *cobra.Command {
 	flags.StringVar(&a.home, "home", "", "folder of contexts (default $STARLING_HOME, else \"starling\" in the user's configuration)")
 	flags.StringVar(&a.context, "context", "default", "name of the context that says which mesh, or its file")
 	flags.BoolVar(&a.json, "json", false, "write JSON, for programs")
-	flags.StringVar(&a.logLevel, "log-level", "warn", "log to standard error from this level on: debug, info, warn, error")
+	flags.StringVar(&a.logLevel, "log-level", "warn", "log to standard error from this level on: debug, info, warn, error; unless told, run has info and dev error")
 	flags.StringVar(&a.profile, "cpu-profile", "", "write a CPU profile to this file, for go tool pprof")
 	must(flags.MarkHidden("cpu-profile"))
 	root.AddGroup(
@@ -95,6 +95,12 @@ func (a *app) root() *cobra.Command {
 	must(root.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return home.Names(a.homeOrDefault()), cobra.ShellCompDirectiveNoFileComp
 	}))
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.Example = "  source <(edge-node completion bash)\n  edge-node completion zsh > \"${fpath[1]}/_edge-node\"\n  edge-node completion fish | source"
+		}
+	}
 	must(root.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions(levels, cobra.ShellCompDirectiveNoFileComp)))
 	return root
 }
@@ -165,6 +171,9 @@ func (a *app) printJSON(v any) error {
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
 }
+
+// warn says what the user should know, once, on standard error.
+func (a *app) warn(text string) { fmt.Fprintln(a.stderr, "edge-node: warning:", text) }
 
 // plural is a number of things in words.
 func plural(n int, thing string) string {

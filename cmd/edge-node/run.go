@@ -23,19 +23,18 @@ func (a *app) runCommand() *cobra.Command {
 Its configuration comes from a YAML file, the environment and flags; flags win
 over the environment, and that over the file. See "edge-node config" and
 docs/reference/config.md. The node listens on one UDP port, for clients, other
-nodes and gossip, and on the TCP port of the same number for /healthz.`,
+nodes and gossip, and on the TCP port of the same number for /healthz (HTTPS). It
+logs to standard error from the level info on, unless told otherwise.`,
 		Example: `  edge-node run --config node.yaml
   edge-node run --config node.yaml --log-level debug
   STARLING_DATA=/var/lib/starling edge-node run --config /etc/starling/node.yaml`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := loadConfig(path, os.Environ(), cmd.Flags())
 			if err != nil {
 				return err
 			}
-			if l.from["log_level"] != fromDefault {
-				a.logLevel = l.Config.LogLevel
-			}
+			a.logLevel = l.Config.LogLevel
 			if _, err := a.level(); err != nil {
 				return err
 			}
@@ -46,12 +45,18 @@ nodes and gossip, and on the TCP port of the same number for /healthz.`,
 			if err != nil {
 				return err
 			}
-			return runNode(cmd.Context(), l.Config, bound, a.logger())
+			log := a.logger()
+			log.Info(fmt.Sprintf("node %s in %s listens on %s, data in %s", l.Config.Node, l.Config.Region, bound.addr(), l.Config.Data))
+			if weak := fragile(l.Config); weak != "" {
+				log.Warn(weak)
+			}
+			return runNode(cmd.Context(), l.Config, bound, log)
 		},
 	}
 	cmd.Flags().StringVar(&path, "config", "", "YAML file of the configuration")
 	must(cmd.MarkFlagFilename("config", "yaml", "yml"))
 	settingFlags(cmd.Flags())
+	completeSettings(cmd)
 	return cmd
 }
 

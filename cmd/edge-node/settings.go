@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/go-viper/mapstructure/v2"
@@ -14,9 +15,11 @@ import (
 	"github.com/knadh/koanf/providers/posflag"
 	"github.com/knadh/koanf/providers/structs"
 	"github.com/knadh/koanf/v2"
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/starling-im/starling"
+	"github.com/starling-im/starling/geo"
 )
 
 // A setting is one key of a node's configuration.
@@ -93,6 +96,18 @@ func settingFlags(flags *pflag.FlagSet) {
 	}
 }
 
+// completeSettings completes the flags of settings that have few values, or
+// that name files.
+func completeSettings(cmd *cobra.Command) {
+	for flag, values := range map[string][]string{
+		"survive": {string(geo.SurviveRegion), string(geo.SurviveNode), string(geo.SurviveNone)},
+		"limits":  {starling.Production, starling.Bench},
+	} {
+		must(cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)))
+	}
+	must(cmd.MarkFlagDirname("data"))
+}
+
 // Where a value came from, the weakest source first.
 const (
 	fromDefault = "default"
@@ -161,11 +176,20 @@ func (l *loaded) add(from string, p koanf.Provider, parser koanf.Parser) error {
 
 // decode fills Config and refuses keys that it does not have.
 func (l *loaded) decode(path string) error {
+	var read mapstructure.Metadata
 	err := l.values.UnmarshalWithConf("", &l.Config, koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{
-		Result: &l.Config, TagName: "koanf", WeaklyTypedInput: true, ErrorUnused: true,
+		Result: &l.Config, TagName: "koanf", WeaklyTypedInput: true, Metadata: &read,
 	}})
-	if err != nil {
-		return &starling.ConfigError{Field: path, Problem: "does not fit: " + err.Error()}
+	switch {
+	case err != nil:
+		_, text, found := strings.Cut(err.Error(), "following error(s):\n\n")
+		if !found {
+			text = err.Error()
+		}
+		return &starling.ConfigError{Field: cmp.Or(path, "file"), Problem: "does not fit: " + text}
+	case len(read.Unused) > 0:
+		slices.Sort(read.Unused)
+		return &starling.ConfigError{Field: cmp.Or(path, "file"), Problem: fmt.Sprintf("has the unknown key %q", read.Unused[0])}
 	}
 	return nil
 }

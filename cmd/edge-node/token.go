@@ -28,7 +28,7 @@ it is one of the system's own app, and its bearer may look at the mesh.`,
 		Example: `  edge-node token alice
   edge-node token carol --expires 15m --json
   edge-node chat lobby --as carol --token "$(edge-node token carol)"`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMostOne,
 		RunE: func(_ *cobra.Command, args []string) error {
 			switch {
 			case len(args) == 1 && as != "" && as != args[0]:

@@ -46,7 +46,7 @@ func (a *app) versionCommand() *cobra.Command {
 		Short:   "Say which release this is",
 		Long:    "Say which release this is, from which commit, built by which Go for which platform.",
 		Example: "  edge-node version\n  edge-node version --json",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			b := buildInfo()
 			if a.json {

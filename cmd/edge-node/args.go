@@ -1,0 +1,37 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// needs is for commands that take one argument.
+func needs(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usagef("%s is missing; usage: %s", what, cmd.UseLine())
+		}
+		return atMostOne(cmd, args)
+	}
+}
+
+// needsRoom is for commands that take a room.
+func needsRoom(cmd *cobra.Command, args []string) error {
+	err := needs("ROOM")(cmd, args)
+	if err == nil && strings.TrimSpace(args[0]) == "" {
+		return usagef("ROOM is %q, no name; usage: %s", args[0], cmd.UseLine())
+	}
+	return err
+}
+
+func atMostOne(cmd *cobra.Command, args []string) error { return atMost(cmd, args, 1) }
+
+func noArgs(cmd *cobra.Command, args []string) error { return atMost(cmd, args, 0) }
+
+func atMost(cmd *cobra.Command, args []string, n int) error {
+	if len(args) > n {
+		return usagef("%q is one argument too many; usage: %s", args[n], cmd.UseLine())
+	}
+	return nil
+}

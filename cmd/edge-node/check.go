@@ -1,0 +1,102 @@
+package main
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/starling-im/starling"
+	"github.com/starling-im/starling/geo"
+	"github.com/starling-im/starling/mesh"
+)
+
+// checkNode says whether a node could start with a configuration. It reads the
+// files that this one names, and starts and writes nothing.
+func checkNode(cfg starling.Config) error {
+	if err := cfg.Check(); err != nil {
+		return err
+	}
+	if err := checkIdentity(cfg.TLS); err != nil {
+		return &starling.ConfigError{Field: "tls", Problem: err.Error()}
+	}
+	if err := checkFolder(cfg.Data); err != nil {
+		return &starling.ConfigError{Field: "data", Problem: err.Error()}
+	}
+	// A node that is made and not run proves that the rest fits together.
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = starling.New(cfg, starling.Env{Conn: conn, Log: slog.New(slog.DiscardHandler), Version: buildInfo().Version})
+	return err
+}
+
+// checkIdentity makes sure that other nodes will believe the certificate.
+func checkIdentity(t starling.TLS) error {
+	id, err := mesh.LoadIdentity(t.CA, t.Cert, t.Key)
+	if err != nil {
+		return err
+	}
+	leaf, err := x509.ParseCertificate(id.Cert.Certificate[0])
+	if err != nil {
+		return err
+	}
+	_, err = leaf.Verify(x509.VerifyOptions{Roots: id.Roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	if err != nil {
+		return fmt.Errorf("%s is not good under %s: %w", t.Cert, t.CA, err)
+	}
+	return nil
+}
+
+// checkFolder makes sure that there is a folder, or that one can be made.
+func checkFolder(dir string) error {
+	for path := filepath.Clean(dir); ; path = filepath.Dir(path) {
+		info, err := os.Stat(path)
+		switch {
+		case err == nil && info.IsDir():
+			return nil
+		case err == nil:
+			return fmt.Errorf("is %s, and %s is no folder", dir, path)
+		case !errors.Is(err, fs.ErrNotExist) || path == filepath.Dir(path):
+			return fmt.Errorf("is %s: %w", dir, err)
+		}
+	}
+}
+
+// voters is how many nodes have a copy of a room that survives anything.
+const voters = 3
+
+// fragile says that rooms survive less than survive asks for, since there are
+// too few peers for it; "" if all is well. Nobody asked for anything with none.
+func fragile(cfg starling.Config) string {
+	nodes := make(map[string]int)
+	for _, p := range cfg.Peers {
+		nodes[p.Region]++
+	}
+	switch geo.Survive(cfg.Survive) {
+	case geo.SurviveRegion:
+		if len(nodes) < voters {
+			return fmt.Sprintf("rooms survive the loss of nothing: survive is region, which takes %d regions, and the peers are in %d", voters, len(nodes))
+		}
+	case geo.SurviveNode:
+		var few []string
+		for _, region := range slices.Sorted(maps.Keys(nodes)) {
+			if nodes[region] < voters {
+				few = append(few, fmt.Sprintf("%s has %d", region, nodes[region]))
+			}
+		}
+		if len(few) > 0 {
+			return fmt.Sprintf("rooms survive the loss of nothing: survive is node, which takes %d nodes in a room's region, and %s", voters, strings.Join(few, ", "))
+		}
+	}
+	return ""
+}

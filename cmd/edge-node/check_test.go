@@ -1,0 +1,84 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/starling-im/starling"
+)
+
+// plannedNode is the configuration of a node as dev makes it, and its plan.
+func plannedNode(t *testing.T) (starling.Config, *devPlan) {
+	t.Helper()
+	p, err := planDev(devOptions{
+		regions: []string{"fra", "iad", "sin"}, nodes: 1, data: t.TempDir(), limits: starling.Bench, logLevel: "error",
+		asked: func(string) bool { return false },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.release)
+	return p.configs[0], p
+}
+
+func TestCheckNode(t *testing.T) {
+	cfg, p := plannedNode(t)
+	before, err := os.ReadDir(cfg.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := checkNode(cfg); err != nil {
+		t.Errorf("a node as dev makes it: %v", err)
+	}
+	if after, _ := os.ReadDir(cfg.Data); len(after) != len(before) {
+		t.Errorf("the check left %v, there was %v", after, before)
+	}
+	_, stranger := plannedNode(t)
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		change func(*starling.Config)
+		says   string
+	}{
+		"another node's certificate": {func(c *starling.Config) { c.TLS = p.configs[1].TLS }, "iad-1"},
+		"another CA":                 {func(c *starling.Config) { c.TLS.CA = stranger.configs[0].TLS.CA }, "is not good under"},
+		"no certificate":             {func(c *starling.Config) { c.TLS.Cert = file }, "tls"},
+		"no key of gossip":           {func(c *starling.Config) { c.GossipKey = file }, "gossip_key"},
+		"another cluster":            {func(c *starling.Config) { c.Cluster = "other" }, "cluster"},
+		"data in a file":             {func(c *starling.Config) { c.Data = filepath.Join(file, "data") }, "data"},
+	} {
+		bad := cfg
+		tt.change(&bad)
+		if err := checkNode(bad); err == nil || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%s: %v, want %q", name, err, tt.says)
+		}
+	}
+}
+
+func TestFragile(t *testing.T) {
+	peers := func(regions ...string) (all []starling.Peer) {
+		for _, r := range regions {
+			all = append(all, starling.Peer{Region: r})
+		}
+		return all
+	}
+	for _, tt := range []struct {
+		survive string
+		peers   []starling.Peer
+		says    string
+	}{
+		{"region", peers("fra", "iad", "sin"), ""},
+		{"region", peers("fra", "fra", "iad"), "the peers are in 2"},
+		{"node", peers("fra", "fra", "fra"), ""},
+		{"node", peers("fra", "fra", "fra", "iad"), "and iad has 1"},
+		{"none", peers("fra"), ""},
+	} {
+		if got := fragile(starling.Config{Survive: tt.survive, Peers: tt.peers}); (got == "") != (tt.says == "") || !strings.Contains(got, tt.says) {
+			t.Errorf("%s with %v: %q, want %q", tt.survive, tt.peers, got, tt.says)
+		}
+	}
+}
