@@ -21,6 +21,9 @@ const echoWithin = 10 * time.Second
 // printBatch bounds the events that are printed at once.
 const printBatch = 256
 
+// lateAfter is how long nothing may be acked before chat says that it waits.
+const lateAfter = 2 * time.Second
+
 // lineChat sends lines and prints events.
 type lineChat struct {
 	app  *app
@@ -32,6 +35,8 @@ type lineChat struct {
 	top  uint64 // the highest acked seq
 	bad  int    // lines that could not be sent
 	all  int
+	open int         // lines that are sent and not acked
+	late *time.Timer // runs while there are any; fires once
 }
 
 func (a *app) chatLines(ctx context.Context, c *client.Client, room string) error {
@@ -41,6 +46,10 @@ func (a *app) chatLines(ctx context.Context, c *client.Client, room string) erro
 	}
 	defer follow.Close()
 	chat := &lineChat{app: a, c: c, room: room}
+	late := time.AfterFunc(lateAfter, chat.waits)
+	defer late.Stop()
+	late.Stop()
+	chat.late = late
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	printed := newMark(follow.Head())
@@ -101,16 +110,16 @@ func (l *lineChat) send(ctx context.Context, in inputLine) bool {
 	if says.quit {
 		return false
 	}
-	l.mu.Lock()
-	l.all++
-	l.mu.Unlock()
 	if in.err != nil {
+		l.count(0)
 		l.failed(in.number, in.err)
 		return true
 	}
+	l.count(1)
 	l.sent.Add(1)
 	l.c.Send(ctx, client.Message{Room: l.room, Kind: says.kind, Content: says.text}, func(ack client.Ack, err error) {
 		defer l.sent.Done()
+		l.settled()
 		if err != nil {
 			l.failed(in.number, err)
 			return
@@ -120,6 +129,41 @@ func (l *lineChat) send(ctx context.Context, in inputLine) bool {
 		l.top = max(l.top, ack.Seq)
 	})
 	return true
+}
+
+// count counts a line, and whether it is sent.
+func (l *lineChat) count(sent int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all++
+	if l.open += sent; l.open == 1 && l.late != nil {
+		l.late.Reset(lateAfter)
+	}
+}
+
+// settled notes that a line that was sent has an answer.
+func (l *lineChat) settled() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open--
+	switch {
+	case l.late == nil:
+	case l.open == 0:
+		l.late.Stop()
+	default:
+		l.late.Reset(lateAfter)
+	}
+}
+
+// waits says once that the mesh takes its time.
+func (l *lineChat) waits() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open == 0 || l.late == nil {
+		return
+	}
+	l.late = nil
+	fmt.Fprintf(l.app.stderr, "edge-node: waiting: %s not acknowledged yet\n", plural(l.open, "line"))
 }
 
 func (l *lineChat) failed(number int, err error) {

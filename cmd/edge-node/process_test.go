@@ -145,7 +145,7 @@ func TestAllKilled(t *testing.T) {
 	m = startMesh(t, home, data)
 	n := checkAcks(t, home, acks)
 	s := lines[summary](t, output(t, home, "", args...))[0]
-	if s.Acked != 300 || s.Events != 300 || len(s.Anomalies()) > 0 {
+	if s.Acked != 300 || s.Events != 300 || s.Before < n || len(s.Anomalies()) > 0 {
 		t.Errorf("after %d acks the same run: %+v", n, s)
 	}
 	checkAcks(t, home, acks)
@@ -232,6 +232,25 @@ func TestDevInProcess(t *testing.T) {
 	if code := run(ctx, []string{"chat", "r", "--as", "a"}, strings.NewReader("one\n"+long+"\nthree\n"), &b, &b); code != exitFailed ||
 		!strings.Contains(b.String(), "line 2: too_large") || !strings.Contains(b.String(), "a: three") {
 		t.Errorf("a line too long: status %d, %s", code, b.String())
+	}
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		args   []string
+		status int
+		says   string
+	}{
+		{[]string{"replay", empty}, exitOK, "has no records"},
+		{[]string{"replay", sample, "--room", "nosuch"}, exitOK, `no record of the rooms ["nosuch"]`},
+		{[]string{"replay", t.TempDir()}, exitFailed, "is a folder"},
+		{[]string{"chat", "r", "--token", strings.TrimSpace(output(t, home, "", "token", "alice")), "--as", "bob"}, exitUsage, "contradict"},
+	} {
+		b.Reset()
+		if code := run(ctx, tt.args, nil, &b, &b); code != tt.status || !strings.Contains(b.String(), tt.says) || code != exitOK && strings.Contains(b.String(), "DELIVERED") {
+			t.Errorf("%q: status %d, %s", tt.args, code, b.String())
+		}
 	}
 	if token := output(t, home, "", "token", "alice"); strings.Count(token, ".") != 2 {
 		t.Errorf("token is %q", token)

@@ -33,10 +33,20 @@ the same; every room has followers in every region, each of which talks only to
 its own region's nodes. Each record becomes exactly one event.
 
 The ids of the messages derive from --run and the line numbers, so the same name
-goes on where it stopped, and nothing doubles. The summary is computed from what
-the followers received: gaps, duplicates, disorder, changed contents, and a hash
-of each region's view, which must be the same everywhere. Any anomaly makes the
-exit status 1. With --json the summary is one object on the last line.
+goes on where it stopped, and nothing doubles: the summary says how many records
+were there before. Their acks are appended to --acks again. It stops at the first
+line that is no record, and names it; what was sent before that counts.
+
+The summary is computed from what the followers received: gaps, duplicates,
+disorder, changed contents, and a hash of each region's view, which must be the
+same everywhere. Any anomaly makes the exit status 1. With --json the summary is
+one object on the last line. In its tables
+
+  COPIES   is how many copies of an event came into the region from others, per
+           event whose room is at home elsewhere; - is unknown, or no such event
+  (bound)  with --wan, is the least time that light and a quorum allow: half a
+           round trip to the room's home, one from there to the nearest other
+           region, and half a one back
 
 At most 64 sessions speak for all users, which takes a token with act_as: *.`
 
@@ -80,7 +90,7 @@ func (a *app) replayCommand() *cobra.Command {
 	f.Float64Var(&o.pace.Rate, "rate", 0, "records per second (default: as fast as it goes)")
 	f.Float64Var(&o.pace.Speed, "speed", 0, "play at this multiple of the original speed")
 	f.StringVar(&o.run, "run", "", "name of the run; the same name goes on where it stopped (default: random)")
-	f.StringVar(&o.acks, "acks", "", "append each ack to this file before it is counted")
+	f.StringVar(&o.acks, "acks", "", "append each ack to this file before it is counted; one that the file has already too")
 	f.StringSliceVar(&o.rooms, "room", nil, "play only the records of these rooms")
 	f.IntVar(&o.followers, "followers", 1, "followers of every room in each region")
 	f.IntVar(&o.sessions, "sessions", 1, "sessions that send, over all regions; at least one in each")
@@ -146,6 +156,12 @@ func (a *app) replay(ctx context.Context, o *replayOptions, path string) (err er
 	stop()
 	s := summarize(judge, cfg, took)
 	a.addMesh(context.WithoutCancel(ctx), s, judge, mesh, o, before)
+	if s.Messages == 0 {
+		if failed != nil {
+			return verdict(s, failed) // a table of zeros would tell nothing
+		}
+		a.warn(nothingIn(path, o.rooms))
+	}
 	if err := a.printSummary(s, mesh); err != nil {
 		return err
 	}
@@ -164,6 +180,14 @@ func verdict(s *summary, failed error) error {
 		return fmt.Errorf("the replay found: %s", join(found))
 	}
 	return nil
+}
+
+// nothingIn says why nothing was played.
+func nothingIn(path string, rooms []string) string {
+	if len(rooms) > 0 {
+		return fmt.Sprintf("%s has no record of the rooms %q", path, rooms)
+	}
+	return path + " has no records"
 }
 
 // only passes on the records of some rooms; none named means all.

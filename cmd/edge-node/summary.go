@@ -186,9 +186,13 @@ func (a *app) printSummary(s *summary, mesh *home.Context) error {
 		}
 		return a.printJSON(s)
 	}
-	fmt.Fprintf(a.stdout, "run %s: %d messages in %.1f s, %.0f acked per second\n", s.Run, s.Messages, s.Seconds, s.PerSecond)
-	fmt.Fprintf(a.stdout, "acked %d, rejected %d, unknown %d, events %d; acks p50 %.1f ms, p99 %.1f ms\n\n",
+	fmt.Fprintf(a.stdout, "run %s: %s in %.1f s, %.0f acked per second\n", s.Run, plural(s.Messages, "message"), s.Seconds, s.PerSecond)
+	fmt.Fprintf(a.stdout, "acked %d, rejected %d, unknown %d, events %d; acks p50 %.1f ms, p99 %.1f ms\n",
 		s.Acked, s.Rejected, s.Unknown, s.Events, s.P50, s.P99)
+	if s.Before > 0 {
+		fmt.Fprintf(a.stdout, "%d of the acked were there before: sent by an earlier run, or again after a lost ack\n", s.Before)
+	}
+	fmt.Fprintln(a.stdout)
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(w, "REGION\tDELIVERED\tGAPS\tDUPLICATES\tDISORDER\tCOPIES\tSHA256")
 	for _, name := range slices.Sorted(maps.Keys(s.Regions)) {

@@ -35,7 +35,7 @@ func (h *history) judge() *Judge {
 	for i, r := range h.records {
 		j.sent(r, 0, time.Millisecond)
 		if h.seqs[i] != 0 {
-			j.ack(r.Line, h.seqs[i], 2*time.Millisecond)
+			j.ack(r.Line, h.seqs[i], false, 2*time.Millisecond)
 		}
 	}
 	for i, region := range j.regions {
@@ -150,7 +150,7 @@ func TestResume(t *testing.T) {
 			r.Text = "not what was sent"
 		}
 		j.sent(r, 0, time.Millisecond)
-		j.ack(r.Line, h.seqs[i], 2*time.Millisecond)
+		j.ack(r.Line, h.seqs[i], false, 2*time.Millisecond)
 	}
 	if v := j.Verdict(); v.Changed != 1 || v.Lost != 0 || v.Doubled != 0 {
 		t.Errorf("verdict %+v", v)

@@ -25,8 +25,8 @@ type ledger struct {
 
 // tally counts records, and what is wrong with them.
 type tally struct {
-	read, sent, acked, rejected, events int
-	changed, doubled                    int
+	read, sent, acked, before, rejected, events int
+	changed, doubled                            int
 }
 
 type entry struct {
@@ -104,13 +104,17 @@ func (l *ledger) sent(r Record, from int, at time.Duration) {
 	}
 }
 
-func (l *ledger) ack(line int, seq uint64, at time.Duration) {
+// ack notes an ack; before says that the record had its event already.
+func (l *ledger) ack(line int, seq uint64, before bool, at time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.entry(line)
 	e.acked, e.ack = seq, micros(at-e.at)
 	l.top[e.room] = max(l.top[e.room], seq)
 	l.tally.acked++
+	if before {
+		l.tally.before++
+	}
 }
 
 func (l *ledger) reject(line int) {

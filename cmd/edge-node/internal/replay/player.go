@@ -165,7 +165,7 @@ func (p *player) settle(ctx context.Context) (progress bool, err error) {
 		case o.err != nil:
 			err = errors.Join(err, p.failed(ctx, o))
 		case written:
-			p.judge.ack(o.record.Line, o.ack.Seq, o.at)
+			p.judge.ack(o.record.Line, o.ack.Seq, o.ack.Duplicate, o.at)
 			progress = true
 		}
 	}

@@ -67,9 +67,15 @@ func Open(path string) (*Records, error) {
 		return nil, err
 	}
 	r := &Records{file: file}
-	if info, err := file.Stat(); err == nil {
-		r.size = info.Size()
+	info, err := file.Stat()
+	if err == nil && info.IsDir() {
+		err = fmt.Errorf("%s is a folder", path)
 	}
+	if err != nil {
+		_ = file.Close()
+		return nil, err
+	}
+	r.size = info.Size()
 	in := bufio.NewReaderSize(&counted{file, &r.read}, 64<<10)
 	var text io.Reader = in
 	if magic, _ := in.Peek(2); len(magic) == 2 && magic[0] == 0x1f && magic[1] == 0x8b {
@@ -94,7 +100,9 @@ func (r *Records) Next() (Record, error) {
 			return r.parse(r.lines.Bytes())
 		}
 	}
-	if err := r.lines.Err(); err != nil {
+	if err := r.lines.Err(); errors.Is(err, io.ErrUnexpectedEOF) {
+		return Record{}, &LineError{r.line + 1, fmt.Errorf("the compressed file is cut short: %w", err)}
+	} else if err != nil {
 		return Record{}, &LineError{r.line + 1, err}
 	}
 	return Record{}, io.EOF

@@ -25,6 +25,7 @@ type Region struct {
 type Verdict struct {
 	Messages int `json:"messages"` // sent
 	Acked    int `json:"acked"`
+	Before   int `json:"before"` // of the acked: had their event already
 	Rejected int `json:"rejected"`
 	Unknown  int `json:"unknown"`
 	Events   int `json:"events"` // of this run, seen by any follower
@@ -60,7 +61,7 @@ func (j *Judge) Verdict() Verdict {
 	j.ledger.mu.Lock()
 	defer j.ledger.mu.Unlock()
 	t := j.tally
-	v.Messages, v.Acked, v.Rejected, v.Events = t.sent, t.acked, t.rejected, t.events
+	v.Messages, v.Acked, v.Before, v.Rejected, v.Events = t.sent, t.acked, t.before, t.rejected, t.events
 	v.Unknown = t.sent - t.acked - t.rejected
 	v.Changed, v.Doubled = t.changed, t.doubled
 	v.Lost, v.Unwanted = j.close()
