@@ -9,8 +9,13 @@ import (
 
 func TestChatSaysOnceThatItWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var said bytes.Buffer
-		l := &lineChat{app: &app{stderr: &said}}
+		var out bytes.Buffer
+		l := &lineChat{app: &app{stderr: &out}}
+		said := func() string {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return out.String()
+		}
 		l.late = time.AfterFunc(lateAfter, l.waits)
 		l.late.Stop()
 		l.count(0) // a line that is not sent is waited for by nobody
@@ -22,16 +27,16 @@ func TestChatSaysOnceThatItWaits(t *testing.T) {
 		l.settled()
 		time.Sleep(lateAfter * 3 / 4)
 		synctest.Wait()
-		if said.Len() > 0 {
-			t.Errorf("too early: %s", said.String())
+		if early := said(); early != "" {
+			t.Errorf("too early: %s", early)
 		}
 		time.Sleep(lateAfter)
 		l.settled()
 		l.count(1)
 		time.Sleep(3 * lateAfter)
 		synctest.Wait()
-		if want := "edge-node: waiting: 2 lines not acknowledged yet\n"; said.String() != want {
-			t.Errorf("said %q, want %q", said.String(), want)
+		if want := "edge-node: waiting: 2 lines not acknowledged yet\n"; said() != want {
+			t.Errorf("said %q, want %q", said(), want)
 		}
 	})
 }
