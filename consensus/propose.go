@@ -19,7 +19,9 @@ type proposal struct {
 
 // lanes carry the commands of one group to Raft. All commands that wait leave
 // together in one entry; up to Config.Depth entries are under way, each on a
-// lane, which is a goroutine that ends when nothing waits.
+// lane, which is a goroutine that ends when nothing waits. Where a commit takes
+// long even without load, since voters are far apart, more lanes follow, each
+// a pace after the one before.
 type lanes struct {
 	g *group
 	// order is held from taking a batch until Raft has it, so that entries
@@ -34,11 +36,14 @@ type lanes struct {
 	epoch   uint64 // of the chain of entries, see entry
 	number  uint64
 	refused time.Time // since when Raft refuses all because of a transfer
+	pacing  bool      // a lane waits for its pace
+	trip    trip
 }
 
 // batch is one entry under way.
 type batch struct {
 	proposals []proposal
+	start     time.Time
 	prev      <-chan struct{} // closed when the batch before is answered
 	answered  chan struct{}
 	// behind are those that waited when a batch failed, to be failed after
@@ -79,8 +84,8 @@ func (l *lanes) add(p proposal) error {
 	if len(l.waiting) >= QueuedCommands || len(l.waiting) > 0 && l.bytes+len(p.command) > QueuedBytes {
 		return wire.Errorf(wire.CodeOverloaded, "group %d has %d commands waiting", l.g.cfg.ID, len(l.waiting)).After(overloadPause)
 	}
-	if l.running < l.g.h.cfg.Depth {
-		if !l.g.h.startLane(l.run) {
+	if lane := l.another(); lane != nil {
+		if !l.g.h.startLane(lane) {
 			return shuttingDown()
 		}
 		l.running++
@@ -120,7 +125,11 @@ func (l *lanes) run() {
 		if err == nil && !l.more() {
 			l.g.hint(o.index, o.term)
 		}
+		took := time.Since(b.start)
 		<-b.prev
+		if err == nil {
+			l.took(took)
+		}
 		l.answer(b, o, err)
 		close(b.answered)
 	}
@@ -156,7 +165,7 @@ func (l *lanes) take() (*batch, entry) {
 	if n == 0 {
 		return nil, entry{}
 	}
-	b := &batch{proposals: l.waiting[:n:n], answered: make(chan struct{})}
+	b := &batch{proposals: l.waiting[:n:n], start: time.Now(), answered: make(chan struct{})}
 	l.waiting = l.waiting[n:]
 	l.bytes -= size
 	if l.newest != nil {
@@ -165,7 +174,7 @@ func (l *lanes) take() (*batch, entry) {
 		b.prev = closedChannel
 	}
 	l.newest = b
-	e := entry{stamp: time.Now().UnixMilli(), epoch: l.epoch, number: l.number, commands: make([][]byte, n)}
+	e := entry{stamp: b.start.UnixMilli(), epoch: l.epoch, number: l.number, commands: make([][]byte, n)}
 	l.number++
 	for i, p := range b.proposals {
 		e.commands[i] = p.command
