@@ -44,7 +44,7 @@ func TestFormats(t *testing.T) {
 		{"member", get(appendMemberKey(nil, id, "bob")), "010000000000000002"},
 		{"count", get([]byte{tableCount}), "010000000000000001"},
 		{"event key", appendEventKey(nil, id, 2), "6561636d6500237562756e7475000000000000000002"},
-		{"receipt key", appendReceiptKey(nil, id, "alice", "m-1"), "7261636d6500237562756e747500616c696365006d2d31"},
+		{"receipt key", appendReceiptKey(nil, id, "alice", "m-1"), "7261636d6500237562756e7475006d2d3100616c696365"},
 	} {
 		if got := hex.EncodeToString(c.got); got != c.want {
 			t.Errorf("%s is\n%s, was\n%s", c.name, got, c.want)

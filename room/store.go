@@ -30,7 +30,7 @@ const (
 	tableCount   = 'c' // nothing else: the number of rooms
 	tableEvent   = 'e' // seq, big-endian
 	tableMember  = 'm' // user
-	tableReceipt = 'r' // user 0x00 client_msg_id
+	tableReceipt = 'r' // client_msg_id 0x00 user
 	tableState   = 's' // nothing else
 )
 
@@ -60,10 +60,14 @@ func appendMemberKey(dst []byte, id ID, user string) []byte {
 	return append(appendKey(dst, tableMember, id), user...)
 }
 
+// appendReceiptKey has the client_msg_id before the user: ids that begin with
+// a time, as most clients' do, then look for their neighbours of a moment ago,
+// which the processor still has at hand. With the user first these look-ups
+// were a fifth of a node's work.
 func appendReceiptKey(dst []byte, id ID, user, clientMsgID string) []byte {
-	dst = append(appendKey(dst, tableReceipt, id), user...)
+	dst = append(appendKey(dst, tableReceipt, id), clientMsgID...)
 	dst = append(dst, 0)
-	return append(dst, clientMsgID...)
+	return append(dst, user...)
 }
 
 // prefixEnd returns the first key after all those that begin with prefix,
