@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// Place is where a region is.
-type Place struct {
+// PoP is where a region is.
+type PoP struct {
 	Code     string // of the region, such as fra
 	City     string
 	Country  string
@@ -21,7 +21,7 @@ type Place struct {
 
 // Table holds the round-trip times between places. It does not change.
 type Table struct {
-	places []Place
+	places []PoP
 	index  map[string]int
 	rtt    [][]time.Duration
 }
@@ -54,7 +54,7 @@ func parse(places, rtts string) (*Table, error) {
 		return nil, err
 	}
 	for i, r := range rows {
-		p := Place{Code: r[0], City: r[1], Country: r[2]}
+		p := PoP{Code: r[0], City: r[1], Country: r[2]}
 		if p.Lat, err = strconv.ParseFloat(r[3], 64); err != nil {
 			return nil, err
 		}
@@ -101,10 +101,10 @@ func (t *Table) Regions() []string {
 }
 
 // Place returns where a region is, false if the table does not have it.
-func (t *Table) Place(region string) (Place, bool) {
+func (t *Table) Place(region string) (PoP, bool) {
 	i, ok := t.index[region]
 	if !ok {
-		return Place{}, false
+		return PoP{}, false
 	}
 	return t.places[i], true
 }
