@@ -35,9 +35,10 @@ func (c *Client) History(ctx context.Context, room string, after uint64, limit i
 }
 
 // Query returns a JSON document about the mesh as the node sees it: "members",
-// "groups", "rooms" or "links". It needs a token that allows that.
-func (c *Client) Query(ctx context.Context, what string) ([]byte, error) {
-	f, err := c.ask(ctx, &wire.Frame{Body: &wire.Frame_Query{Query: &wire.Query{What: what}}})
+// "groups", "rooms", "links" and others, some with arguments. It needs a token
+// that allows that. A lost answer is asked for again, at another node.
+func (c *Client) Query(ctx context.Context, what string, args ...string) ([]byte, error) {
+	f, err := c.ask(ctx, &wire.Frame{Body: &wire.Frame_Query{Query: &wire.Query{What: what, Args: args}}})
 	switch {
 	case err != nil:
 		return nil, err

@@ -1564,12 +1564,15 @@ func (x *Page) GetHasMore() bool {
 	return false
 }
 
-// Query asks a node about itself and its view of the mesh.
+// Query asks a node about itself and its view of the mesh, or asks the mesh
+// for a change of itself that may be carried out twice.
 type Query struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// members, groups, rooms, links.
-	What          string `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`
-	App           string `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
+	// members, groups, rooms, links, and others in the reference.
+	What string `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`
+	App  string `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
+	// What it depends on the query: a group, a node. At most 16.
+	Args          []string `protobuf:"bytes,3,rep,name=args,proto3" json:"args,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1616,6 +1619,13 @@ func (x *Query) GetApp() string {
 		return x.App
 	}
 	return ""
+}
+
+func (x *Query) GetArgs() []string {
+	if x != nil {
+		return x.Args
+	}
+	return nil
 }
 
 // Answer carries the JSON document that a Query asked for.
@@ -1933,10 +1943,11 @@ const file_im_proto_rawDesc = "" +
 	"\x06events\x18\x01 \x03(\v2\x12.starling.v1.EventR\x06events\x12\x19\n" +
 	"\bhead_seq\x18\x02 \x01(\x04R\aheadSeq\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x19\n" +
-	"\bhas_more\x18\x04 \x01(\bR\ahasMore\"-\n" +
+	"\bhas_more\x18\x04 \x01(\bR\ahasMore\"A\n" +
 	"\x05Query\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x10\n" +
-	"\x03app\x18\x02 \x01(\tR\x03app\"\x1c\n" +
+	"\x03app\x18\x02 \x01(\tR\x03app\x12\x12\n" +
+	"\x04args\x18\x03 \x03(\tR\x04args\"\x1c\n" +
 	"\x06Answer\x12\x12\n" +
 	"\x04json\x18\x01 \x01(\fR\x04json\"l\n" +
 	"\x06Goaway\x12\x1e\n" +
