@@ -44,6 +44,9 @@ type RaftMessage struct {
 	//	*RaftMessage_TimeoutNowReply
 	//	*RaftMessage_Snapshot
 	//	*RaftMessage_SnapshotReply
+	//	*RaftMessage_Life
+	//	*RaftMessage_FindTip
+	//	*RaftMessage_FindTipReply
 	Body          isRaftMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -197,6 +200,33 @@ func (x *RaftMessage) GetSnapshotReply() *InstallSnapshotReply {
 	return nil
 }
 
+func (x *RaftMessage) GetLife() *NodeLife {
+	if x != nil {
+		if x, ok := x.Body.(*RaftMessage_Life); ok {
+			return x.Life
+		}
+	}
+	return nil
+}
+
+func (x *RaftMessage) GetFindTip() *FindTip {
+	if x != nil {
+		if x, ok := x.Body.(*RaftMessage_FindTip); ok {
+			return x.FindTip
+		}
+	}
+	return nil
+}
+
+func (x *RaftMessage) GetFindTipReply() *FindTipReply {
+	if x != nil {
+		if x, ok := x.Body.(*RaftMessage_FindTipReply); ok {
+			return x.FindTipReply
+		}
+	}
+	return nil
+}
+
 type isRaftMessage_Body interface {
 	isRaftMessage_Body()
 }
@@ -241,6 +271,18 @@ type RaftMessage_SnapshotReply struct {
 	SnapshotReply *InstallSnapshotReply `protobuf:"bytes,13,opt,name=snapshot_reply,json=snapshotReply,proto3,oneof"`
 }
 
+type RaftMessage_Life struct {
+	Life *NodeLife `protobuf:"bytes,20,opt,name=life,proto3,oneof"`
+}
+
+type RaftMessage_FindTip struct {
+	FindTip *FindTip `protobuf:"bytes,21,opt,name=find_tip,json=findTip,proto3,oneof"`
+}
+
+type RaftMessage_FindTipReply struct {
+	FindTipReply *FindTipReply `protobuf:"bytes,22,opt,name=find_tip_reply,json=findTipReply,proto3,oneof"`
+}
+
 func (*RaftMessage_Append) isRaftMessage_Body() {}
 
 func (*RaftMessage_AppendReply) isRaftMessage_Body() {}
@@ -260,6 +302,12 @@ func (*RaftMessage_TimeoutNowReply) isRaftMessage_Body() {}
 func (*RaftMessage_Snapshot) isRaftMessage_Body() {}
 
 func (*RaftMessage_SnapshotReply) isRaftMessage_Body() {}
+
+func (*RaftMessage_Life) isRaftMessage_Body() {}
+
+func (*RaftMessage_FindTip) isRaftMessage_Body() {}
+
+func (*RaftMessage_FindTipReply) isRaftMessage_Body() {}
 
 // AppendEntries replicates log entries; without entries it is a heartbeat or
 // tells how far the leader has committed.
@@ -432,8 +480,11 @@ type AppendEntriesReply struct {
 	LastLog        uint64                 `protobuf:"varint,2,opt,name=last_log,json=lastLog,proto3" json:"last_log,omitempty"`
 	Success        bool                   `protobuf:"varint,3,opt,name=success,proto3" json:"success,omitempty"`
 	NoRetryBackoff bool                   `protobuf:"varint,4,opt,name=no_retry_backoff,json=noRetryBackoff,proto3" json:"no_retry_backoff,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The replica may have forgotten what it acknowledged: it takes committed
+	// entries only, and its answer counts for no quorum.
+	Doubtful      bool `protobuf:"varint,5,opt,name=doubtful,proto3" json:"doubtful,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AppendEntriesReply) Reset() {
@@ -490,6 +541,13 @@ func (x *AppendEntriesReply) GetSuccess() bool {
 func (x *AppendEntriesReply) GetNoRetryBackoff() bool {
 	if x != nil {
 		return x.NoRetryBackoff
+	}
+	return false
+}
+
+func (x *AppendEntriesReply) GetDoubtful() bool {
+	if x != nil {
+		return x.Doubtful
 	}
 	return false
 }
@@ -828,12 +886,193 @@ func (x *InstallSnapshotReply) GetSuccess() bool {
 	return false
 }
 
+// NodeLife is the first message of a stream, and belongs to no group: which life
+// of the sender it is, and the last life that the sender has seen of the other
+// node. A life is a start of the node; its nonce tells lives of one number apart.
+type NodeLife struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Life          uint64                 `protobuf:"varint,1,opt,name=life,proto3" json:"life,omitempty"`
+	Nonce         uint64                 `protobuf:"fixed64,2,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	SeenLife      uint64                 `protobuf:"varint,3,opt,name=seen_life,json=seenLife,proto3" json:"seen_life,omitempty"`
+	SeenNonce     uint64                 `protobuf:"fixed64,4,opt,name=seen_nonce,json=seenNonce,proto3" json:"seen_nonce,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeLife) Reset() {
+	*x = NodeLife{}
+	mi := &file_raft_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeLife) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeLife) ProtoMessage() {}
+
+func (x *NodeLife) ProtoReflect() protoreflect.Message {
+	mi := &file_raft_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeLife.ProtoReflect.Descriptor instead.
+func (*NodeLife) Descriptor() ([]byte, []int) {
+	return file_raft_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *NodeLife) GetLife() uint64 {
+	if x != nil {
+		return x.Life
+	}
+	return 0
+}
+
+func (x *NodeLife) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
+}
+
+func (x *NodeLife) GetSeenLife() uint64 {
+	if x != nil {
+		return x.SeenLife
+	}
+	return 0
+}
+
+func (x *NodeLife) GetSeenNonce() uint64 {
+	if x != nil {
+		return x.SeenNonce
+	}
+	return 0
+}
+
+// FindTip asks how far a group has come; the asker does not know what it has
+// forgotten.
+type FindTip struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindTip) Reset() {
+	*x = FindTip{}
+	mi := &file_raft_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindTip) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindTip) ProtoMessage() {}
+
+func (x *FindTip) ProtoReflect() protoreflect.Message {
+	mi := &file_raft_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindTip.ProtoReflect.Descriptor instead.
+func (*FindTip) Descriptor() ([]byte, []int) {
+	return file_raft_proto_rawDescGZIP(), []int{11}
+}
+
+// FindTipReply answers FindTip.
+type FindTipReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Term  uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	// The last entry of the replica's log; if confirmed, the last committed one.
+	Index     uint64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	IndexTerm uint64 `protobuf:"varint,3,opt,name=index_term,json=indexTerm,proto3" json:"index_term,omitempty"`
+	// The replica leads, and a quorum without the asker has just confirmed it:
+	// everything that was committed before the question is at or before index.
+	Confirmed     bool `protobuf:"varint,4,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindTipReply) Reset() {
+	*x = FindTipReply{}
+	mi := &file_raft_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindTipReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindTipReply) ProtoMessage() {}
+
+func (x *FindTipReply) ProtoReflect() protoreflect.Message {
+	mi := &file_raft_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindTipReply.ProtoReflect.Descriptor instead.
+func (*FindTipReply) Descriptor() ([]byte, []int) {
+	return file_raft_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *FindTipReply) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *FindTipReply) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *FindTipReply) GetIndexTerm() uint64 {
+	if x != nil {
+		return x.IndexTerm
+	}
+	return 0
+}
+
+func (x *FindTipReply) GetConfirmed() bool {
+	if x != nil {
+		return x.Confirmed
+	}
+	return false
+}
+
 var File_raft_proto protoreflect.FileDescriptor
 
 const file_raft_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"raft.proto\x12\vstarling.v1\"\xcb\x05\n" +
+	"raft.proto\x12\vstarling.v1\"\xee\x06\n" +
 	"\vRaftMessage\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x04R\x02id\x12\x14\n" +
@@ -850,7 +1089,10 @@ const file_raft_proto_rawDesc = "" +
 	"timeoutNow\x12J\n" +
 	"\x11timeout_now_reply\x18\v \x01(\v2\x1c.starling.v1.TimeoutNowReplyH\x00R\x0ftimeoutNowReply\x12:\n" +
 	"\bsnapshot\x18\f \x01(\v2\x1c.starling.v1.InstallSnapshotH\x00R\bsnapshot\x12J\n" +
-	"\x0esnapshot_reply\x18\r \x01(\v2!.starling.v1.InstallSnapshotReplyH\x00R\rsnapshotReplyB\x06\n" +
+	"\x0esnapshot_reply\x18\r \x01(\v2!.starling.v1.InstallSnapshotReplyH\x00R\rsnapshotReply\x12+\n" +
+	"\x04life\x18\x14 \x01(\v2\x15.starling.v1.NodeLifeH\x00R\x04life\x121\n" +
+	"\bfind_tip\x18\x15 \x01(\v2\x14.starling.v1.FindTipH\x00R\afindTip\x12A\n" +
+	"\x0efind_tip_reply\x18\x16 \x01(\v2\x19.starling.v1.FindTipReplyH\x00R\ffindTipReplyB\x06\n" +
 	"\x04body\"\xc3\x01\n" +
 	"\rAppendEntries\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12$\n" +
@@ -866,12 +1108,13 @@ const file_raft_proto_rawDesc = "" +
 	"\n" +
 	"extensions\x18\x05 \x01(\fR\n" +
 	"extensions\x12$\n" +
-	"\x0eappended_at_ns\x18\x06 \x01(\x03R\fappendedAtNs\"\x87\x01\n" +
+	"\x0eappended_at_ns\x18\x06 \x01(\x03R\fappendedAtNs\"\xa3\x01\n" +
 	"\x12AppendEntriesReply\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x19\n" +
 	"\blast_log\x18\x02 \x01(\x04R\alastLog\x12\x18\n" +
 	"\asuccess\x18\x03 \x01(\bR\asuccess\x12(\n" +
-	"\x10no_retry_backoff\x18\x04 \x01(\bR\x0enoRetryBackoff\"\x9c\x01\n" +
+	"\x10no_retry_backoff\x18\x04 \x01(\bR\x0enoRetryBackoff\x12\x1a\n" +
+	"\bdoubtful\x18\x05 \x01(\bR\bdoubtful\"\x9c\x01\n" +
 	"\vRequestVote\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12$\n" +
 	"\x0elast_log_index\x18\x02 \x01(\x04R\flastLogIndex\x12\"\n" +
@@ -893,7 +1136,20 @@ const file_raft_proto_rawDesc = "" +
 	"size_bytes\x18\x06 \x01(\x04R\tsizeBytes\"D\n" +
 	"\x14InstallSnapshotReply\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x18\n" +
-	"\asuccess\x18\x02 \x01(\bR\asuccessB+Z)github.com/starling-im/starling/wire;wireb\x06proto3"
+	"\asuccess\x18\x02 \x01(\bR\asuccess\"p\n" +
+	"\bNodeLife\x12\x12\n" +
+	"\x04life\x18\x01 \x01(\x04R\x04life\x12\x14\n" +
+	"\x05nonce\x18\x02 \x01(\x06R\x05nonce\x12\x1b\n" +
+	"\tseen_life\x18\x03 \x01(\x04R\bseenLife\x12\x1d\n" +
+	"\n" +
+	"seen_nonce\x18\x04 \x01(\x06R\tseenNonce\"\t\n" +
+	"\aFindTip\"u\n" +
+	"\fFindTipReply\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x1d\n" +
+	"\n" +
+	"index_term\x18\x03 \x01(\x04R\tindexTerm\x12\x1c\n" +
+	"\tconfirmed\x18\x04 \x01(\bR\tconfirmedB+Z)github.com/starling-im/starling/wire;wireb\x06proto3"
 
 var (
 	file_raft_proto_rawDescOnce sync.Once
@@ -907,7 +1163,7 @@ func file_raft_proto_rawDescGZIP() []byte {
 	return file_raft_proto_rawDescData
 }
 
-var file_raft_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_raft_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_raft_proto_goTypes = []any{
 	(*RaftMessage)(nil),          // 0: starling.v1.RaftMessage
 	(*AppendEntries)(nil),        // 1: starling.v1.AppendEntries
@@ -919,6 +1175,9 @@ var file_raft_proto_goTypes = []any{
 	(*TimeoutNowReply)(nil),      // 7: starling.v1.TimeoutNowReply
 	(*InstallSnapshot)(nil),      // 8: starling.v1.InstallSnapshot
 	(*InstallSnapshotReply)(nil), // 9: starling.v1.InstallSnapshotReply
+	(*NodeLife)(nil),             // 10: starling.v1.NodeLife
+	(*FindTip)(nil),              // 11: starling.v1.FindTip
+	(*FindTipReply)(nil),         // 12: starling.v1.FindTipReply
 }
 var file_raft_proto_depIdxs = []int32{
 	1,  // 0: starling.v1.RaftMessage.append:type_name -> starling.v1.AppendEntries
@@ -931,12 +1190,15 @@ var file_raft_proto_depIdxs = []int32{
 	7,  // 7: starling.v1.RaftMessage.timeout_now_reply:type_name -> starling.v1.TimeoutNowReply
 	8,  // 8: starling.v1.RaftMessage.snapshot:type_name -> starling.v1.InstallSnapshot
 	9,  // 9: starling.v1.RaftMessage.snapshot_reply:type_name -> starling.v1.InstallSnapshotReply
-	2,  // 10: starling.v1.AppendEntries.entries:type_name -> starling.v1.LogEntry
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	10, // 10: starling.v1.RaftMessage.life:type_name -> starling.v1.NodeLife
+	11, // 11: starling.v1.RaftMessage.find_tip:type_name -> starling.v1.FindTip
+	12, // 12: starling.v1.RaftMessage.find_tip_reply:type_name -> starling.v1.FindTipReply
+	2,  // 13: starling.v1.AppendEntries.entries:type_name -> starling.v1.LogEntry
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_raft_proto_init() }
@@ -955,6 +1217,9 @@ func file_raft_proto_init() {
 		(*RaftMessage_TimeoutNowReply)(nil),
 		(*RaftMessage_Snapshot)(nil),
 		(*RaftMessage_SnapshotReply)(nil),
+		(*RaftMessage_Life)(nil),
+		(*RaftMessage_FindTip)(nil),
+		(*RaftMessage_FindTipReply)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -962,7 +1227,7 @@ func file_raft_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raft_proto_rawDesc), len(file_raft_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
