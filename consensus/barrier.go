@@ -140,7 +140,7 @@ func (g *group) confirm(ctx context.Context, term uint64) error {
 		}
 		g.h.peer(node).ask(appendMessage(g.cfg.ID, &raft.AppendEntriesRequest{Term: term}), false, func(m *wire.RaftMessage, err error) {
 			reply := m.GetAppendReply()
-			answers <- err == nil && reply.GetSuccess() && reply.GetTerm() == term
+			answers <- err == nil && reply.GetSuccess() && reply.GetTerm() == term && !reply.GetDoubtful()
 		})
 	}
 	for left := cap(answers); need > 0 && left > 0; left-- {

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -20,6 +21,10 @@ type group struct {
 	inbox  inbox
 	lanes  lanes
 	reads  reads
+
+	opened  time.Time    // set in doubt
+	finders atomic.Int32 // FindTip being answered
+	blank   blank
 
 	// Raft is replaced where it hangs; see restart.
 	raft       atomic.Pointer[instance]
@@ -56,6 +61,9 @@ func (h *Host) open(cfg Group) (*group, error) {
 	if err := g.snaps.load(); err != nil {
 		return nil, err
 	}
+	if err := g.examine(); err != nil {
+		return nil, err
+	}
 	if err := g.snaps.resume(); err != nil {
 		return nil, err
 	}
@@ -68,6 +76,9 @@ func (h *Host) open(cfg Group) (*group, error) {
 		}
 	}
 	if err := g.bootstrap(); err != nil {
+		return nil, err
+	}
+	if err := g.spendVotes(); err != nil {
 		return nil, err
 	}
 	g.fsm.m = h.cfg.Machine(cfg.ID)
@@ -93,13 +104,9 @@ func (g *group) bootstrap() error {
 	}
 	first := []*raft.Log{{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(c)}}
 	b := g.h.s.db.NewBatch()
-	_ = b.Set(key(tableStable, g.cfg.ID, "CurrentTerm"), stableUint64(1), nil)
+	_ = b.Set(key(tableStable, g.cfg.ID, currentTermKey), stableUint64(1), nil)
 	g.logs.put(b, first)
-	if err := g.h.s.commit(b, g.h.s.write); err != nil {
-		return err
-	}
-	g.logs.added(first)
-	return nil
+	return g.logs.append(b, first)
 }
 
 // run starts a Raft on the group's state.
@@ -109,6 +116,9 @@ func (g *group) run() error {
 	c.HeartbeatTimeout = g.h.cfg.Heartbeat
 	c.ElectionTimeout = g.h.cfg.Heartbeat
 	c.LeaderLeaseTimeout = g.h.cfg.Heartbeat * 8 / 10
+	if g.doubt() != sure {
+		c.HeartbeatTimeout, c.ElectionTimeout = neverStands, neverStands
+	}
 	// Followers learn of a commit from hint, so this is only the safety net,
 	// and the main cost of an idle group.
 	c.CommitTimeout = g.h.cfg.CommitTimeout
@@ -136,22 +146,36 @@ func (g *group) instance() *instance { return g.raft.Load() }
 // restart replaces a Raft that cannot go on. The state is on disk; to the
 // others it is a replica that was gone for a moment.
 func (g *group) restart(why string) {
+	g.restartWith(why, func() error { return nil })
+}
+
+// restartWith is restart with something to be done while no Raft runs; it
+// reports whether a new one does.
+func (g *group) restartWith(why string, between func() error) bool {
 	g.restarting.Lock()
 	defer g.restarting.Unlock()
 	if g.h.down() != nil {
-		return
+		return false
 	}
-	g.h.cfg.Log.Warn("raft is started again", "group", g.cfg.ID, "reason", why)
+	if why != "" {
+		g.h.cfg.Log.Warn("raft is started again", "group", g.cfg.ID, "reason", why)
+	}
 	g.instance().stop()()
 	if g.h.down() != nil {
-		return
+		return false
 	}
-	if err := g.run(); err != nil {
+	err := between()
+	if err == nil {
+		err = g.run()
+	}
+	if err != nil {
 		_ = g.h.s.fail(err)
 	}
 	if g.h.down() != nil {
 		g.instance().stop()() // Close may have seen the old one
+		return false
 	}
+	return true
 }
 
 func (g *group) leader() string {

@@ -85,6 +85,9 @@ func (h *Host) Start(cfg Group) error {
 	h.mu.Lock()
 	h.groups[cfg.ID] = g
 	h.mu.Unlock()
+	if g.doubt() != sure {
+		h.start(g.settle)
+	}
 	if cfg.Preferred {
 		h.start(g.campaign)
 	}

@@ -35,7 +35,7 @@ func (g *group) campaign() {
 	tick := time.NewTicker(campaignEvery)
 	defer tick.Stop()
 	for g.leader() == "" {
-		if g.electable() && g.leader() == "" {
+		if g.doubt() == sure && g.electable() && g.leader() == "" {
 			ch := make(chan raft.RPCResponse, 1)
 			if _, err := g.deliver(raft.RPC{Command: &raft.TimeoutNowRequest{RPCHeader: header(g.h.cfg.Node)}, RespChan: ch}, ch); err != nil {
 				return

@@ -130,7 +130,13 @@ func (l *logStore) StoreLogs(entries []*raft.Log) error {
 	}
 	b := l.s.db.NewBatchWithSize(size)
 	l.put(b, entries)
-	if err := l.s.commit(b, l.s.write); err != nil {
+	return l.append(b, entries)
+}
+
+// append writes a batch that has entries.
+func (l *logStore) append(b *pebble.Batch, entries []*raft.Log) error {
+	last := entries[len(entries)-1]
+	if err := l.s.sync(b, l.group, func(at *tip) { at.entry = logID{last.Term, last.Index} }); err != nil {
 		return err
 	}
 	l.added(entries)

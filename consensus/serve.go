@@ -39,6 +39,8 @@ func (h *Host) Serve(node string, s Stream) error {
 		}
 		if g := h.group(m.Group); g == nil {
 			h.refuse(p, m, "group is not here")
+		} else if m.GetFindTip() != nil {
+			g.findTip(p, m)
 		} else if !g.inbox.push(p, m) {
 			h.refuse(p, m, "too many requests wait")
 		}
@@ -114,14 +116,22 @@ func (b *inbox) handle(it inboxItem, ch chan raft.RPCResponse) bool {
 	if r, ok := c.(*raft.AppendEntriesRequest); ok {
 		b.g.logs.rebase(r)
 	}
+	cut, d := false, b.g.doubt()
 	if err == nil {
+		resp.Response, cut, err = b.g.screen(d, c)
+	}
+	if err == nil && resp.Response == nil {
 		resp, err = b.g.deliver(raft.RPC{Command: c, RespChan: ch}, ch)
 	}
 	if it.m.Id != 0 && b.g.h.down() == nil {
 		if err == nil {
 			err = resp.Error
 		}
-		_ = it.from.send(answer(it.m.Group, it.m.Id, resp.Response, err), false)
+		m := answer(it.m.Group, it.m.Id, resp.Response, err)
+		if r := m.GetAppendReply(); r != nil && d.lost() {
+			r.Doubtful, r.Success = true, r.Success && !cut
+		}
+		_ = it.from.send(m, false)
 	}
 	return err == nil
 }

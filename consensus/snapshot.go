@@ -168,7 +168,9 @@ func (t *snapshotStore) record(m raft.SnapshotMeta) error {
 	if m.Index < t.meta.Index {
 		return fmt.Errorf("snapshot at %d is older than the one at %d", m.Index, t.meta.Index)
 	}
-	if err := t.s.set(key(tableMeta, t.group, snapshotKey), encodeMeta(m, "")); err != nil {
+	b := t.s.db.NewBatch()
+	_ = b.Set(key(tableMeta, t.group, snapshotKey), encodeMeta(m, ""), nil)
+	if err := t.s.sync(b, t.group, func(*tip) {}); err != nil {
 		return err
 	}
 	t.meta = m
@@ -185,7 +187,9 @@ func (t *snapshotStore) install(view sync.Locker) (position, error) {
 	if r == nil {
 		return position{}, fmt.Errorf("no snapshot to install")
 	}
-	if err := t.s.set(key(tableMeta, t.group, restoringKey), encodeMeta(r.meta, r.file)); err != nil {
+	b := t.s.db.NewBatch()
+	_ = b.Set(key(tableMeta, t.group, restoringKey), encodeMeta(r.meta, r.file), nil)
+	if err := t.s.sync(b, t.group, func(*tip) {}); err != nil {
 		return position{}, err
 	}
 	view.Lock()
@@ -207,7 +211,7 @@ func (t *snapshotStore) installed(r *received, pos position) error {
 	_ = b.Set(key(tableMeta, t.group, snapshotKey), encodeMeta(r.meta, ""), nil)
 	_ = b.Delete(key(tableMeta, t.group, restoringKey), nil)
 	_ = t.logs.removeAll(b)
-	if err := t.s.commit(b, t.s.write); err != nil {
+	if err := t.s.sync(b, t.group, func(at *tip) { at.entry = logID{r.meta.Term, r.meta.Index} }); err != nil {
 		return err
 	}
 	t.logs.forget()

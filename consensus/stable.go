@@ -25,9 +25,10 @@ type stableStore struct {
 var _ raft.StableStore = (*stableStore)(nil)
 
 const (
-	stableVersion = 1
-	voteTermKey   = "LastVoteTerm"
-	voteCandKey   = "LastVoteCand"
+	stableVersion  = 1
+	currentTermKey = "CurrentTerm"
+	voteTermKey    = "LastVoteTerm"
+	voteCandKey    = "LastVoteCand"
 )
 
 func (t *stableStore) Set(k, value []byte) error {
@@ -36,10 +37,15 @@ func (t *stableStore) Set(k, value []byte) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.vote(value)
+}
+
+// vote writes the term that is held back and the candidate; mu is held.
+func (t *stableStore) vote(candidate []byte) error {
 	b := t.s.db.NewBatch()
 	_ = b.Set(key(tableStable, t.group, voteTermKey), stableUint64(t.voteTerm), nil)
-	_ = b.Set(key(tableStable, t.group, voteCandKey), append([]byte{stableVersion}, value...), nil)
-	return t.s.commit(b, t.s.write)
+	_ = b.Set(key(tableStable, t.group, voteCandKey), append([]byte{stableVersion}, candidate...), nil)
+	return t.s.sync(b, t.group, t.reached(t.voteTerm))
 }
 
 func (t *stableStore) Get(k []byte) ([]byte, error) {
@@ -63,7 +69,39 @@ func (t *stableStore) SetUint64(k []byte, value uint64) error {
 	if old, err := t.GetUint64(k); err == nil && old == value && value != 0 {
 		return nil // Raft writes the term that it has just read, at each start
 	}
-	return t.quiet(t.s.set(key(tableStable, t.group, string(k)), stableUint64(value)))
+	b := t.s.db.NewBatch()
+	_ = b.Set(key(tableStable, t.group, string(k)), stableUint64(value), nil)
+	return t.quiet(t.s.sync(b, t.group, t.reached(value)))
+}
+
+// reached moves the tip to a term.
+func (t *stableStore) reached(term uint64) func(*tip) {
+	return func(at *tip) { at.term = max(at.term, term) }
+}
+
+// spend makes sure that this replica gives no vote in any term up to this one.
+// It is called while no Raft runs on the group.
+func (t *stableStore) spend(term uint64) error {
+	current, err := t.GetUint64([]byte(currentTermKey))
+	if err != nil {
+		return err
+	}
+	voted, err := t.GetUint64([]byte(voteTermKey))
+	if err != nil {
+		return err
+	}
+	if current < term {
+		if err := t.SetUint64([]byte(currentTermKey), term); err != nil {
+			return err
+		}
+	}
+	if voted >= term {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.voteTerm = term
+	return t.vote(nil) // nobody has this name
 }
 
 func (t *stableStore) GetUint64(k []byte) (uint64, error) {

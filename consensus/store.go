@@ -26,13 +26,15 @@ type store struct {
 	write  *pebble.WriteOptions // for what must be durable
 	broken atomic.Pointer[error]
 	fatal  func(error) // called once, with the first error
+	guard  *guard      // nil without syncs
+	stall  stall
 }
 
 const (
-	tableFormat = 'f' // one record: the version of everything else
+	tableFormat = 'f' // the version of everything else, and whether it is guarded
 	tableLog    = 'l' // index, big-endian → entry
 	tableStable = 's' // term and vote
-	tableMeta   = 'm' // applied, snapshot, restoring
+	tableMeta   = 'm' // applied, snapshot, restoring, writes
 	tableData   = 'd' // the machine's keys
 )
 
@@ -75,10 +77,28 @@ func openStore(cfg Config, fatal func(error)) (*store, error) {
 		return nil, fmt.Errorf("consensus: open %s: %w", cfg.Dir, err)
 	}
 	if err := s.checkVersion(cfg.Dir); err != nil {
-		_ = s.close()
-		return nil, err
+		return nil, errors.Join(err, s.close())
+	}
+	if cfg.NoSync {
+		return s, nil
+	}
+	if err := s.openGuard(cfg); err != nil {
+		return nil, errors.Join(fmt.Errorf("consensus: tip files of %s: %w", cfg.Dir, err), s.close())
 	}
 	return s, nil
+}
+
+// openGuard begins a new life, and notes in the store that it is guarded.
+func (s *store) openGuard(cfg Config) error {
+	guarded := []byte{tableFormat, 'g'}
+	_, known, err := s.get(guarded)
+	if err != nil {
+		return err
+	}
+	if s.guard, err = openGuard(cfg.FS, cfg.Dir, known, s.fail); err != nil || known {
+		return err
+	}
+	return s.set(guarded, []byte{guardVersion})
 }
 
 func (s *store) options(cfg Config, lock *pebble.Lock) *pebble.Options {
@@ -173,8 +193,21 @@ func (s *store) set(key, value []byte) error {
 	return s.commit(b, s.write)
 }
 
-// commit writes b and closes it. After any error the store is broken.
-func (s *store) commit(b *pebble.Batch, o *pebble.WriteOptions) (err error) {
+// commit writes b and closes it.
+func (s *store) commit(b *pebble.Batch, o *pebble.WriteOptions) error {
+	if o.GetSync() {
+		defer s.stall.begin()()
+	}
+	return s.try(func() error {
+		if err := b.Commit(o); err != nil {
+			return err
+		}
+		return b.Close()
+	})
+}
+
+// try calls fn, which writes. After any error the store is broken.
+func (s *store) try(fn func() error) (err error) {
 	if err := s.err(); err != nil {
 		return err
 	}
@@ -188,10 +221,7 @@ func (s *store) commit(b *pebble.Batch, o *pebble.WriteOptions) (err error) {
 			err = s.fail(cause)
 		}
 	}()
-	if err := b.Commit(o); err != nil {
-		return s.fail(err)
-	}
-	if err := b.Close(); err != nil {
+	if err := fn(); err != nil {
 		return s.fail(err)
 	}
 	return s.err() // Pebble's Fatalf has returned
@@ -216,13 +246,14 @@ func (s *store) err() error {
 
 func (s *store) close() error {
 	if s.err() == nil {
-		return errors.Join(s.db.Close(), s.lock.Close())
+		return errors.Join(s.db.Close(), s.closeGuard(), s.lock.Close())
 	}
 	// A broken Pebble may hang or panic here, and the process is to end anyway.
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		defer func() { _ = recover() }()
+		_ = s.closeGuard()
 		_ = s.db.Close()
 		_ = s.lock.Close()
 	}()
@@ -233,6 +264,13 @@ func (s *store) close() error {
 	case <-timer.C:
 	}
 	return s.err()
+}
+
+func (s *store) closeGuard() error {
+	if s.guard == nil {
+		return nil
+	}
+	return s.guard.close()
 }
 
 // closeTimeout is how long a broken database may take to close.

@@ -19,6 +19,8 @@ type transport struct {
 	rpc   chan raft.RPC
 	home  *homeWatch
 	hints hints
+	// doubts are the replicas that take committed entries only.
+	doubts peerDoubts
 }
 
 func newTransport(h *Host, cfg Group) *transport {
@@ -50,10 +52,15 @@ func (t *transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, r *raf
 
 // append sends a request and calls done when to holds the answer.
 func (t *transport) append(p *peer, r *raft.AppendEntriesRequest, to *raft.AppendEntriesResponse, done func(error)) {
+	t.spare(p.node, r)
 	p.count(r)
 	p.ask(appendMessage(t.group, r), len(r.Entries) > 0, func(m *wire.RaftMessage, err error) {
 		if err == nil {
+			t.doubts.saw(p.node, m.GetAppendReply())
 			err = appendResponse(p.node, m, to)
+		}
+		if err == nil && !to.Success && m.GetAppendReply().Doubtful && uncommitted(r) {
+			err = errDoubtful
 		}
 		t.home.saw(p.node, r, to, err)
 		done(err)

@@ -958,9 +958,11 @@ func (x *NodeLife) GetSeenNonce() uint64 {
 }
 
 // FindTip asks how far a group has come; the asker does not know what it has
-// forgotten.
+// forgotten. Its own state is that of FindTipReply.
 type FindTip struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -993,6 +995,20 @@ func (x *FindTip) ProtoReflect() protoreflect.Message {
 // Deprecated: Use FindTip.ProtoReflect.Descriptor instead.
 func (*FindTip) Descriptor() ([]byte, []int) {
 	return file_raft_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *FindTip) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *FindTip) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
 }
 
 // FindTipReply answers FindTip.
@@ -1142,8 +1158,10 @@ const file_raft_proto_rawDesc = "" +
 	"\x05nonce\x18\x02 \x01(\x06R\x05nonce\x12\x1b\n" +
 	"\tseen_life\x18\x03 \x01(\x04R\bseenLife\x12\x1d\n" +
 	"\n" +
-	"seen_nonce\x18\x04 \x01(\x06R\tseenNonce\"\t\n" +
-	"\aFindTip\"u\n" +
+	"seen_nonce\x18\x04 \x01(\x06R\tseenNonce\"3\n" +
+	"\aFindTip\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"u\n" +
 	"\fFindTipReply\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x1d\n" +
