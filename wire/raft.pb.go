@@ -47,6 +47,10 @@ type RaftMessage struct {
 	//	*RaftMessage_Life
 	//	*RaftMessage_FindTip
 	//	*RaftMessage_FindTipReply
+	//	*RaftMessage_FindPlace
+	//	*RaftMessage_FindPlaceReply
+	//	*RaftMessage_Beats
+	//	*RaftMessage_BeatReplies
 	Body          isRaftMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -227,6 +231,42 @@ func (x *RaftMessage) GetFindTipReply() *FindTipReply {
 	return nil
 }
 
+func (x *RaftMessage) GetFindPlace() *FindPlace {
+	if x != nil {
+		if x, ok := x.Body.(*RaftMessage_FindPlace); ok {
+			return x.FindPlace
+		}
+	}
+	return nil
+}
+
+func (x *RaftMessage) GetFindPlaceReply() *FindPlaceReply {
+	if x != nil {
+		if x, ok := x.Body.(*RaftMessage_FindPlaceReply); ok {
+			return x.FindPlaceReply
+		}
+	}
+	return nil
+}
+
+func (x *RaftMessage) GetBeats() *Beats {
+	if x != nil {
+		if x, ok := x.Body.(*RaftMessage_Beats); ok {
+			return x.Beats
+		}
+	}
+	return nil
+}
+
+func (x *RaftMessage) GetBeatReplies() *BeatReplies {
+	if x != nil {
+		if x, ok := x.Body.(*RaftMessage_BeatReplies); ok {
+			return x.BeatReplies
+		}
+	}
+	return nil
+}
+
 type isRaftMessage_Body interface {
 	isRaftMessage_Body()
 }
@@ -283,6 +323,22 @@ type RaftMessage_FindTipReply struct {
 	FindTipReply *FindTipReply `protobuf:"bytes,22,opt,name=find_tip_reply,json=findTipReply,proto3,oneof"`
 }
 
+type RaftMessage_FindPlace struct {
+	FindPlace *FindPlace `protobuf:"bytes,23,opt,name=find_place,json=findPlace,proto3,oneof"`
+}
+
+type RaftMessage_FindPlaceReply struct {
+	FindPlaceReply *FindPlaceReply `protobuf:"bytes,24,opt,name=find_place_reply,json=findPlaceReply,proto3,oneof"`
+}
+
+type RaftMessage_Beats struct {
+	Beats *Beats `protobuf:"bytes,25,opt,name=beats,proto3,oneof"`
+}
+
+type RaftMessage_BeatReplies struct {
+	BeatReplies *BeatReplies `protobuf:"bytes,26,opt,name=beat_replies,json=beatReplies,proto3,oneof"`
+}
+
 func (*RaftMessage_Append) isRaftMessage_Body() {}
 
 func (*RaftMessage_AppendReply) isRaftMessage_Body() {}
@@ -308,6 +364,14 @@ func (*RaftMessage_Life) isRaftMessage_Body() {}
 func (*RaftMessage_FindTip) isRaftMessage_Body() {}
 
 func (*RaftMessage_FindTipReply) isRaftMessage_Body() {}
+
+func (*RaftMessage_FindPlace) isRaftMessage_Body() {}
+
+func (*RaftMessage_FindPlaceReply) isRaftMessage_Body() {}
+
+func (*RaftMessage_Beats) isRaftMessage_Body() {}
+
+func (*RaftMessage_BeatReplies) isRaftMessage_Body() {}
 
 // AppendEntries replicates log entries; without entries it is a heartbeat or
 // tells how far the leader has committed.
@@ -1083,12 +1147,371 @@ func (x *FindTipReply) GetConfirmed() bool {
 	return false
 }
 
+// FindPlace asks whether the asker has a replica of the group; it has not heard
+// from a leader for a while.
+type FindPlace struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindPlace) Reset() {
+	*x = FindPlace{}
+	mi := &file_raft_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindPlace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindPlace) ProtoMessage() {}
+
+func (x *FindPlace) ProtoReflect() protoreflect.Message {
+	mi := &file_raft_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindPlace.ProtoReflect.Descriptor instead.
+func (*FindPlace) Descriptor() ([]byte, []int) {
+	return file_raft_proto_rawDescGZIP(), []int{13}
+}
+
+// FindPlaceReply answers FindPlace.
+type FindPlaceReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The entry of the newest configuration that the replica knows to be
+	// committed, 0 if it knows of none.
+	ConfigIndex uint64 `protobuf:"varint,1,opt,name=config_index,json=configIndex,proto3" json:"config_index,omitempty"`
+	// The asker is in it.
+	Member        bool `protobuf:"varint,2,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindPlaceReply) Reset() {
+	*x = FindPlaceReply{}
+	mi := &file_raft_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindPlaceReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindPlaceReply) ProtoMessage() {}
+
+func (x *FindPlaceReply) ProtoReflect() protoreflect.Message {
+	mi := &file_raft_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindPlaceReply.ProtoReflect.Descriptor instead.
+func (*FindPlaceReply) Descriptor() ([]byte, []int) {
+	return file_raft_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *FindPlaceReply) GetConfigIndex() uint64 {
+	if x != nil {
+		return x.ConfigIndex
+	}
+	return 0
+}
+
+func (x *FindPlaceReply) GetMember() bool {
+	if x != nil {
+		return x.Member
+	}
+	return false
+}
+
+// Beats are AppendEntries without entries of many groups, in the order in which
+// they were sent. It belongs to no group. The id of the message is that of the
+// first one; each later one has the next id.
+type Beats struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Beats         []*Beat                `protobuf:"bytes,1,rep,name=beats,proto3" json:"beats,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Beats) Reset() {
+	*x = Beats{}
+	mi := &file_raft_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Beats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Beats) ProtoMessage() {}
+
+func (x *Beats) ProtoReflect() protoreflect.Message {
+	mi := &file_raft_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Beats.ProtoReflect.Descriptor instead.
+func (*Beats) Descriptor() ([]byte, []int) {
+	return file_raft_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Beats) GetBeats() []*Beat {
+	if x != nil {
+		return x.Beats
+	}
+	return nil
+}
+
+// Beat is one AppendEntries without entries.
+type Beat struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	PrevLogIndex  uint64                 `protobuf:"varint,3,opt,name=prev_log_index,json=prevLogIndex,proto3" json:"prev_log_index,omitempty"`
+	PrevLogTerm   uint64                 `protobuf:"varint,4,opt,name=prev_log_term,json=prevLogTerm,proto3" json:"prev_log_term,omitempty"`
+	LeaderCommit  uint64                 `protobuf:"varint,5,opt,name=leader_commit,json=leaderCommit,proto3" json:"leader_commit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Beat) Reset() {
+	*x = Beat{}
+	mi := &file_raft_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Beat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Beat) ProtoMessage() {}
+
+func (x *Beat) ProtoReflect() protoreflect.Message {
+	mi := &file_raft_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Beat.ProtoReflect.Descriptor instead.
+func (*Beat) Descriptor() ([]byte, []int) {
+	return file_raft_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Beat) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *Beat) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Beat) GetPrevLogIndex() uint64 {
+	if x != nil {
+		return x.PrevLogIndex
+	}
+	return 0
+}
+
+func (x *Beat) GetPrevLogTerm() uint64 {
+	if x != nil {
+		return x.PrevLogTerm
+	}
+	return 0
+}
+
+func (x *Beat) GetLeaderCommit() uint64 {
+	if x != nil {
+		return x.LeaderCommit
+	}
+	return 0
+}
+
+// BeatReplies answer Beats, of one message or several, in the order in which
+// the replicas gave their answers.
+type BeatReplies struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replies       []*BeatReply           `protobuf:"bytes,1,rep,name=replies,proto3" json:"replies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeatReplies) Reset() {
+	*x = BeatReplies{}
+	mi := &file_raft_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeatReplies) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeatReplies) ProtoMessage() {}
+
+func (x *BeatReplies) ProtoReflect() protoreflect.Message {
+	mi := &file_raft_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeatReplies.ProtoReflect.Descriptor instead.
+func (*BeatReplies) Descriptor() ([]byte, []int) {
+	return file_raft_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *BeatReplies) GetReplies() []*BeatReply {
+	if x != nil {
+		return x.Replies
+	}
+	return nil
+}
+
+// BeatReply is the AppendEntriesReply to one Beat.
+type BeatReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the Beat, less the id of the message that has this reply.
+	Offset int64 `protobuf:"zigzag64,1,opt,name=offset,proto3" json:"offset,omitempty"`
+	// Set when the replica could not handle the Beat.
+	Error          string `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	Term           uint64 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	LastLog        uint64 `protobuf:"varint,4,opt,name=last_log,json=lastLog,proto3" json:"last_log,omitempty"`
+	Success        bool   `protobuf:"varint,5,opt,name=success,proto3" json:"success,omitempty"`
+	NoRetryBackoff bool   `protobuf:"varint,6,opt,name=no_retry_backoff,json=noRetryBackoff,proto3" json:"no_retry_backoff,omitempty"`
+	Doubtful       bool   `protobuf:"varint,7,opt,name=doubtful,proto3" json:"doubtful,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *BeatReply) Reset() {
+	*x = BeatReply{}
+	mi := &file_raft_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeatReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeatReply) ProtoMessage() {}
+
+func (x *BeatReply) ProtoReflect() protoreflect.Message {
+	mi := &file_raft_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeatReply.ProtoReflect.Descriptor instead.
+func (*BeatReply) Descriptor() ([]byte, []int) {
+	return file_raft_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *BeatReply) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *BeatReply) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *BeatReply) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *BeatReply) GetLastLog() uint64 {
+	if x != nil {
+		return x.LastLog
+	}
+	return 0
+}
+
+func (x *BeatReply) GetSuccess() bool {
+	if x != nil {
+		return x.Success
+	}
+	return false
+}
+
+func (x *BeatReply) GetNoRetryBackoff() bool {
+	if x != nil {
+		return x.NoRetryBackoff
+	}
+	return false
+}
+
+func (x *BeatReply) GetDoubtful() bool {
+	if x != nil {
+		return x.Doubtful
+	}
+	return false
+}
+
 var File_raft_proto protoreflect.FileDescriptor
 
 const file_raft_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"raft.proto\x12\vstarling.v1\"\xee\x06\n" +
+	"raft.proto\x12\vstarling.v1\"\xdb\b\n" +
 	"\vRaftMessage\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x04R\x02id\x12\x14\n" +
@@ -1108,7 +1531,12 @@ const file_raft_proto_rawDesc = "" +
 	"\x0esnapshot_reply\x18\r \x01(\v2!.starling.v1.InstallSnapshotReplyH\x00R\rsnapshotReply\x12+\n" +
 	"\x04life\x18\x14 \x01(\v2\x15.starling.v1.NodeLifeH\x00R\x04life\x121\n" +
 	"\bfind_tip\x18\x15 \x01(\v2\x14.starling.v1.FindTipH\x00R\afindTip\x12A\n" +
-	"\x0efind_tip_reply\x18\x16 \x01(\v2\x19.starling.v1.FindTipReplyH\x00R\ffindTipReplyB\x06\n" +
+	"\x0efind_tip_reply\x18\x16 \x01(\v2\x19.starling.v1.FindTipReplyH\x00R\ffindTipReply\x127\n" +
+	"\n" +
+	"find_place\x18\x17 \x01(\v2\x16.starling.v1.FindPlaceH\x00R\tfindPlace\x12G\n" +
+	"\x10find_place_reply\x18\x18 \x01(\v2\x1b.starling.v1.FindPlaceReplyH\x00R\x0efindPlaceReply\x12*\n" +
+	"\x05beats\x18\x19 \x01(\v2\x12.starling.v1.BeatsH\x00R\x05beats\x12=\n" +
+	"\fbeat_replies\x18\x1a \x01(\v2\x18.starling.v1.BeatRepliesH\x00R\vbeatRepliesB\x06\n" +
 	"\x04body\"\xc3\x01\n" +
 	"\rAppendEntries\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12$\n" +
@@ -1167,7 +1595,29 @@ const file_raft_proto_rawDesc = "" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x1d\n" +
 	"\n" +
 	"index_term\x18\x03 \x01(\x04R\tindexTerm\x12\x1c\n" +
-	"\tconfirmed\x18\x04 \x01(\bR\tconfirmedB+Z)github.com/starling-im/starling/wire;wireb\x06proto3"
+	"\tconfirmed\x18\x04 \x01(\bR\tconfirmed\"\v\n" +
+	"\tFindPlace\"K\n" +
+	"\x0eFindPlaceReply\x12!\n" +
+	"\fconfig_index\x18\x01 \x01(\x04R\vconfigIndex\x12\x16\n" +
+	"\x06member\x18\x02 \x01(\bR\x06member\"0\n" +
+	"\x05Beats\x12'\n" +
+	"\x05beats\x18\x01 \x03(\v2\x11.starling.v1.BeatR\x05beats\"\x9f\x01\n" +
+	"\x04Beat\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\rR\x05group\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12$\n" +
+	"\x0eprev_log_index\x18\x03 \x01(\x04R\fprevLogIndex\x12\"\n" +
+	"\rprev_log_term\x18\x04 \x01(\x04R\vprevLogTerm\x12#\n" +
+	"\rleader_commit\x18\x05 \x01(\x04R\fleaderCommit\"?\n" +
+	"\vBeatReplies\x120\n" +
+	"\areplies\x18\x01 \x03(\v2\x16.starling.v1.BeatReplyR\areplies\"\xc8\x01\n" +
+	"\tBeatReply\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x12R\x06offset\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
+	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x19\n" +
+	"\blast_log\x18\x04 \x01(\x04R\alastLog\x12\x18\n" +
+	"\asuccess\x18\x05 \x01(\bR\asuccess\x12(\n" +
+	"\x10no_retry_backoff\x18\x06 \x01(\bR\x0enoRetryBackoff\x12\x1a\n" +
+	"\bdoubtful\x18\a \x01(\bR\bdoubtfulB+Z)github.com/starling-im/starling/wire;wireb\x06proto3"
 
 var (
 	file_raft_proto_rawDescOnce sync.Once
@@ -1181,7 +1631,7 @@ func file_raft_proto_rawDescGZIP() []byte {
 	return file_raft_proto_rawDescData
 }
 
-var file_raft_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_raft_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_raft_proto_goTypes = []any{
 	(*RaftMessage)(nil),          // 0: starling.v1.RaftMessage
 	(*AppendEntries)(nil),        // 1: starling.v1.AppendEntries
@@ -1196,6 +1646,12 @@ var file_raft_proto_goTypes = []any{
 	(*NodeLife)(nil),             // 10: starling.v1.NodeLife
 	(*FindTip)(nil),              // 11: starling.v1.FindTip
 	(*FindTipReply)(nil),         // 12: starling.v1.FindTipReply
+	(*FindPlace)(nil),            // 13: starling.v1.FindPlace
+	(*FindPlaceReply)(nil),       // 14: starling.v1.FindPlaceReply
+	(*Beats)(nil),                // 15: starling.v1.Beats
+	(*Beat)(nil),                 // 16: starling.v1.Beat
+	(*BeatReplies)(nil),          // 17: starling.v1.BeatReplies
+	(*BeatReply)(nil),            // 18: starling.v1.BeatReply
 }
 var file_raft_proto_depIdxs = []int32{
 	1,  // 0: starling.v1.RaftMessage.append:type_name -> starling.v1.AppendEntries
@@ -1211,12 +1667,18 @@ var file_raft_proto_depIdxs = []int32{
 	10, // 10: starling.v1.RaftMessage.life:type_name -> starling.v1.NodeLife
 	11, // 11: starling.v1.RaftMessage.find_tip:type_name -> starling.v1.FindTip
 	12, // 12: starling.v1.RaftMessage.find_tip_reply:type_name -> starling.v1.FindTipReply
-	2,  // 13: starling.v1.AppendEntries.entries:type_name -> starling.v1.LogEntry
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	13, // 13: starling.v1.RaftMessage.find_place:type_name -> starling.v1.FindPlace
+	14, // 14: starling.v1.RaftMessage.find_place_reply:type_name -> starling.v1.FindPlaceReply
+	15, // 15: starling.v1.RaftMessage.beats:type_name -> starling.v1.Beats
+	17, // 16: starling.v1.RaftMessage.beat_replies:type_name -> starling.v1.BeatReplies
+	2,  // 17: starling.v1.AppendEntries.entries:type_name -> starling.v1.LogEntry
+	16, // 18: starling.v1.Beats.beats:type_name -> starling.v1.Beat
+	18, // 19: starling.v1.BeatReplies.replies:type_name -> starling.v1.BeatReply
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_raft_proto_init() }
@@ -1238,6 +1700,10 @@ func file_raft_proto_init() {
 		(*RaftMessage_Life)(nil),
 		(*RaftMessage_FindTip)(nil),
 		(*RaftMessage_FindTipReply)(nil),
+		(*RaftMessage_FindPlace)(nil),
+		(*RaftMessage_FindPlaceReply)(nil),
+		(*RaftMessage_Beats)(nil),
+		(*RaftMessage_BeatReplies)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1245,7 +1711,7 @@ func file_raft_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_raft_proto_rawDesc), len(file_raft_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
