@@ -1,6 +1,8 @@
 package directory
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -15,6 +17,7 @@ const (
 	maxRules      = 256
 	maxKeys       = 16
 	maxVoters     = 7
+	maxLearners   = 64
 	// nameBytes bounds a name, in bytes; roomBytes a room's id or pattern.
 	nameBytes = 128
 	roomBytes = 300
@@ -52,7 +55,7 @@ func (s *State) check() *Refusal {
 			return r
 		}
 	}
-	return s.checkExceptions()
+	return first(s.checkExceptions(), s.checkEarlier())
 }
 
 func (s *State) checkCounts() *Refusal {
@@ -61,7 +64,8 @@ func (s *State) checkCounts() *Refusal {
 		n, max int
 	}{
 		{"apps", len(s.apps), maxApps}, {"nodes", len(s.nodes), maxNodes},
-		{"groups", len(s.groups), maxGroups}, {"exceptions", len(s.exceptions), maxExceptions},
+		{"groups", len(s.groups), maxGroups}, {"exceptions, also former ones,", len(s.exceptions), maxExceptions},
+		{"apps with earlier rules", len(s.earlier), maxApps},
 	} {
 		if c.n > c.max {
 			return refuse(CodeTooMany, "%d %s, the limit is %d", c.n, c.what, c.max)
@@ -77,18 +81,71 @@ func (s *State) checkGroup(g Group) *Refusal {
 	if g.ID == 0 {
 		return refuse(CodeBadRequest, "group 0 is the directory's own")
 	}
-	if len(g.Voters) == 0 || len(g.Voters) > maxVoters {
-		return refuse(CodeTooMany, "group %d has %d voters, not 1 to %d", g.ID, len(g.Voters), maxVoters)
+	if g.Since > s.placement {
+		return refuse(CodeBadRequest, "group %d is of placement %d, and %d is the newest", g.ID, g.Since, s.placement)
+	}
+	if len(g.Now.Voters) == 0 {
+		return s.checkReplicas(g.ID, g.Voters, g.Now.Learners)
+	}
+	// Of the first voters some may have left the mesh.
+	return first(checkVoters(g.ID, g.Voters), s.checkReplicas(g.ID, g.Now.Voters, g.Now.Learners))
+}
+
+func checkVoters(group uint32, voters []string) *Refusal {
+	if len(voters) == 0 || len(voters) > maxVoters {
+		return refuse(CodeTooMany, "group %d has %d voters, not 1 to %d", group, len(voters), maxVoters)
+	}
+	return nil
+}
+
+func (s *State) checkReplicas(group uint32, voters, learners []string) *Refusal {
+	if r := checkVoters(group, voters); r != nil {
+		return r
+	}
+	if len(learners) > maxLearners {
+		return refuse(CodeTooMany, "group %d has %d learners, the limit is %d", group, len(learners), maxLearners)
 	}
 	seen := map[string]bool{}
-	for _, v := range g.Voters {
+	for i, v := range slices.Concat(voters, learners) {
+		does := "vote"
+		if i >= len(voters) {
+			does = "learn"
+		}
 		if _, ok := s.nodes[v]; !ok {
-			return refuse(CodeNotFound, "there is no node %q to vote in group %d", v, g.ID)
+			return refuse(CodeNotFound, "there is no node %q to %s in group %d", v, does, group)
 		}
 		if seen[v] {
-			return refuse(CodeConflict, "node %q votes twice in group %d", v, g.ID)
+			return refuse(CodeConflict, "node %q %ss twice in group %d", v, does, group)
 		}
 		seen[v] = true
+	}
+	return nil
+}
+
+// checkEarlier checks what is kept of earlier placements.
+func (s *State) checkEarlier() *Refusal {
+	for _, list := range sortedValues(s.earlier) {
+		if len(list) > maxEarlier {
+			return refuse(CodeTooMany, "app %q has %d earlier placements, the limit is %d: they have to be settled first", list[0].App, len(list), maxEarlier)
+		}
+		until := uint64(0)
+		for _, e := range list {
+			rules := append([]Rule{{"*", e.Homes}}, e.Rules...)
+			if e.Until <= until || e.Until > s.placement || len(e.Rules) > maxRules || slices.ContainsFunc(rules, func(r Rule) bool { return len(r.Homes) == 0 }) {
+				return refuse(CodeBadRequest, "earlier placement %d of app %q makes no sense", e.Until, e.App)
+			}
+			until = e.Until
+		}
+	}
+	for _, code := range slices.Sorted(maps.Keys(s.regions)) {
+		additions := map[uint64]bool{}
+		for _, g := range s.regions[code].groups {
+			additions[g.Since] = g.Since > 0
+		}
+		delete(additions, 0)
+		if len(additions) > maxEarlier {
+			return refuse(CodeTooMany, "region %q got groups %d times, the limit is %d: they have to be settled first", code, len(additions), maxEarlier)
+		}
 	}
 	return nil
 }
@@ -141,12 +198,31 @@ func (s *State) checkHomes(app string, homes []string) *Refusal {
 
 func (s *State) checkExceptions() *Refusal {
 	var worst *Refusal // the first by text: the order of a map is by chance
-	for at, group := range s.exceptions {
-		if r := s.checkException(at, group); r != nil && (worst == nil || r.Message < worst.Message) {
+	for at, turns := range s.exceptions {
+		r := s.checkTurns(at)
+		for _, t := range turns {
+			if r == nil && t.group != 0 {
+				r = s.checkException(at, t.group)
+			}
+		}
+		if r != nil && (worst == nil || r.Message < worst.Message) {
 			worst = r
 		}
 	}
 	return worst
+}
+
+func (s *State) checkTurns(at place) *Refusal {
+	turns := s.exceptions[at]
+	if len(turns) > maxEarlier+1 {
+		return refuse(CodeTooMany, "room %q of app %q has had %d exceptions, the limit is %d: they have to be settled first", at.room, at.app, len(turns)-1, maxEarlier)
+	}
+	for i, t := range turns {
+		if t.from > s.placement || i > 0 && t.from <= turns[i-1].from {
+			return refuse(CodeBadRequest, "the exceptions of room %q of app %q are in no order", at.room, at.app)
+		}
+	}
+	return nil
 }
 
 func (s *State) checkException(at place, group uint32) *Refusal {

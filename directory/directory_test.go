@@ -51,7 +51,7 @@ func TestLocateIgnoresTheUnrelated(t *testing.T) {
 		shuffle(j.Apps[0].Rules)
 		j.Apps[0].Rules = append(j.Apps[0].Rules, Rule{Pattern: "unrelated/*", Homes: []string{"sin"}})
 		j.Apps[0].Homes = []string{"sin", "fra", "iad"}
-		j.Exceptions = []Exception{{"demo", "unrelated/x", 1}, {"other", "team1/room1", 2}}
+		j.Exceptions = []Exception{{App: "demo", Room: "unrelated/x", Group: 1}, {App: "other", Room: "team1/room1", Group: 2}}
 		shuffle(j.Apps)
 		shuffle(j.Nodes)
 		shuffle(j.Groups)
@@ -88,8 +88,12 @@ func TestRoomsSpread(t *testing.T) {
 func TestChangesSurviveTheirDocuments(t *testing.T) {
 	app := App{Name: "a", Open: true, Homes: []string{"fra"}, Rules: []Rule{{"x*", []string{"iad"}}}, Keys: []Key{{ID: "k", Secret: []byte{0, 255}}}}
 	for _, c := range []Change{
-		{Init: world()}, {PutApp: app}, {DeleteApp: "a"}, {PutException: Exception{"a", "r", 1}},
+		{Init: world()}, {PutApp: app}, {DeleteApp: "a"}, {PutException: Exception{App: "a", Room: "r", Group: 1}},
 		{DeleteException: Exception{App: "a", Room: "r"}}, {PutNode: Node{"n", "fra", "host:1"}},
+		{DeleteNode: "n"}, {PutRule: AppRule{App: "a", Rule: Rule{"x*", []string{"fra"}}, First: true}},
+		{DeleteRule: AppRule{App: "a", Rule: Rule{Pattern: "x*"}}}, {Settle: 3},
+		{AddGroups: []Group{{ID: 7, Region: "fra", Voters: []string{"n"}}}},
+		{PutGroup: GroupReplicas{7, Replicas{[]string{"n"}, []string{"m"}}}},
 	} {
 		got, err := Decode(Encode(c))
 		if err != nil || !reflect.DeepEqual(got, c) {
@@ -112,23 +116,58 @@ func TestFormats(t *testing.T) {
 	i := Init{
 		Apps:       []App{{Name: "demo", Open: true, Homes: []string{"fra"}, Rules: []Rule{{"x*", []string{"fra"}}}, Keys: []Key{{ID: "k", Secret: []byte("s")}}}},
 		Nodes:      []Node{{"n", "fra", "host:1"}},
-		Groups:     []Group{{1, "fra", []string{"n"}}},
-		Exceptions: []Exception{{"demo", "r", 1}},
+		Groups:     []Group{{ID: 1, Region: "fra", Voters: []string{"n"}}},
+		Exceptions: []Exception{{App: "demo", Room: "r", Group: 1}},
 	}
 	const body = `"apps":[{"name":"demo","open":true,"homes":["fra"],"rules":[{"pattern":"x*","homes":["fra"]}],"keys":[{"id":"k","secret":"cw=="}]}],` +
 		`"nodes":[{"id":"n","region":"fra","addr":"host:1"}],"groups":[{"id":1,"region":"fra","voters":["n"]}],"exceptions":[{"app":"demo","room":"r","group":1}]`
 	if got, want := string(Encode(Change{Init: i})), `{"v":1,"op":"init","init":{`+body+`}}`; got != want {
 		t.Errorf("a change is\n%s, was\n%s", got, want)
 	}
-	got, err := founded(t, i).Snapshot()
+	f := founded(t, i)
+	got, err := f.Snapshot()
 	if want := `{"v":1,"version":1,` + body + `}`; err != nil || string(got) != want {
+		t.Errorf("a snapshot is\n%s, was\n%s", got, want)
+	}
+	for n, c := range []struct {
+		change Change
+		want   string
+	}{
+		{Change{PutRule: AppRule{"demo", Rule{"y", []string{"fra"}}, true}}, `{"v":2,"op":"rule.put","rule":{"app":"demo","rule":{"pattern":"y","homes":["fra"]},"first":true}}`},
+		{Change{AddGroups: []Group{{ID: 2, Region: "fra", Voters: []string{"n"}}}}, `{"v":2,"op":"groups.add","groups":[{"id":2,"region":"fra","voters":["n"]}]}`},
+		{Change{PutGroup: GroupReplicas{1, Replicas{Voters: []string{"n"}}}}, `{"v":2,"op":"group.put","group":{"id":1,"voters":["n"]}}`},
+		{Change{DeleteException: Exception{App: "demo", Room: "r"}}, `{"v":1,"op":"exception.delete","exception":{"app":"demo","room":"r"}}`},
+	} {
+		if got := string(Encode(c.change)); got != c.want {
+			t.Errorf("change %d is\n%s, was\n%s", n, got, c.want)
+		}
+		var err error
+		if f, err = f.Apply(c.change); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err = f.Snapshot()
+	if want := `{"v":2,"version":5,"apps":[{"name":"demo","open":true,"homes":["fra"],"rules":[{"pattern":"y","homes":["fra"]},{"pattern":"x*","homes":["fra"]}],` +
+		`"keys":[{"id":"k","secret":"cw=="}]}],"nodes":[{"id":"n","region":"fra","addr":"host:1"}],` +
+		`"groups":[{"id":1,"region":"fra","voters":["n"],"now":{"voters":["n"]}},{"id":2,"region":"fra","voters":["n"],"since":2}],"placement":3,` +
+		`"earlier":[{"app":"demo","until":1,"homes":["fra"],"rules":[{"pattern":"x*","homes":["fra"]}]}],` +
+		`"turns":[{"app":"demo","room":"r","group":1},{"app":"demo","room":"r","from":3}]}`; err != nil || string(got) != want {
 		t.Errorf("a snapshot is\n%s, was\n%s", got, want)
 	}
 }
 
 func TestRestoreRefuses(t *testing.T) {
 	for text, code := range map[string]string{
-		`{"v":2,"more":1}`: CodeNewerFormat,
+		`{"v":3,"more":1}`:      CodeNewerFormat,
+		`{"v":2,"more":1}`:      CodeBadRequest,
+		`{"v":2}`:               CodeBadRequest, // nothing in it needs format 2
+		`{"v":1,"placement":1}`: CodeBadRequest,
+		`{"v":2,"placement":1,"earlier":[{"app":"a","until":2,"homes":["fra"]}]}`:                                                      CodeBadRequest,
+		`{"v":2,"placement":2,"earlier":[{"app":"a","until":1,"homes":[]}]}`:                                                           CodeBadRequest,
+		`{"v":2,"placement":2,"earlier":[{"app":"a","until":2,"homes":["x"]},{"app":"a","until":2,"homes":["x"]}]}`:                    CodeBadRequest,
+		`{"v":2,"placement":1,"turns":[{"app":"a","room":"r","from":2}]}`:                                                              CodeBadRequest,
+		`{"v":2,"placement":1,"turns":[{"app":"a","room":"r","group":1,"from":1}]}`:                                                    CodeNotFound,
+		`{"v":2,"placement":1,"nodes":[{"id":"n","region":"a","addr":"x"}],"groups":[{"id":1,"region":"a","voters":["n"],"since":2}]}`: CodeBadRequest,
 		`{"v":1,"more":1}`: CodeBadRequest,
 		`{"version":1}`:    CodeBadRequest,
 		`{"v":1`:           CodeBadRequest,
@@ -165,7 +204,7 @@ func TestEverythingIsBounded(t *testing.T) {
 		"keys":   {PutApp: App{Name: "a", Homes: homes, Keys: make([]Key, maxKeys+1)}},
 		"apps":   {PutApp: App{Name: "one more", Homes: homes}},
 		"nodes":  {PutNode: Node{"one more", "fra", "a:1"}},
-		"placed": {PutException: Exception{"app0", "one more", 1}},
+		"placed": {PutException: Exception{App: "app0", Room: "one more", Group: 1}},
 	} {
 		i := world()
 		i.Apps = nil
@@ -179,7 +218,7 @@ func TestEverythingIsBounded(t *testing.T) {
 			i.Nodes = append(i.Nodes, Node{fmt.Sprint("n", n), "fra", "a:1"})
 		}
 		for n := range maxExceptions {
-			i.Exceptions = append(i.Exceptions, Exception{"app0", fmt.Sprint("room", n), 1})
+			i.Exceptions = append(i.Exceptions, Exception{App: "app0", Room: fmt.Sprint("room", n), Group: 1})
 		}
 		s := founded(t, i)
 		if next, err := s.Apply(c); !errors.Is(err, &Refusal{Code: CodeTooMany}) || next != s {
@@ -192,7 +231,11 @@ func FuzzDecode(f *testing.F) {
 	f.Add(Encode(Change{Init: world()}))
 	f.Add(Encode(Change{PutApp: App{Name: "a", Homes: []string{"fra"}}}))
 	f.Add(Encode(Change{DeleteException: Exception{App: "a", Room: "r"}}))
-	f.Add([]byte(`{"v":2}`))
+	f.Add([]byte(`{"v":3}`))
+	f.Add(Encode(Change{PutRule: AppRule{App: "demo", Rule: Rule{"x*", []string{"sin"}}}}))
+	f.Add(Encode(Change{AddGroups: []Group{{ID: 99, Region: "fra", Voters: []string{"fra-1"}}}}))
+	f.Add(Encode(Change{PutGroup: GroupReplicas{1, Replicas{[]string{"iad-1"}, []string{"sin-1"}}}}))
+	f.Add(Encode(Change{Settle: 1}))
 	start := founded(f, world())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := Decode(b)
@@ -213,8 +256,12 @@ func FuzzDecode(f *testing.F) {
 			if err := next.Check(); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := next.Locate("demo", "room"); err != nil && !errors.As(err, new(*Refusal)) {
+			group, err := next.Locate("demo", "room")
+			if err != nil && !errors.As(err, new(*Refusal)) {
 				t.Fatalf("untyped error %v", err)
+			}
+			if places, err2 := next.Places("demo", "room"); (err == nil) != (err2 == nil) || err == nil && places[0] != group {
+				t.Fatalf("in group %d (%v), or in %v (%v)", group, err, places, err2)
 			}
 			restoreSame(t, next)
 		}
@@ -226,5 +273,92 @@ func BenchmarkLocate(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		s.Locate("demo", "lobby")
+	}
+}
+
+// The limit of earlier placements holds for rules, groups and exceptions, and
+// settling makes room again.
+func TestEarlierPlacementsAreBounded(t *testing.T) {
+	change := map[string]func(n int) Change{
+		"rules": func(n int) Change {
+			return Change{PutRule: AppRule{App: "demo", Rule: Rule{"x", []string{[]string{"fra", "iad", "sin"}[n%3]}}}}
+		},
+		"groups": func(n int) Change {
+			return Change{AddGroups: []Group{{ID: uint32(100 + n), Region: "fra", Voters: []string{"fra-1"}}}}
+		},
+		"exceptions": func(n int) Change {
+			return Change{PutException: Exception{App: "demo", Room: "r", Group: uint32(1 + n%2)}}
+		},
+	}
+	for name, c := range change {
+		s, refused := founded(t, world()), 0
+		for n := range 3 * maxEarlier {
+			next, err := s.Apply(c(n))
+			if err == nil {
+				s = next
+				continue
+			}
+			refused++
+			if !errors.Is(err, &Refusal{Code: CodeTooMany}) {
+				t.Fatalf("%s %d: %v", name, n, err)
+			}
+			if s, err = s.Apply(Change{Settle: s.Placement()}); err != nil {
+				t.Fatal(err)
+			}
+			if places, err := s.Places("demo", "x"); err != nil || len(places) != 1 {
+				t.Errorf("%s: settled at %v, %v", name, places, err)
+			}
+		}
+		if refused == 0 {
+			t.Errorf("%s: %d changes and no end", name, 3*maxEarlier)
+		}
+	}
+}
+
+// Places are exactly where Locate put the room since the directory began.
+func TestPlacesAreAllThatWere(t *testing.T) {
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		s := founded(t, world())
+		regions, rooms := []string{"fra", "iad", "sin"}, []string{"a", "b", "team/a", "~sin/a", "c"}
+		were := map[string][]uint32{}
+		for step := range 12 {
+			home := regions[r.IntN(3)]
+			c := []Change{
+				{PutRule: AppRule{App: "demo", Rule: Rule{[]string{"team/*", "a", "*"}[r.IntN(3)], []string{home}}, First: r.IntN(2) == 0}},
+				{DeleteRule: AppRule{App: "demo", Rule: Rule{Pattern: "a"}}},
+				{AddGroups: []Group{{ID: uint32(100 + step), Region: home, Voters: []string{home + "-1"}}}},
+				{PutException: Exception{App: "demo", Room: rooms[r.IntN(len(rooms))], Group: uint32(1 + r.IntN(12))}},
+				{DeleteException: Exception{App: "demo", Room: rooms[r.IntN(len(rooms))]}},
+				{PutApp: App{Name: "demo", Homes: []string{home, "fra"}}},
+			}[r.IntN(6)]
+			for _, room := range rooms {
+				if g, err := s.Locate("demo", room); err != nil {
+					t.Fatal(err)
+				} else if !slices.Contains(were[room], g) {
+					were[room] = append(were[room], g)
+				}
+			}
+			if next, err := s.Apply(c); err == nil {
+				s = next
+			}
+			restoreSame(t, s)
+			for _, room := range rooms {
+				places, err := s.Places("demo", room)
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := slices.Clone(were[room])
+				if !slices.Contains(want, places[0]) {
+					want = append(want, places[0])
+				}
+				got := slices.Clone(places)
+				slices.Sort(got)
+				slices.Sort(want)
+				if !slices.Equal(got, want) {
+					t.Fatalf("seed %d step %d: %s may be in %v, was in %v", seed, step, room, got, want)
+				}
+			}
+		}
 	}
 }

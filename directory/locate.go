@@ -15,35 +15,92 @@ const (
 	SystemRoom = "directory"
 )
 
-// Locate returns the group in which a room lives, whether it exists or not:
-// what an exception says; else a group of the region that the id itself names,
-// as in ~fra/standup; else of the homes that the app's first matching rule
-// names; else of the app's homes. The error is a *Refusal with code not_found:
-// no such app, no such region, no group in the region.
+// Locate returns the group in which a room is made, if it does not exist: what
+// an exception says; else a group of the region that the id itself names, as in
+// ~fra/standup; else of the homes that the app's first matching rule names; else
+// of the app's homes. The error is a *Refusal with code not_found: no such app,
+// no such region, no group in the region.
 func (s *State) Locate(app, room string) (group uint32, err error) {
+	group, _, r := s.locateAt(app, room, s.placement)
+	if r != nil {
+		return 0, r
+	}
+	return group, nil
+}
+
+// Places returns the groups in which a room may live, each once: the first one
+// is that of Locate, the others are those of earlier placements, the newest
+// first. A room that exists is in the first one, or in one of the others, or
+// the first one knows where it is. The error is that of Locate.
+func (s *State) Places(app, room string) ([]uint32, error) {
+	group, from, r := s.locateAt(app, room, s.placement)
+	if r != nil {
+		return nil, r
+	}
+	places := []uint32{group}
+	for from > 0 {
+		if group, from, r = s.locateAt(app, room, from-1); r == nil && !slices.Contains(places, group) {
+			places = append(places, group)
+		}
+	}
+	return places, nil
+}
+
+// locateAt is Locate by the rules of a placement. They said the same since from.
+func (s *State) locateAt(app, room string, placement uint64) (group uint32, from uint64, r *Refusal) {
 	if app == SystemApp && room == SystemRoom {
-		return 0, nil
+		return 0, 0, nil
 	}
 	a, ok := s.apps[app]
 	if !ok {
-		return 0, refuse(CodeNotFound, "there is no app %q", app)
+		return 0, 0, refuse(CodeNotFound, "there is no app %q", app)
 	}
-	if group, ok := s.exceptions[place{app, room}]; ok {
-		return group, nil
+	group, from = s.exceptionAt(place{app, room}, placement)
+	if group != 0 {
+		return group, from, nil
 	}
 	key := app + "\x00" + room
 	home, ok := namedRegion(room)
 	if !ok {
-		home = s.rank(key, a.homes(room))[0]
+		was, since := s.appAt(a, placement)
+		from = max(from, since)
+		home = s.rank(key, was.homes(room))[0]
 	}
-	r, ok := s.regions[home]
+	reg, ok := s.regions[home]
 	if !ok {
-		return 0, refuse(CodeNotFound, "there is no region %q", home)
+		return 0, from, refuse(CodeNotFound, "there is no region %q", home)
 	}
-	if len(r.names) == 0 {
-		return 0, refuse(CodeNotFound, "region %q has no groups", home)
+	names, since := reg.at(placement)
+	from = max(from, since)
+	if len(names) == 0 {
+		return 0, from, refuse(CodeNotFound, "region %q has no groups", home)
 	}
-	return r.ids[s.rank(key, r.names)[0]], nil
+	return reg.groups[s.rank(key, names)[0]].ID, from, nil
+}
+
+// region is what a region has.
+type region struct {
+	names  []string // by which its groups are ranked
+	groups map[string]Group
+}
+
+// at returns the names of the groups of a placement, and since when those were
+// all.
+func (r region) at(placement uint64) (names []string, from uint64) {
+	names = r.names
+	for i, name := range r.names {
+		since := r.groups[name].Since
+		switch {
+		case since <= placement:
+			from = max(from, since)
+			if len(names) < len(r.names) {
+				names = append(names, name)
+			}
+		case len(names) == len(r.names):
+			names = slices.Clone(r.names[:i])
+		}
+	}
+	return names, from
 }
 
 // homes returns the regions that a room of a may live in.

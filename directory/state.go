@@ -1,11 +1,9 @@
 package directory
 
 import (
-	"encoding/json"
 	"maps"
 	"reflect"
 	"slices"
-	"strings"
 )
 
 // Rank orders choices for a key. It must be the same in every release.
@@ -19,7 +17,9 @@ type State struct {
 	apps       map[string]App
 	nodes      map[string]Node
 	groups     map[uint32]Group
-	exceptions map[place]uint32
+	exceptions map[place][]turn     // the last one holds
+	placement  uint64               // see Placement
+	earlier    map[string][]Earlier // of apps, also of those that are gone; the last one is the newest
 
 	// Of the above, for lookups.
 	keys    map[string]Key
@@ -29,17 +29,11 @@ type State struct {
 // place is a room as exceptions name it.
 type place struct{ app, room string }
 
-// region is what a region has: the names by which its groups are ranked.
-type region struct {
-	names []string
-	ids   map[string]uint32
-}
-
 // New returns the directory of a mesh that is not founded yet.
 func New(rank Rank) *State {
 	s := &State{
 		rank: rank, apps: map[string]App{}, nodes: map[string]Node{}, groups: map[uint32]Group{},
-		exceptions: map[place]uint32{},
+		exceptions: map[place][]turn{}, earlier: map[string][]Earlier{},
 	}
 	s.index()
 	return s
@@ -87,67 +81,80 @@ func (s *State) Apply(c Change) (*State, error) {
 
 // apply carries c out on a copy, whose maps are still shared.
 func (s *State) apply(c Change) *Refusal {
+	var r *Refusal
 	switch c.op() {
 	case opInit:
 		if s.version > 0 {
 			return nil
 		}
-		s.apps, s.nodes = map[string]App{}, map[string]Node{}
-		s.groups, s.exceptions = map[uint32]Group{}, map[place]uint32{}
-		if r := s.fill(c.Init); r != nil {
-			return r
-		}
+		*s = *New(s.rank)
+		r = s.found(c.Init)
 	case opAppPut:
+		was, ok := s.apps[c.PutApp.Name]
 		s.apps = maps.Clone(s.apps)
 		s.putApp(c.PutApp)
-	case opAppDelete:
-		if _, ok := s.apps[c.DeleteApp]; !ok {
-			return refuse(CodeNotFound, "there is no app %q", c.DeleteApp)
+		if ok {
+			s.retire(was, s.apps[c.PutApp.Name])
 		}
-		s.apps = maps.Clone(s.apps)
-		delete(s.apps, c.DeleteApp)
+	case opAppDelete:
+		r = s.deleteApp(c.DeleteApp)
 	case opNodePut:
 		s.nodes = maps.Clone(s.nodes)
 		s.nodes[c.PutNode.ID] = c.PutNode
+	case opNodeDelete:
+		r = s.deleteNode(c.DeleteNode)
 	case opExceptionPut:
 		return s.putException(c.PutException)
 	case opExceptionDelete:
 		return s.deleteException(c.DeleteException)
+	case opRulePut:
+		r = s.putRule(c.PutRule)
+	case opRuleDelete:
+		r = s.deleteRule(c.DeleteRule)
+	case opGroupsAdd:
+		r = s.addGroups(c.AddGroups)
+	case opGroupPut:
+		r = s.putGroup(c.PutGroup)
+	case opSettle:
+		r = s.settle(c.Settle)
 	default:
-		return refuse(CodeBadRequest, "a change must say exactly one thing")
+		r = refuse(CodeBadRequest, "a change must say exactly one thing")
+	}
+	if r != nil {
+		return r
 	}
 	s.index()
 	return s.check()
 }
 
-// Exceptions come and go more often than all else: only they are looked at.
-
-func (s *State) putException(e Exception) *Refusal {
-	if _, ok := s.apps[e.App]; !ok {
-		return refuse(CodeNotFound, "there is no app %q", e.App)
+func (s *State) deleteApp(name string) *Refusal {
+	was, ok := s.apps[name]
+	if !ok {
+		return refuse(CodeNotFound, "there is no app %q", name)
 	}
-	at := place{e.App, e.Room}
-	if r := s.checkException(at, e.Group); r != nil {
-		return r
-	}
-	s.exceptions = maps.Clone(s.exceptions)
-	s.exceptions[at] = e.Group
-	return s.checkCounts()
+	s.apps = maps.Clone(s.apps)
+	delete(s.apps, name)
+	s.retire(was, App{})
+	return nil
 }
 
-func (s *State) deleteException(e Exception) *Refusal {
-	at := place{e.App, e.Room}
-	if _, ok := s.exceptions[at]; !ok {
-		return refuse(CodeNotFound, "there is no exception for room %q of app %q", e.Room, e.App)
+func (s *State) deleteNode(id string) *Refusal {
+	if _, ok := s.nodes[id]; !ok {
+		return refuse(CodeNotFound, "there is no node %q", id)
 	}
-	s.exceptions = maps.Clone(s.exceptions)
-	delete(s.exceptions, at)
+	for _, g := range s.Groups() {
+		if r := g.Replicas(); slices.Contains(r.Voters, id) || slices.Contains(r.Learners, id) {
+			return refuse(CodeConflict, "node %q holds a replica of group %d", id, g.ID)
+		}
+	}
+	s.nodes = maps.Clone(s.nodes)
+	delete(s.nodes, id)
 	return nil
 }
 
 func (s *State) same(t *State) bool {
-	return reflect.DeepEqual(s.apps, t.apps) && maps.Equal(s.nodes, t.nodes) &&
-		reflect.DeepEqual(s.groups, t.groups) && maps.Equal(s.exceptions, t.exceptions)
+	return s.placement == t.placement && reflect.DeepEqual(s.apps, t.apps) && maps.Equal(s.nodes, t.nodes) &&
+		reflect.DeepEqual(s.groups, t.groups) && reflect.DeepEqual(s.exceptions, t.exceptions) && reflect.DeepEqual(s.earlier, t.earlier)
 }
 
 // putApp makes empty lists nil, as they are after a snapshot.
@@ -159,6 +166,21 @@ func (s *State) putApp(a App) {
 		a.Keys = nil
 	}
 	s.apps[a.Name] = a
+}
+
+// found makes the first directory, which has no past.
+func (s *State) found(i Init) *Refusal {
+	for _, g := range i.Groups {
+		if g.Since != 0 || !reflect.ValueOf(g.Now).IsZero() {
+			return refuse(CodeBadRequest, "group %d is new, and has a past", g.ID)
+		}
+	}
+	for _, e := range i.Exceptions {
+		if e.From != 0 {
+			return refuse(CodeBadRequest, "the exception of room %q is new, and has a past", e.Room)
+		}
+	}
+	return s.fill(i)
 }
 
 // fill puts all of a first directory, or of a snapshot, into an empty state.
@@ -173,7 +195,7 @@ func (s *State) fill(i Init) *Refusal {
 		s.groups[g.ID] = g
 	}
 	for _, e := range i.Exceptions {
-		s.exceptions[place{e.App, e.Room}] = e.Group
+		s.exceptions[place{e.App, e.Room}] = []turn{{e.From, e.Group}}
 	}
 	if len(s.apps) != len(i.Apps) || len(s.nodes) != len(i.Nodes) || len(s.groups) != len(i.Groups) || len(s.exceptions) != len(i.Exceptions) {
 		return refuse(CodeConflict, "an app, node, group or exception is there twice")
@@ -195,60 +217,12 @@ func (s *State) index() {
 	}
 	for _, g := range s.Groups() {
 		r := s.regions[g.Region]
-		if r.ids == nil {
-			r.ids = map[string]uint32{}
+		if r.groups == nil {
+			r.groups = map[string]Group{}
 		}
 		name := groupName(g.ID)
 		r.names = append(r.names, name)
-		r.ids[name] = g.ID
+		r.groups[name] = g
 		s.regions[g.Region] = r
 	}
-}
-
-// snapshot is the JSON form of a State.
-type snapshot struct {
-	V       int    `json:"v"`
-	Version uint64 `json:"version"`
-	Init
-}
-
-// Snapshot returns s as a versioned JSON document for Restore. Equal states
-// have equal snapshots. It holds the secrets of keys.
-func (s *State) Snapshot() ([]byte, error) {
-	d := snapshot{V: documentVersion, Version: s.version, Init: Init{Groups: s.Groups()}}
-	for _, name := range slices.Sorted(maps.Keys(s.apps)) {
-		d.Apps = append(d.Apps, s.apps[name])
-	}
-	for _, id := range slices.Sorted(maps.Keys(s.nodes)) {
-		d.Nodes = append(d.Nodes, s.nodes[id])
-	}
-	for at, group := range s.exceptions {
-		d.Exceptions = append(d.Exceptions, Exception{at.app, at.room, group})
-	}
-	slices.SortFunc(d.Exceptions, func(a, b Exception) int {
-		if a.App != b.App {
-			return strings.Compare(a.App, b.App)
-		}
-		return strings.Compare(a.Room, b.Room)
-	})
-	return json.Marshal(d)
-}
-
-// Restore returns the State of a snapshot. The error is a *Refusal, newer_format
-// if a later release made the snapshot.
-func Restore(b []byte, rank Rank) (*State, error) {
-	var d snapshot
-	if r := decode(b, &d); r != nil {
-		return nil, r
-	}
-	s := New(rank)
-	if r := s.fill(d.Init); r != nil {
-		return nil, r
-	}
-	s.version = d.Version
-	s.index()
-	if r := s.check(); r != nil {
-		return nil, r
-	}
-	return s, nil
 }

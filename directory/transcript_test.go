@@ -99,6 +99,7 @@ func play(t *testing.T, s *State, script string) string {
 //
 //	{…}                a change's document
 //	locate APP ROOM    the group of a room
+//	places APP ROOM    the groups where it may be
 //	key ID             whose key it is
 //	show               the whole directory, as a snapshot
 func do(t *testing.T, s *State, line string) (*State, string) {
@@ -114,6 +115,12 @@ func do(t *testing.T, s *State, line string) (*State, string) {
 		}
 		g, _ := s.Group(id)
 		return s, strings.TrimSpace(fmt.Sprintf("group %d %s", id, g.Region))
+	case w[0] == "places" && len(w) == 3:
+		places, err := s.Places(w[1], w[2])
+		if err != nil {
+			return s, "refused " + err.Error()
+		}
+		return s, fmt.Sprintf("groups %v", places)
 	case w[0] == "key" && len(w) == 2:
 		k, ok := s.Key(w[1])
 		return s, fmt.Sprintf("%v %s %q", ok, k.App, k.Secret)
@@ -146,6 +153,9 @@ func applyLine(t *testing.T, s *State, document string) (*State, string) {
 		return s, "refused " + err.Error()
 	case next == s:
 		return s, "no change"
+	}
+	if next.Placement() != s.Placement() {
+		return next, fmt.Sprintf("version %d, placement %d", next.Version(), next.Placement())
 	}
 	return next, fmt.Sprintf("version %d", next.Version())
 }
