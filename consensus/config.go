@@ -183,4 +183,10 @@ type Status struct {
 	Commit    uint64 // last entry known to be committed
 	LastIndex uint64 // last entry in the log
 	Voters    []string
+	// Doubt says why this replica neither votes nor leads, "" = it does both:
+	// its disk may have forgotten what it had acknowledged. The doubt ends by
+	// itself once the log has reached Tip (0 = not known yet), for which a
+	// quorum of other voters is needed; else only Recover ends it.
+	Doubt string
+	Tip   uint64
 }

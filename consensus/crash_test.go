@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -18,26 +19,32 @@ func quickSnapshots(cfg *Config) {
 	cfg.SnapshotEvery, cfg.TrailingLogs, cfg.SnapshotInterval = 20, 10, 50*time.Millisecond
 }
 
-// TestCrashes lets all disks forget what was not synced, at 50 moments.
+// TestCrashes lets all disks forget what was not synced, at 50 moments, or 500
+// in the long form; the group goes on by itself each time.
 func TestCrashes(t *testing.T) {
-	lost := crashes(t, quickSnapshots)
-	if lost > 0 {
-		t.Errorf("%d acknowledged commands are lost", lost)
+	worlds := uint64(1)
+	if os.Getenv("STARLING_LONG") != "" {
+		worlds = 10
+	}
+	for seed := range worlds {
+		if lost := crashes(t, seed, quickSnapshots); lost > 0 {
+			t.Errorf("seed %d: %d acknowledged commands are lost", seed, lost)
+		}
 	}
 }
 
 // TestCrashesNoSync is the control: without syncs the same test must fail.
 func TestCrashesNoSync(t *testing.T) {
-	lost := crashes(t, func(cfg *Config) { quickSnapshots(cfg); cfg.NoSync = true })
+	lost := crashes(t, 0, func(cfg *Config) { quickSnapshots(cfg); cfg.NoSync = true })
 	if lost == 0 {
 		t.Error("nothing is lost without syncs: the test proves nothing")
 	}
 	t.Logf("%d acknowledged commands were lost", lost)
 }
 
-func crashes(t *testing.T, config func(*Config)) (lost int) {
+func crashes(t *testing.T, seed uint64, config func(*Config)) (lost int) {
 	synctest.Test(t, func(t *testing.T) {
-		rng := rand.New(rand.NewPCG(1, 2))
+		rng := rand.New(rand.NewPCG(1, 2+seed))
 		c := newCluster(t, config, "a", "b", "c")
 		acked := map[string]uint64{}
 		for crash := range 50 {

@@ -127,6 +127,14 @@ func (g *group) target() logID {
 	return t.entry
 }
 
+// doubtful is what Status says.
+func (g *group) doubtful() (d doubt, tip uint64) {
+	if d = g.doubt(); d == behind || d == unsure {
+		tip = g.target().index
+	}
+	return d, tip
+}
+
 // setDoubt changes the doubt durably, unless it is no longer the one that was.
 func (g *group) setDoubt(was, is doubt, target logID) bool {
 	gd := g.h.s.guard

@@ -195,7 +195,9 @@ func (g *group) voters() []string {
 
 func (g *group) status() Status {
 	r := g.instance()
+	d, tip := g.doubtful()
 	return Status{
+		Doubt: d.String(), Tip: tip,
 		ID: g.cfg.ID, Leader: g.leader(), State: strings.ToLower(r.State().String()), Term: r.CurrentTerm(),
 		Applied: g.fsm.position().index, Commit: r.CommitIndex(), LastIndex: r.LastIndex(), Voters: g.voters(),
 	}

@@ -177,11 +177,15 @@ func (h *Host) Leader(id uint32) string {
 // Read calls fn with a consistent view of a group's data on this node, which
 // may be behind the leader's. The Reader must not be used after fn returns, and
 // fn must not call Read. The errors are *wire.Error: not_leader if the group is
-// not on this node, unavailable, and shutting_down once the Host closes.
+// not on this node, unavailable (also where the disk has lost something and the
+// replica has not caught up), and shutting_down once the Host closes.
 func (h *Host) Read(id uint32, fn func(Reader)) error {
 	g := h.group(id)
 	if g == nil {
 		return noGroup(id)
+	}
+	if d := g.doubt(); d == behind || d == unknown {
+		return wire.Errorf(wire.CodeUnavailable, "group %d must catch up first: %s", id, d)
 	}
 	err := g.fsm.read(fn)
 	switch {

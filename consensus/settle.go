@@ -223,3 +223,30 @@ func (g *group) tipFor() (*wire.FindTipReply, error) {
 	}
 	return &wire.FindTipReply{Term: term, Index: id.index, IndexTerm: id.term, Confirmed: confirmed}, nil
 }
+
+// Recover lets a replica take part with what it has, although its disk may have
+// lost entries that were acknowledged; it returns how many are known to be
+// missing. It is for a group whose voters are in doubt and cannot settle it
+// among themselves, and an operator who accepts the loss. A quorum of voters
+// must be recovered, the one with the longest log among them. The errors are
+// *wire.Error: not_leader if the group is not here, bad_request if the replica
+// is not in doubt, unavailable.
+func (h *Host) Recover(id uint32) (missing uint64, err error) {
+	g := h.group(id)
+	if g == nil {
+		return 0, noGroup(id)
+	}
+	d, tip := g.doubtful()
+	if d == sure {
+		return 0, wire.Errorf(wire.CodeBadRequest, "group %d is not in doubt", id)
+	}
+	last := g.instance().LastIndex()
+	if tip > last {
+		missing = tip - last
+	}
+	h.cfg.Log.Warn("a replica is recovered by hand", "group", id, "reason", d.String(), "last", last, "missing", missing)
+	if !g.trust(d, "an operator accepts the loss") {
+		return 0, wire.Errorf(wire.CodeUnavailable, "group %d changed meanwhile", id)
+	}
+	return missing, nil
+}
