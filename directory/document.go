@@ -161,6 +161,9 @@ func Decode(b []byte) (Change, error) {
 	case opRuleDelete:
 		c.DeleteRule = d.Rule
 	case opGroupsAdd:
+		if len(d.Groups) == 0 {
+			return Change{}, refuse(CodeBadRequest, "%s adds no groups", d.Op)
+		}
 		c.AddGroups = d.Groups
 	case opGroupPut:
 		c.PutGroup = d.Group

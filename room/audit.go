@@ -14,6 +14,9 @@ func Check(r Reader, id ID) error {
 	if err := s.Check(); err != nil {
 		return fmt.Errorf("%v: %w", id, err)
 	}
+	if group, ok := Moved(r, id); ok && s.Access != 0 {
+		return fmt.Errorf("%v: is here, and should be in group %d", id, group)
+	}
 	if err := checkEvents(r, id, s.Head); err != nil {
 		return fmt.Errorf("%v: %w", id, err)
 	}
@@ -89,12 +92,14 @@ func checkReceipts(r Reader, id ID, s State) (err error) {
 func Hash(r Reader) [32]byte {
 	h := sha256.New()
 	var length []byte
-	r.Scan([]byte{tableState}, []byte{tableState + 1}, func(key, value []byte) bool {
-		length = binary.AppendUvarint(length[:0], uint64(len(key)))
-		h.Write(length)
-		h.Write(key)
-		h.Write(value)
-		return true
-	})
+	for _, table := range []byte{tableMoved, tablePlacement, tableState} {
+		r.Scan([]byte{table}, []byte{table + 1}, func(key, value []byte) bool {
+			length = binary.AppendUvarint(length[:0], uint64(len(key)))
+			h.Write(length)
+			h.Write(key)
+			h.Write(value)
+			return true
+		})
+	}
 	return [32]byte(h.Sum(nil))
 }

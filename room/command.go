@@ -2,7 +2,6 @@ package room
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"unicode/utf8"
 
@@ -38,14 +37,24 @@ const (
 	Join    Kind = 3
 	Leave   Kind = 4
 	Create  Kind = 5
+
+	// Claim and Elsewhere are between nodes only and make no event; see Machine.
+	Claim     Kind = 128
+	Elsewhere Kind = 129
 )
 
 var kindNames = [...]string{Message: "message", Action: "action", Join: "join", Leave: "leave", Create: "create"}
 
-// String returns "message", "action", "join", "leave" or "create".
+// String returns "message", "action", "join", "leave", "create", "claim" or
+// "elsewhere".
 func (k Kind) String() string {
-	if k >= Message && k <= Create {
+	switch {
+	case k >= Message && k <= Create:
 		return kindNames[k]
+	case k == Claim:
+		return "claim"
+	case k == Elsewhere:
+		return "elsewhere"
 	}
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
@@ -82,12 +91,19 @@ type Command struct {
 	// Access of the room that Create makes. In any other command: Open lets the
 	// command bring an open room into being; otherwise the room must exist.
 	Access Access
+	// Placement is that of the directory by which the room belongs in this group.
+	Placement uint64
+	// Group is where the room is, in Elsewhere only.
+	Group uint32
 }
 
 // Validate says whether a door may let c in: a *Refusal with code bad_request
 // or too_large, or nil. Names are 1 to NameBytes bytes of UTF-8 in NFC without
 // control characters; only the type may be empty.
 func (c Command) Validate() error {
+	if c.Kind > Create {
+		return refuse(CodeBadRequest, "%v is not for doors", c.Kind)
+	}
 	if r := c.wellFormed(); r != nil {
 		return r
 	}
@@ -120,6 +136,12 @@ func (id ID) Validate() error {
 
 // wellFormed holds the rules that every replica checks, of every release.
 func (c *Command) wellFormed() *Refusal {
+	if c.Kind >= Claim && c.Kind <= Elsewhere {
+		return c.wellPlaced()
+	}
+	if c.Group != 0 {
+		return refuse(CodeBadRequest, "%v with a group", c.Kind)
+	}
 	if c.Kind < Message || c.Kind > Create {
 		return refuse(CodeBadRequest, "%v is not known", c.Kind)
 	}
@@ -187,92 +209,4 @@ func (c *Command) payload() (hash [16]byte) {
 	sum := sha256.Sum256(b)
 	copy(hash[:], sum[:])
 	return hash
-}
-
-// commandVersion is the newest format of commands that this release writes and
-// reads: version, kind, access, then app, room, user, client_msg_id, type and
-// content, each a uvarint length and bytes.
-const commandVersion = 1
-
-// Append appends the encoding of c to dst.
-func (c Command) Append(dst []byte) []byte {
-	dst = append(dst, commandVersion, byte(c.Kind), byte(c.Access))
-	dst = appendString(dst, c.ID.App)
-	dst = appendString(dst, c.ID.Room)
-	dst = appendString(dst, c.User)
-	dst = appendString(dst, c.ClientMsgID)
-	dst = appendString(dst, c.Type)
-	return appendString(dst, c.Content)
-}
-
-// DecodeCommand decodes what Append made. The error is a *Refusal: bad_request
-// for what is cut short, has bytes left over or is not in the one canonical
-// form, too_large for what no valid command needs, newer_format for a format
-// of a later release. The fields are not validated.
-func DecodeCommand(b []byte) (Command, error) {
-	c, r := decodeCommand(b)
-	if r != nil {
-		return Command{}, r
-	}
-	return c, nil
-}
-
-func decodeCommand(b []byte) (c Command, r *Refusal) {
-	switch {
-	case len(b) == 0 || b[0] == 0:
-		return c, refuse(CodeBadRequest, "command has no version")
-	case b[0] > commandVersion: // first of all: the rules below are those of this version
-		return c, refuse(CodeNewerFormat, "command has format %d, this release knows %d", b[0], commandVersion)
-	case len(b) > commandBytes:
-		return c, refuse(CodeTooLarge, "command has %d bytes, the limit is %d", len(b), commandBytes)
-	case len(b) < 3:
-		return c, refuse(CodeBadRequest, "command is cut short")
-	}
-	c.Kind, c.Access = Kind(b[1]), Access(b[2])
-	// One allocation for all fields.
-	rest := string(b[3:])
-	for _, field := range [...]*string{&c.ID.App, &c.ID.Room, &c.User, &c.ClientMsgID, &c.Type, &c.Content} {
-		n, size := uvarint(rest)
-		if size == 0 || n > uint64(len(rest)-size) {
-			return c, refuse(CodeBadRequest, "command is cut short")
-		}
-		if size > 1 && n < 1<<(7*(size-1)) {
-			return c, refuse(CodeBadRequest, "command has a padded length")
-		}
-		*field, rest = rest[size:size+int(n)], rest[size+int(n):]
-	}
-	if rest != "" {
-		return c, refuse(CodeBadRequest, "command has %d bytes too many", len(rest))
-	}
-	return c, nil
-}
-
-// newer says why a later release may do with c what this one cannot, nil if it
-// may not. A door refuses such a command; in the log it is of a release whose
-// replicas have applied it.
-func (c *Command) newer() *Refusal {
-	switch {
-	case c.Kind > Create:
-		return refuse(CodeNewerFormat, "command has %v, which this release does not know", c.Kind)
-	case c.Access > Members:
-		return refuse(CodeNewerFormat, "command has %v, which this release does not know", c.Access)
-	}
-	return nil
-}
-
-func appendString(dst []byte, s string) []byte {
-	dst = binary.AppendUvarint(dst, uint64(len(s)))
-	return append(dst, s...)
-}
-
-// uvarint is binary.Uvarint for strings, of values below 2^28; size 0 means
-// that there is none.
-func uvarint(s string) (n uint64, size int) {
-	for i := 0; i < len(s) && i < 4; i++ {
-		n |= uint64(s[i]&0x7f) << (7 * i)
-		if s[i] < 0x80 {
-			return n, i + 1
-		}
-	}
-	return 0, 0
 }

@@ -17,6 +17,10 @@
 //   - A malformed command is a *Refusal, the same on every replica of every
 //     release.
 //
+// Where a room lives is not its own affair, but that one id never gets two
+// histories is: a group that was asked by a Claim makes no room any more for
+// who goes by older rules, and one that was told Elsewhere says where a room is.
+//
 // The one panic is for what this release cannot read: a stored value, or a
 // command that a later release has put in the log, by its format, its kind or
 // its access. The host must end: replicas of the later release have applied the

@@ -39,6 +39,7 @@ type Machine struct {
 	rooms      uint64 // how many there are
 	roomsKnown bool
 	roomsDirty bool
+	place      placement
 
 	facts      facts // of the command being applied
 	event      Event // scratch, as key and value are
@@ -108,6 +109,16 @@ func (m *Machine) apply(s Store, now int64, b []byte) Result {
 		return Result{Refusal: refusal}
 	}
 	room := m.room(s, c.ID)
+	switch {
+	case c.Kind == Claim:
+		return m.claim(s, &c, room)
+	case c.Kind == Elsewhere:
+		return m.elsewhere(s, &c, room)
+	case room.state.Access == 0:
+		if refusal := m.mayBegin(s, &c); refusal != nil {
+			return Result{Refusal: refusal}
+		}
+	}
 	m.facts = facts{m, s, room.id}
 	created := room.state.Access == 0
 	state, out := room.state.apply(&c, now, &m.facts)
@@ -197,6 +208,7 @@ func (m *Machine) flush(s Store) {
 		s.Set([]byte{tableCount}, m.value)
 		m.roomsDirty = false
 	}
+	m.flushPlacement(s)
 }
 
 // facts looks up what State asks about the room of the command being applied.

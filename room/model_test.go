@@ -51,6 +51,66 @@ func TestAgainstModel(t *testing.T) {
 	}
 }
 
+// randomPlaced is a random command of any kind, also of those between nodes.
+func randomPlaced(r *rand.Rand) Command {
+	c := randomCommand(r)
+	switch r.IntN(8) {
+	case 0:
+		c = Command{ID: c.ID, Kind: Claim, Placement: 1 + uint64(r.IntN(6))}
+	case 1:
+		c = Command{ID: c.ID, Kind: Elsewhere, Placement: 1 + uint64(r.IntN(6)), Group: 1 + uint32(r.IntN(2))}
+	default:
+		c.Placement = uint64(r.IntN(7))
+	}
+	return c
+}
+
+// A group makes no room by a placement that is older than the newest claim, nor
+// one that is elsewhere, and a claim tells what there is.
+func TestClaimsAgainstModel(t *testing.T) {
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		s, m := newMemory(), NewMachine(Config{Encode: encodeJSON, CacheRooms: 1 + r.IntN(8)})
+		newest, heads, moved := uint64(0), map[ID]uint64{}, map[ID]uint32{}
+		for step := range 150 {
+			c := randomPlaced(r)
+			got := m.Apply(s, int64(step), [][]byte{c.Append(nil)})[0].(Result)
+			code, seq := codeOf(got.Refusal), got.Ack.Seq
+			ok := true
+			switch head := heads[c.ID]; {
+			case c.Kind == Elsewhere && head > 0:
+				ok = code == CodeExists
+			case c.Kind == Elsewhere && moved[c.ID] == 0:
+				moved[c.ID] = c.Group
+				ok = code == ""
+			case c.Kind == Elsewhere:
+				ok = (code == "") == (moved[c.ID] == c.Group) && (code == "" || code == CodeMoved)
+			case head == 0 && moved[c.ID] != 0:
+				ok = code == CodeMoved && got.Refusal.Group == moved[c.ID]
+			case c.Kind == Claim:
+				ok = code == "" && seq == head
+			case head == 0 && c.Placement < newest:
+				ok = code == CodeStale
+			default:
+				ok = code != CodeStale && code != CodeMoved
+				heads[c.ID] = max(head, seq)
+			}
+			if c.Kind == Claim {
+				newest = max(newest, c.Placement)
+			}
+			if !ok || Placement(s) != newest {
+				t.Fatalf("seed %d step %d: %+v: %+v, placement %d of %d", seed, step, c, got, Placement(s), newest)
+			}
+			if err := Check(s, c.ID); err != nil {
+				t.Fatal(err)
+			}
+			if r.IntN(10) == 0 {
+				m.Reset()
+			}
+		}
+	}
+}
+
 // compare checks what is stored against the models.
 func compare(t *testing.T, s *memory, models map[ID]*model) {
 	t.Helper()
@@ -120,7 +180,7 @@ func TestReplicasAgree(t *testing.T) {
 		for i := range 20 {
 			e := entry{now: int64(i)}
 			for range 1 + r.IntN(20) {
-				b := randomCommand(r).Append(nil)
+				b := randomPlaced(r).Append(nil)
 				if r.IntN(10) == 0 {
 					// Garbage in the log, but not of a later release.
 					b[3+r.IntN(len(b)-3)] ^= byte(1 + r.IntN(255))

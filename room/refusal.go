@@ -11,12 +11,18 @@ const (
 	CodeAlreadyMember = "already_member"
 	CodeExists        = "exists"
 	CodeNotFound      = "not_found"
+	CodeMoved         = "moved"
+	CodeStale         = "stale"
 	CodeNewerFormat   = "newer_format"
 	CodeInternal      = "internal"
 )
 
 // Refusal says why a command had no effect. It is certain that it had none.
-type Refusal struct{ Code, Message string }
+type Refusal struct {
+	Code, Message string
+	// Group is where the room is, if the code is moved.
+	Group uint32
+}
 
 // Error returns "code: message".
 func (r *Refusal) Error() string { return r.Code + ": " + r.Message }

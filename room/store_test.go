@@ -86,8 +86,8 @@ func TestActiveRoomNeedsNoRead(t *testing.T) {
 	for i := range 5 {
 		m.Apply(s, 1, [][]byte{say(ID{"a", "r"}, "u", string(rune('a'+i)), "x").Append(nil)})
 	}
-	if want := 1 + 1 + 4; s.gets != want {
-		t.Errorf("%d reads, want %d: the state once, the count once, a receipt for each but the first", s.gets, want)
+	if want := 1 + 1 + 1 + 4; s.gets != want {
+		t.Errorf("%d reads, want %d: the state, the placement and the count once, a receipt for each but the first", s.gets, want)
 	}
 }
 

@@ -53,6 +53,7 @@ type scene struct {
 	now     int64
 	id      ID
 	access  Access
+	by      uint64 // the placement that sends carry
 	last    []byte // the last command, for retry
 }
 
@@ -99,6 +100,8 @@ var kindOf = map[string]Kind{"msg": Message, "action": Action, "join": Join, "le
 //	msg|action|join|leave USER ID [TEXT…]
 //	create USER ID ACCESS       ID of any command: client_msg_id
 //	retry                       the last command again
+//	by PLACEMENT                what sends carry from now on
+//	claim, elsewhere GROUP      by that placement
 //	raw HEX                     any bytes
 //	read AFTER, state, rooms, members, forget
 func (s *scene) do(t *testing.T, line string) []string {
@@ -119,11 +122,20 @@ func (s *scene) do(t *testing.T, line string) []string {
 	case "msg", "action", "join", "leave", "create":
 		w := strings.SplitN(rest, " ", 3)
 		w = append(w, make([]string, 3-len(w))...)
-		c := Command{ID: s.id, User: w[0], ClientMsgID: w[1], Content: w[2], Kind: kindOf[verb], Access: s.access}
+		c := Command{ID: s.id, User: w[0], ClientMsgID: w[1], Content: w[2], Kind: kindOf[verb], Access: s.access, Placement: s.by}
 		if c.Kind == Create {
 			c.Access, c.Content = accessNames[w[2]], ""
 		}
 		s.last = c.Append(nil)
+		return s.apply()
+	case "by":
+		s.by, _ = strconv.ParseUint(rest, 10, 64)
+	case "claim":
+		s.last = Command{ID: s.id, Kind: Claim, Placement: s.by}.Append(nil)
+		return s.apply()
+	case "elsewhere":
+		group, _ := strconv.ParseUint(rest, 10, 32)
+		s.last = Command{ID: s.id, Kind: Elsewhere, Placement: s.by, Group: uint32(group)}.Append(nil)
 		return s.apply()
 	case "retry":
 		return s.apply()
@@ -151,6 +163,8 @@ func (s *scene) apply() (out []string) {
 	switch {
 	case r.Refusal != nil:
 		out = append(out, "refused "+r.Refusal.Error())
+	case r.Ack.Seq == 0:
+		out = append(out, "ack of seq 0")
 	case r.Ack.Duplicate:
 		out = append(out, fmt.Sprintf("duplicate of seq %d at %d", r.Ack.Seq, r.Ack.TS))
 	default:
