@@ -262,6 +262,9 @@ func (s *Session) history(ctx context.Context, h *wire.History) (*wire.Frame, er
 	if err != nil {
 		return nil, err
 	}
+	if s.cfg.Peer.Node == "" {
+		h.Group = nil
+	}
 	page, err := s.cfg.Backend.History(ctx, id, h, s.pageBytes(int(h.MaxBytes)))
 	if err != nil {
 		return nil, err

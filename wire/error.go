@@ -23,6 +23,8 @@ const (
 	CodeOverloaded      = "overloaded"      // a queue is full, see retry_after_ms
 	CodeOutOfOrder      = "out_of_order"    // an earlier send of the session failed; start again with it
 	CodeNotLeader       = "not_leader"      // ask the node that the error names, if any
+	CodeMoved           = "moved"           // the room is in another group; the edge finds it at the next try
+	CodeStale           = "stale"           // the node has not heard of the newest placement of rooms yet
 	CodeUnavailable     = "unavailable"     // the outcome is unknown; retry with the same client_msg_id
 	CodeTooFar          = "too_far"         // the position is not kept any more; page from head_seq
 	CodeSlowReader      = "slow_reader"     // the client did not read; come back with its cursors
@@ -38,7 +40,7 @@ var outcomeUnknown = map[string]bool{CodeUnavailable: true, CodeShuttingDown: tr
 
 // retryable are the codes after which the same request may succeed.
 var retryable = map[string]bool{
-	CodeRateLimited: true, CodeOverloaded: true, CodeOutOfOrder: true, CodeNotLeader: true,
+	CodeRateLimited: true, CodeOverloaded: true, CodeOutOfOrder: true, CodeNotLeader: true, CodeMoved: true, CodeStale: true,
 	CodeUnavailable: true, CodeSlowReader: true, CodeShuttingDown: true, CodeTokenExpired: true,
 }
 

@@ -711,8 +711,10 @@ type Error struct {
 	// For limits: the bound that was exceeded.
 	Limit uint64 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
 	// For too_far and not_leader: the head of the room, the node to ask.
-	HeadSeq       uint64 `protobuf:"varint,6,opt,name=head_seq,json=headSeq,proto3" json:"head_seq,omitempty"`
-	Node          string `protobuf:"bytes,7,opt,name=node,proto3" json:"node,omitempty"`
+	HeadSeq uint64 `protobuf:"varint,6,opt,name=head_seq,json=headSeq,proto3" json:"head_seq,omitempty"`
+	Node    string `protobuf:"bytes,7,opt,name=node,proto3" json:"node,omitempty"`
+	// For moved, between nodes: the group that has the room.
+	Group         uint32 `protobuf:"varint,8,opt,name=group,proto3" json:"group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -794,6 +796,13 @@ func (x *Error) GetNode() string {
 		return x.Node
 	}
 	return ""
+}
+
+func (x *Error) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
 }
 
 // Publish sends one event to a room.
@@ -1417,8 +1426,10 @@ type History struct {
 	Linearizable bool `protobuf:"varint,4,opt,name=linearizable,proto3" json:"linearizable,omitempty"`
 	// Only on links between nodes: the room's app, and the most bytes of events
 	// that the asker can pass on; one event comes whatever its size.
-	App           string `protobuf:"bytes,5,opt,name=app,proto3" json:"app,omitempty"`
-	MaxBytes      uint32 `protobuf:"varint,6,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	App      string `protobuf:"bytes,5,opt,name=app,proto3" json:"app,omitempty"`
+	MaxBytes uint32 `protobuf:"varint,6,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	// Only on links: read the replica of this group, wherever the room should be.
+	Group         *uint32 `protobuf:"varint,7,opt,name=group,proto3,oneof" json:"group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1495,13 +1506,24 @@ func (x *History) GetMaxBytes() uint32 {
 	return 0
 }
 
+func (x *History) GetGroup() uint32 {
+	if x != nil && x.Group != nil {
+		return *x.Group
+	}
+	return 0
+}
+
 // Page answers History.
 type Page struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Events        []*Event               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
-	HeadSeq       uint64                 `protobuf:"varint,2,opt,name=head_seq,json=headSeq,proto3" json:"head_seq,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	HasMore       bool                   `protobuf:"varint,4,opt,name=has_more,json=hasMore,proto3" json:"has_more,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Events  []*Event               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	HeadSeq uint64                 `protobuf:"varint,2,opt,name=head_seq,json=headSeq,proto3" json:"head_seq,omitempty"`
+	Epoch   uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	HasMore bool                   `protobuf:"varint,4,opt,name=has_more,json=hasMore,proto3" json:"has_more,omitempty"`
+	// Only on links, if the group does not have the room: the group that has it, if
+	// known, and the placement by which older ones make no room in the group.
+	Moved         uint32 `protobuf:"varint,5,opt,name=moved,proto3" json:"moved,omitempty"`
+	Placement     uint64 `protobuf:"varint,6,opt,name=placement,proto3" json:"placement,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1562,6 +1584,20 @@ func (x *Page) GetHasMore() bool {
 		return x.HasMore
 	}
 	return false
+}
+
+func (x *Page) GetMoved() uint32 {
+	if x != nil {
+		return x.Moved
+	}
+	return 0
+}
+
+func (x *Page) GetPlacement() uint64 {
+	if x != nil {
+		return x.Placement
+	}
+	return 0
 }
 
 // Query asks a node about itself and its view of the mesh, or asks the mesh
@@ -1877,7 +1913,7 @@ const file_im_proto_rawDesc = "" +
 	"frameBytes\x12#\n" +
 	"\rcontent_bytes\x18\x02 \x01(\rR\fcontentBytes\x12\x18\n" +
 	"\afollows\x18\x03 \x01(\rR\afollows\x12\x1b\n" +
-	"\tin_flight\x18\x04 \x01(\rR\binFlight\"\xbe\x01\n" +
+	"\tin_flight\x18\x04 \x01(\rR\binFlight\"\xd4\x01\n" +
 	"\x05Error\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1c\n" +
@@ -1885,7 +1921,8 @@ const file_im_proto_rawDesc = "" +
 	"\x0eretry_after_ms\x18\x04 \x01(\rR\fretryAfterMs\x12\x14\n" +
 	"\x05limit\x18\x05 \x01(\x04R\x05limit\x12\x19\n" +
 	"\bhead_seq\x18\x06 \x01(\x04R\aheadSeq\x12\x12\n" +
-	"\x04node\x18\a \x01(\tR\x04node\"\xc7\x01\n" +
+	"\x04node\x18\a \x01(\tR\x04node\x12\x14\n" +
+	"\x05group\x18\b \x01(\rR\x05group\"\xc7\x01\n" +
 	"\aPublish\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\"\n" +
 	"\rclient_msg_id\x18\x02 \x01(\tR\vclientMsgId\x12%\n" +
@@ -1931,19 +1968,23 @@ const file_im_proto_rawDesc = "" +
 	"\x06follow\x18\x01 \x01(\x04R\x06follow\"L\n" +
 	"\x06Events\x12\x16\n" +
 	"\x06follow\x18\x01 \x01(\x04R\x06follow\x12*\n" +
-	"\x06events\x18\x02 \x03(\v2\x12.starling.v1.EventR\x06events\"\xa3\x01\n" +
+	"\x06events\x18\x02 \x03(\v2\x12.starling.v1.EventR\x06events\"\xc8\x01\n" +
 	"\aHistory\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x1b\n" +
 	"\tafter_seq\x18\x02 \x01(\x04R\bafterSeq\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\x12\"\n" +
 	"\flinearizable\x18\x04 \x01(\bR\flinearizable\x12\x10\n" +
 	"\x03app\x18\x05 \x01(\tR\x03app\x12\x1b\n" +
-	"\tmax_bytes\x18\x06 \x01(\rR\bmaxBytes\"~\n" +
+	"\tmax_bytes\x18\x06 \x01(\rR\bmaxBytes\x12\x19\n" +
+	"\x05group\x18\a \x01(\rH\x00R\x05group\x88\x01\x01B\b\n" +
+	"\x06_group\"\xb2\x01\n" +
 	"\x04Page\x12*\n" +
 	"\x06events\x18\x01 \x03(\v2\x12.starling.v1.EventR\x06events\x12\x19\n" +
 	"\bhead_seq\x18\x02 \x01(\x04R\aheadSeq\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x19\n" +
-	"\bhas_more\x18\x04 \x01(\bR\ahasMore\"A\n" +
+	"\bhas_more\x18\x04 \x01(\bR\ahasMore\x12\x14\n" +
+	"\x05moved\x18\x05 \x01(\rR\x05moved\x12\x1c\n" +
+	"\tplacement\x18\x06 \x01(\x04R\tplacement\"A\n" +
 	"\x05Query\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x12\n" +
@@ -2069,6 +2110,7 @@ func file_im_proto_init() {
 		(*Frame_Refresh)(nil),
 		(*Frame_Propose)(nil),
 	}
+	file_im_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
