@@ -88,11 +88,11 @@ func TestMachineStops(t *testing.T) {
 		t.Errorf("acknowledged with %v", r)
 	}
 	n := c.nodes["a"]
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if !errors.Is(n.fatal, reason) {
-		t.Errorf("the host ends with %v", n.fatal)
-	}
+	eventually(t, "the host ends with the reason", func() bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return errors.Is(n.fatal, reason)
+	})
 	if err := c.host("a").Read(1, func(Reader) {}); wire.Code(err) != wire.CodeUnavailable {
 		t.Errorf("read after the end: %v", err)
 	}

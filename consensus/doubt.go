@@ -73,9 +73,14 @@ func (g *group) examine() error {
 	if d.lost() && d != fresh {
 		g.h.cfg.Log.Error("replica must catch up before it votes", "group", g.cfg.ID, "reason", d.String(), "last", id.index, "tip", g.target().index)
 	}
-	g.opened = time.Now()
+	g.since(time.Now())
 	return nil
 }
+
+// since notes when a doubt began.
+func (g *group) since(t time.Time) { g.opened.Store(t.UnixNano()) }
+
+func (g *group) doubtFor() time.Duration { return time.Since(time.Unix(0, g.opened.Load())) }
 
 // lastID returns the newest entry, where last is the last one of the log.
 func (g *group) lastID(last uint64) (logID, error) {
@@ -146,9 +151,6 @@ func (g *group) setDoubt(was, is doubt, target logID) bool {
 		}
 		done = true
 		t.doubt, t.entry = is, target
-		if is == sure || is == behind {
-			t.vouched = gd.life // the tip is known in this life
-		}
 	})
 	return done && g.h.s.err() == nil
 }

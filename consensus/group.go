@@ -4,7 +4,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -22,7 +21,8 @@ type group struct {
 	lanes  lanes
 	reads  reads
 
-	opened  time.Time    // set in doubt
+	opened  atomic.Int64 // since when the replica is in doubt, Unix ns
+	settles sync.Mutex   // held by settle
 	finders atomic.Int32 // FindTip being answered
 	blank   blank
 

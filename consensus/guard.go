@@ -29,7 +29,7 @@ type guard struct {
 	mu         sync.Mutex
 	generation uint64
 	life       uint64 // raised at each start
-	lost       uint64 // the life whose disk was found to be old or empty, 0 = none
+	lost       uint64 // the life that began with an old disk or without tips, 0 = none
 	tips       map[uint32]*tip
 	claims     *claimed // claims that wait to be written
 	lagging    bool     // what the files say of synced is old
@@ -43,12 +43,11 @@ type guard struct {
 type tip struct {
 	order sync.Mutex // held while a write gets its number and its place in the log
 
-	writes  uint64 // claimed; the last ones may not have become durable
-	synced  uint64 // known to be durable
-	entry   logID  // the last entry of the log, or the one to be reached in doubt
-	term    uint64 // in which the node has voted, or could have
-	vouched uint64 // the life in which the replica was last found to be whole
-	doubt   doubt
+	writes uint64 // claimed; the last ones may not have become durable
+	synced uint64 // known to be durable
+	entry  logID  // the last entry of the log, or the one to be reached in doubt
+	term   uint64 // in which the node has voted, or could have
+	doubt  doubt
 }
 
 // logID names an entry; of two, the one with the higher term is newer.
@@ -64,7 +63,7 @@ type claimed struct{ written chan struct{} }
 const (
 	guardVersion = 1
 	guardHead    = 4 + 1 + 3*8 + 4
-	guardTip     = 4 + 6*8 + 1
+	guardTip     = 4 + 5*8 + 1
 	// guardTips bounds the groups of a node; a damaged count ends there.
 	guardTips = 1 << 16
 	// confirmAfter is how long a quiet guard waits before it writes down that
@@ -164,7 +163,7 @@ func decodeGuard(b []byte, n int) *guard {
 		d.rest = d.rest[4:]
 		t := &tip{writes: d.uint64(), synced: d.uint64()}
 		t.entry = logID{d.uint64(), d.uint64()}
-		t.term, t.vouched = d.uint64(), d.uint64()
+		t.term = d.uint64()
 		t.doubt = doubt(d.rest[0])
 		d.rest = d.rest[1:]
 		g.tips[group] = t
@@ -183,7 +182,7 @@ func (g *guard) encode() []byte {
 	b = binary.BigEndian.AppendUint32(b, uint32(len(g.tips)))
 	for group, t := range g.tips {
 		b = binary.BigEndian.AppendUint32(b, group)
-		for _, v := range []uint64{t.writes, t.synced, t.entry.term, t.entry.index, t.term, t.vouched} {
+		for _, v := range []uint64{t.writes, t.synced, t.entry.term, t.entry.index, t.term} {
 			b = binary.BigEndian.AppendUint64(b, v)
 		}
 		b = append(b, byte(t.doubt))
@@ -256,7 +255,7 @@ func (g *guard) tip(group uint32) *tip {
 	defer g.mu.Unlock()
 	t := g.tips[group]
 	if t == nil {
-		t = &tip{vouched: g.life}
+		t = &tip{}
 		g.tips[group] = t
 	}
 	return t

@@ -16,6 +16,7 @@ import (
 type Host struct {
 	cfg    Config
 	s      *store
+	lives  *lives
 	ctx    context.Context // ends when the Host closes or its store breaks
 	cancel context.CancelFunc
 
@@ -56,11 +57,16 @@ func Open(cfg Config) (*Host, error) {
 		return nil, err
 	}
 	h.s = s
+	if h.lives, err = openLives(s); err != nil {
+		h.cancel()
+		return nil, errors.Join(err, s.close())
+	}
 	if err := clearSnapshots(s, h.cfg.FS, h.snapshotDir()); err != nil {
 		h.cancel()
 		return nil, errors.Join(fmt.Errorf("consensus: snapshot folder: %w", err), s.close())
 	}
 	h.start(h.tend)
+	h.start(h.renew)
 	return h, nil
 }
 
@@ -85,6 +91,7 @@ func (h *Host) Start(cfg Group) error {
 	h.mu.Lock()
 	h.groups[cfg.ID] = g
 	h.mu.Unlock()
+	g.greet()
 	if g.doubt() != sure {
 		h.start(g.settle)
 	}

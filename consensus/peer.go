@@ -214,7 +214,11 @@ func (c *conn) stream() (Stream, error) {
 	c.p.mu.Lock()
 	c.p.pause = 0
 	c.p.mu.Unlock()
-	return s, s.SetWriteDeadline(time.Now().Add(wire.WriteStall))
+	if err := s.SetWriteDeadline(time.Now().Add(wire.WriteStall)); err != nil {
+		return nil, err
+	}
+	_, err = s.Write(wire.AppendMessage(nil, c.p.h.greeting(c.p.node)))
+	return s, err
 }
 
 func (c *conn) SetWriteDeadline(t time.Time) error {

@@ -23,7 +23,7 @@ func (h *Host) Serve(node string, s Stream) error {
 	defer release()
 	p := h.peer(node)
 	p.retry()
-	r := wire.NewReader(s, wire.NodeFrame)
+	r, known := wire.NewReader(s, wire.NodeFrame), false
 	for {
 		m, err := r.Raft()
 		if err != nil {
@@ -32,6 +32,13 @@ func (h *Host) Serve(node string, s Stream) error {
 				return nil
 			}
 			return err
+		}
+		if m.GetLife() != nil || !known {
+			if err := h.greeted(p, m.GetLife()); err != nil {
+				return err
+			}
+			known = true
+			continue
 		}
 		if isAnswer(m) {
 			p.answered(m.Id, m, nil)

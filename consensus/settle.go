@@ -16,6 +16,13 @@ const findersMost = 16
 
 // settle ends the doubt of a replica.
 func (g *group) settle() {
+	for g.doubt() != sure && g.h.down() == nil && g.settles.TryLock() {
+		g.settleNow()
+		g.settles.Unlock() // a doubt that began meanwhile is seen now
+	}
+}
+
+func (g *group) settleNow() {
 	tick := time.NewTicker(settleEvery)
 	defer tick.Stop()
 	for {
@@ -29,7 +36,7 @@ func (g *group) settle() {
 			} else if d == unsure {
 				g.ask(d)
 			}
-		case d == fresh || time.Since(g.opened) >= g.h.cfg.Heartbeat*2+requestTimeout:
+		case d == fresh || g.doubtFor() >= g.h.cfg.Heartbeat*2+requestTimeout:
 			// Where there was a former life, an election that it voted in may
 			// still be going on at first.
 			g.ask(d)
@@ -135,7 +142,7 @@ func (g *group) settleUnsure(answers []told, voters int) {
 	}
 	if len(answers) >= voters-1 {
 		g.trust(unsure, "no voter has what was being written")
-	} else if time.Since(g.opened) > unsureFor && g.leader() == "" {
+	} else if g.doubtFor() > unsureFor && g.leader() == "" {
 		g.trust(unsure, "the voters that answer do not have what was being written")
 	}
 }

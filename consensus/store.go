@@ -36,6 +36,7 @@ const (
 	tableStable = 's' // term and vote
 	tableMeta   = 'm' // applied, snapshot, restoring, writes
 	tableData   = 'd' // the machine's keys
+	tablePeer   = 'p' // of no group: node → its highest life seen
 )
 
 // storeVersion is the format of the whole folder. It rises when an older

@@ -118,10 +118,7 @@ func (s *store) examine(group uint32, empty bool, last logID) (doubt, error) {
 			if g.lost > 0 {
 				t.doubt = unknown
 			}
-		case t.doubt == fresh:
-		case t.vouched < g.lost:
-			t.doubt = unknown
-		case n < t.synced && t.doubt != unknown:
+		case n < t.synced && t.doubt != fresh && t.doubt != unknown:
 			t.doubt = behind
 		case n < t.writes && t.doubt == sure:
 			t.doubt = unsure
