@@ -12,6 +12,7 @@ import (
 
 	"github.com/starling-im/starling/client"
 	"github.com/starling-im/starling/cmd/edge-node/internal/home"
+	"github.com/starling-im/starling/directory"
 	"github.com/starling-im/starling/edge"
 	"github.com/starling-im/starling/wire"
 )
@@ -142,7 +143,7 @@ func (a *app) dialOperator(ctx context.Context, mesh *home.Context) (*client.Cli
 	if err != nil {
 		return nil, err
 	}
-	token, err := mint(mesh, home.SystemApp, operator)
+	token, err := mint(mesh, directory.SystemApp, operator)
 	if err != nil {
 		return nil, err
 	}

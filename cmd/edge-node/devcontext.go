@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/starling-im/starling/cmd/edge-node/internal/home"
+	"github.com/starling-im/starling/directory"
 	"github.com/starling-im/starling/geo"
 	"github.com/starling-im/starling/mesh"
 	"github.com/starling-im/starling/wire"
@@ -63,7 +64,7 @@ func (a *app) answers(ctx context.Context, mesh *home.Context) bool {
 	if !listens(ctx, mesh) {
 		return false
 	}
-	token, err := mint(mesh, home.SystemApp, operator)
+	token, err := mint(mesh, directory.SystemApp, operator)
 	if err != nil {
 		return false
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/starling-im/starling"
 	"github.com/starling-im/starling/cmd/edge-node/internal/home"
+	"github.com/starling-im/starling/directory"
 	"github.com/starling-im/starling/mesh"
 )
 
@@ -177,7 +178,7 @@ func newDevFile(o devOptions) devFile {
 	if len(o.regions) >= 3 {
 		f.Survive = "region"
 	}
-	for _, app := range []string{devApp, home.SystemApp} {
+	for _, app := range []string{devApp, directory.SystemApp} {
 		f.Keys[app] = home.Key{ID: app + "-dev", Secret: secret()}
 	}
 	return f
@@ -252,7 +253,7 @@ func (p *devPlan) node(ca *mesh.CA, i int, n starling.Peer, o devOptions) error 
 	cfg.GossipKey = filepath.Join(p.dir, "gossip.key")
 	cfg.Survive, cfg.GroupsPerRegion = p.Survive, p.Groups
 	cfg.Limits, cfg.WAN, cfg.LogLevel, cfg.NoSync = o.limits, o.wan, o.logLevel, o.noSync
-	for _, app := range []string{devApp, home.SystemApp} {
+	for _, app := range []string{devApp, directory.SystemApp} {
 		k := p.Keys[app]
 		cfg.Apps = append(cfg.Apps, starling.App{
 			Name: app, Open: true, Homes: p.Regions,

@@ -15,6 +15,7 @@ import (
 	"github.com/starling-im/starling/client"
 	"github.com/starling-im/starling/cmd/edge-node/internal/children"
 	"github.com/starling-im/starling/cmd/edge-node/internal/home"
+	"github.com/starling-im/starling/directory"
 )
 
 // runner keeps the nodes of a mesh running.
@@ -98,7 +99,7 @@ const readyPoll = 20 * time.Millisecond
 
 // waitReady returns when every group has a leader and has acked a publish.
 func (a *app) waitReady(ctx context.Context, c *home.Context) error {
-	token, err := mint(c, home.SystemApp, operator)
+	token, err := mint(c, directory.SystemApp, operator)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/starling-im/starling/cmd/edge-node/internal/home"
+	"github.com/starling-im/starling/directory"
 	"github.com/starling-im/starling/edge"
 	"github.com/starling-im/starling/wire"
 )
@@ -50,7 +50,7 @@ it is one of the system's own app, and its bearer may look at the mesh.`,
 				app = mesh.App
 			}
 			if isOperator {
-				claims.Role, app = edge.Operator, home.SystemApp
+				claims.Role, app = edge.Operator, directory.SystemApp
 			}
 			if actAs {
 				claims.ActAs = "*"
@@ -80,6 +80,6 @@ it is one of the system's own app, and its bearer may look at the mesh.`,
 	f.StringVar(&app, "app", "", "app (tenant) of the user (default: that of the context)")
 	f.DurationVar(&expires, "expires", wire.TokenLife, "how long the token is good for, at most 24h; nodes with the limits of production take 1h")
 	f.BoolVar(&actAs, "act-as-any", false, "let the bearer speak for every user of the app")
-	f.BoolVar(&isOperator, "operator", false, "let the bearer look at the mesh (app "+home.SystemApp+")")
+	f.BoolVar(&isOperator, "operator", false, "let the bearer look at the mesh (app "+directory.SystemApp+")")
 	return cmd
 }

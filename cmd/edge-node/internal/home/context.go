@@ -40,14 +40,11 @@ type Context struct {
 	ServerName string `json:"server_name"`
 	// WAN says that packets between regions take as long as over the sea.
 	WAN bool `json:"wan,omitempty"`
-	// Keys make tokens, by app. The key of SystemApp makes those of operators.
+	// Keys make tokens, by app. That of directory.SystemApp makes operators.
 	Keys map[string]Key `json:"keys"`
 	// Tokens are of the demo users, by user.
 	Tokens map[string]string `json:"tokens,omitempty"`
 }
-
-// SystemApp is the app of those who run a mesh.
-const SystemApp = "starling"
 
 // A Node is one node of the mesh; Addr is host:port.
 type Node struct {
