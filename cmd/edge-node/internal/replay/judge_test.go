@@ -51,10 +51,10 @@ func TestJudge(t *testing.T) {
 		want  string // all anomalies
 	}{
 		{"perfect", func(*history) {}, ""},
-		{"gap", func(h *history) { h.cut("fra", 2) }, "1 gaps in fra, 1 missing in fra, different histories"},
-		{"gap everywhere", func(h *history) { h.cut("fra", 2); h.cut("iad", 2) }, "1 acked but not delivered, 1 gaps in fra, 1 gaps in iad"},
+		{"gap", func(h *history) { h.cut("fra", 2) }, "1 gap in fra, 1 missing in fra, different histories"},
+		{"gap everywhere", func(h *history) { h.cut("fra", 2); h.cut("iad", 2) }, "1 acked but not delivered, 1 gap in fra, 1 gap in iad"},
 		{"end missing", func(h *history) { h.cut("iad", 4) }, "1 missing in iad, different histories"},
-		{"duplicate", func(h *history) { h.events["fra"] = append(h.events["fra"], h.events["fra"][1]) }, "1 duplicates in fra"},
+		{"duplicate", func(h *history) { h.events["fra"] = append(h.events["fra"], h.events["fra"][1]) }, "1 duplicate in fra"},
 		{"disorder", func(h *history) { e := h.events["iad"]; e[1], e[2] = e[2], e[1] }, "1 out of order in iad, different histories"},
 		{"changed text at one", func(h *history) { h.events["iad"][2].Text = "other" }, "1 delivered with another content, different histories"},
 		{"changed text everywhere", func(h *history) { h.events["fra"][2].Text = "x"; h.events["iad"][2].Text = "x" }, "1 delivered with another content"},

@@ -1,6 +1,8 @@
 package replay
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -253,7 +255,7 @@ nonsense
 	}
 	for _, line := range []int{4, 5, 6} {
 		var bad *LineError
-		if _, err := r.Next(); !errors.As(err, &bad) || bad.Line != line {
+		if _, err := r.Next(); !errors.As(err, &bad) || bad.Line != line || !strings.Contains(err.Error(), path) {
 			t.Errorf("got %v, want an error of line %d", err, line)
 		}
 	}
@@ -262,5 +264,41 @@ nonsense
 	}
 	if r.Share() != 1 {
 		t.Errorf("read %v of the file", r.Share())
+	}
+}
+
+// TestDamagedFiles checks that what cannot be read is named, with the reason.
+func TestDamagedFiles(t *testing.T) {
+	var whole bytes.Buffer
+	z := gzip.NewWriter(&whole)
+	if _, err := z.Write([]byte(`{"room":"#a","from":"x","text":"hi"}` + "\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		content string
+		says    string
+	}{
+		"header.gz": {whole.String()[:5], "is not a whole gzip file"},
+		"cut.gz":    {whole.String()[:whole.Len()-9], "the compressed file is cut short"},
+		"long":      {strings.Repeat("x", maxLine+1), "line 1: it is longer than 256 KiB"},
+	} {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, []byte(tt.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, err := Open(path)
+		for err == nil {
+			_, err = r.Next()
+		}
+		if !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%v; want %s named, and %q", err, path, tt.says)
+		}
+	}
+	dir := t.TempDir()
+	if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), dir+" is a folder") {
+		t.Errorf("a folder: %v", err)
 	}
 }

@@ -24,11 +24,12 @@ type Record struct {
 
 // A LineError says which line of the file is no record, and why.
 type LineError struct {
-	Line int
+	File string
+	Line int // counted from 1
 	Err  error
 }
 
-func (e *LineError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e.Err) }
+func (e *LineError) Error() string { return fmt.Sprintf("%s, line %d: %v", e.File, e.Line, e.Err) }
 func (e *LineError) Unwrap() error { return e.Err }
 
 // maxLine bounds a line of the file, in bytes: the largest content, escaped.
@@ -69,7 +70,7 @@ func Open(path string) (*Records, error) {
 	r := &Records{file: file}
 	info, err := file.Stat()
 	if err == nil && info.IsDir() {
-		err = fmt.Errorf("%s is a folder", path)
+		err = fmt.Errorf("%s is a folder; name a file of records", path)
 	}
 	if err != nil {
 		_ = file.Close()
@@ -82,7 +83,7 @@ func Open(path string) (*Records, error) {
 		z, err := gzip.NewReader(in)
 		if err != nil {
 			_ = file.Close()
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("%s is not a whole gzip file: %w", path, err)
 		}
 		text = z
 	}
@@ -100,18 +101,26 @@ func (r *Records) Next() (Record, error) {
 			return r.parse(r.lines.Bytes())
 		}
 	}
-	if err := r.lines.Err(); errors.Is(err, io.ErrUnexpectedEOF) {
-		return Record{}, &LineError{r.line + 1, fmt.Errorf("the compressed file is cut short: %w", err)}
-	} else if err != nil {
-		return Record{}, &LineError{r.line + 1, err}
+	err := r.lines.Err()
+	switch {
+	case err == nil:
+		return Record{}, io.EOF
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		err = fmt.Errorf("the compressed file is cut short: %w", err)
+	case errors.Is(err, bufio.ErrTooLong):
+		err = fmt.Errorf("it is longer than %d KiB", maxLine>>10)
 	}
-	return Record{}, io.EOF
+	r.line++
+	return Record{}, r.wrong(err)
 }
+
+// wrong is the error of the line that was read last.
+func (r *Records) wrong(err error) error { return &LineError{r.file.Name(), r.line, err} }
 
 func (r *Records) parse(line []byte) (Record, error) {
 	r.raw = rawRecord{}
 	if err := json.Unmarshal(line, &r.raw); err != nil {
-		return Record{}, &LineError{r.line, err}
+		return Record{}, r.wrong(err)
 	}
 	raw := &r.raw
 	rec := Record{Line: r.line, Millis: raw.T, Room: raw.Room, User: raw.From, Kind: raw.Kind, Text: raw.Text}
@@ -124,10 +133,10 @@ func (r *Records) parse(line []byte) (Record, error) {
 		rec.Kind = "message"
 	}
 	if rec.Room == "" || rec.User == "" {
-		return Record{}, &LineError{r.line, errors.New("neither room and from, nor lang and src")}
+		return Record{}, r.wrong(errors.New("neither room and from, nor lang and src"))
 	}
 	if _, ok := kinds[rec.Kind]; !ok {
-		return Record{}, &LineError{r.line, fmt.Errorf("kind %q is none of message, action, join, leave", rec.Kind)}
+		return Record{}, r.wrong(fmt.Errorf("kind %q is none of message, action, join, leave", rec.Kind))
 	}
 	return rec, nil
 }

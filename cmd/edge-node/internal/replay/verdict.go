@@ -75,6 +75,12 @@ func (v Verdict) Anomalies() (found []string) {
 			found = append(found, fmt.Sprintf("%d ", n)+fmt.Sprintf(format, args...))
 		}
 	}
+	count := func(n int, thing, region string) {
+		if n != 1 {
+			thing += "s"
+		}
+		add(n, "%s in %s", thing, region)
+	}
 	add(v.Rejected, "rejected")
 	add(v.Unknown, "with an unknown outcome")
 	add(v.Lost, "acked but not delivered with that seq")
@@ -85,10 +91,10 @@ func (v Verdict) Anomalies() (found []string) {
 	for _, name := range slices.Sorted(maps.Keys(v.Regions)) {
 		r := v.Regions[name]
 		sums[r.SHA256] = true
-		add(r.Gaps, "gaps in %s", name)
-		add(r.Duplicates, "duplicates in %s", name)
+		count(r.Gaps, "gap", name)
+		count(r.Duplicates, "duplicate", name)
 		add(r.Disorder, "out of order in %s", name)
-		add(r.Differ, "followers in %s that do not agree with the first", name)
+		add(r.Differ, "not agreeing with the first follower in %s", name)
 		add(v.Events-r.Delivered, "missing in %s", name)
 	}
 	if len(sums) > 1 {
