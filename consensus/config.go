@@ -177,7 +177,7 @@ type Group struct {
 type Status struct {
 	ID        uint32
 	Leader    string // "" = unknown
-	State     string // leader, follower, candidate or shutdown
+	State     string // leader, follower, candidate or shutdown; stalled while the disk does not answer
 	Term      uint64
 	Applied   uint64 // last entry in the data
 	Commit    uint64 // last entry known to be committed

@@ -180,6 +180,9 @@ func (g *group) restartWith(why string, between func() error) bool {
 
 func (g *group) leader() string {
 	_, id := g.instance().LeaderWithID()
+	if string(id) == g.h.cfg.Node && g.h.s.stall.stalled() {
+		return "" // it holds its heartbeats back, so another may lead
+	}
 	return string(id)
 }
 
@@ -196,9 +199,13 @@ func (g *group) voters() []string {
 func (g *group) status() Status {
 	r := g.instance()
 	d, tip := g.doubtful()
+	state := strings.ToLower(r.State().String())
+	if g.h.s.stall.stalled() {
+		state = "stalled"
+	}
 	return Status{
 		Doubt: d.String(), Tip: tip,
-		ID: g.cfg.ID, Leader: g.leader(), State: strings.ToLower(r.State().String()), Term: r.CurrentTerm(),
+		ID: g.cfg.ID, Leader: g.leader(), State: state, Term: r.CurrentTerm(),
 		Applied: g.fsm.position().index, Commit: r.CommitIndex(), LastIndex: r.LastIndex(), Voters: g.voters(),
 	}
 }

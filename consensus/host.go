@@ -67,6 +67,7 @@ func Open(cfg Config) (*Host, error) {
 	}
 	h.start(h.tend)
 	h.start(h.renew)
+	h.start(h.watchDisk)
 	return h, nil
 }
 

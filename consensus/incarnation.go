@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -33,13 +34,15 @@ const (
 type lives struct {
 	s *store
 
-	meeting sync.Mutex // held while a life is compared and written
+	// meeting has a place for who compares a life and writes it: that may take
+	// as long as the disk does.
+	meeting chan struct{}
 	mu      sync.Mutex
 	seen    map[string]life
 }
 
 func openLives(s *store) (*lives, error) {
-	l := &lives{s: s, seen: map[string]life{}}
+	l := &lives{s: s, meeting: make(chan struct{}, 1), seen: map[string]life{}}
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{tablePeer}, UpperBound: []byte{tablePeer + 1}})
 	if err != nil {
 		return nil, s.fail(err)
@@ -71,9 +74,16 @@ func (l *lives) of(node string) life {
 }
 
 // meet remembers the life of a node durably, unless a later one was seen.
-func (l *lives) meet(node string, now life) error {
-	l.meeting.Lock()
-	defer l.meeting.Unlock()
+func (l *lives) meet(ctx context.Context, node string, now life) error {
+	if l.of(node) == now {
+		return nil
+	}
+	select {
+	case l.meeting <- struct{}{}:
+		defer func() { <-l.meeting }()
+	case <-ctx.Done():
+		return errClosed
+	}
 	last := l.of(node)
 	switch {
 	case now == last:
@@ -123,7 +133,7 @@ func (h *Host) greeted(p *peer, m *wire.NodeLife) error {
 	if now, seen := h.life(), (life{m.SeenLife, m.SeenNonce}); seen.number > now.number || seen.number == now.number && seen.nonce != now.nonce {
 		h.outlived(p.node, seen.number)
 	}
-	err := h.lives.meet(p.node, life{m.Life, m.Nonce})
+	err := h.lives.meet(h.ctx, p.node, life{m.Life, m.Nonce})
 	if errors.Is(err, ErrOldDisk) {
 		h.cfg.Log.Error("a node is refused", "peer", p.node, "error", err)
 		_ = p.send(h.greeting(p.node), false) // so that it learns of it

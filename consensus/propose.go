@@ -149,7 +149,7 @@ func (l *lanes) next() (*batch, raft.ApplyFuture) {
 	}
 	l.mu.Unlock()
 	r := l.g.instance()
-	if r.State() != raft.Leader {
+	if r.State() != raft.Leader || l.g.h.s.stall.stalled() {
 		return b, refusedFuture{raft.ErrNotLeader}
 	}
 	return b, r.Apply(e.encode(), l.g.h.cfg.ProposeTimeout)

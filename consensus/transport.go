@@ -21,6 +21,8 @@ type transport struct {
 	hints hints
 	// doubts are the replicas that take committed entries only.
 	doubts peerDoubts
+	// reached is how far the logs of the followers are known to go.
+	reached reached
 }
 
 func newTransport(h *Host, cfg Group) *transport {
@@ -52,6 +54,10 @@ func (t *transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, r *raf
 
 // append sends a request and calls done when to holds the answer.
 func (t *transport) append(p *peer, r *raft.AppendEntriesRequest, to *raft.AppendEntriesResponse, done func(error)) {
+	if t.h.s.stall.stalled() {
+		done(errStalled)
+		return
+	}
 	t.spare(p.node, r)
 	p.count(r)
 	p.ask(appendMessage(t.group, r), len(r.Entries) > 0, func(m *wire.RaftMessage, err error) {
@@ -63,6 +69,9 @@ func (t *transport) append(p *peer, r *raft.AppendEntriesRequest, to *raft.Appen
 			err = errDoubtful
 		}
 		t.home.saw(p.node, r, to, err)
+		if err == nil && to.Success {
+			t.reached.saw(p.node, r)
+		}
 		done(err)
 	})
 	t.hints.appended(p.node, r)
