@@ -22,7 +22,13 @@ const (
 	chatUnsent = 64
 )
 
-const chatHint = "/me waves, /join, /leave, /quit or Ctrl-D; // begins a text with a /; PgUp and PgDn scroll"
+// chatHelp is what /help says. It stands among the messages, where it fits
+// any width.
+const chatHelp = `/me waves   say what you do: “* you waves”
+/join, /leave   say that you come or go, with a reason if you add one
+/quit   go; so do Ctrl-D, Ctrl-C and Esc
+//text   say something that begins with a /
+↑ ↓ PgUp PgDn   scroll`
 
 // What the screen is told, besides keys and sizes.
 type (
@@ -212,7 +218,8 @@ func (s *screen) enter() tea.Cmd {
 		return tea.Quit
 	case word == "/help":
 		s.input.Reset()
-		s.note = chatHint
+		s.text.hear(&block{text: chatHelp, style: styleOther})
+		s.text.back = 0
 		return nil
 	case strings.HasPrefix(line, "//"):
 		says.text = line[1:]

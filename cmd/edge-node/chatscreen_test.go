@@ -73,11 +73,17 @@ func TestPaste(t *testing.T) {
 
 func TestCommandsOfTheScreen(t *testing.T) {
 	s, typed := newTestScreen()
-	for line, note := range map[string]string{"/help": chatHint, "/nosuch thing": "there is no command /nosuch; // begins a text with a /"} {
-		s.input.SetValue(line)
-		s.Update(tea.KeyPressMsg{Code: tea.KeyEnter})
-		if s.note != note || len(typed) > 0 {
-			t.Errorf("%q: %q, %d sent", line, s.note, len(typed))
+	s.input.SetValue("/nosuch thing")
+	s.Update(tea.KeyPressMsg{Code: tea.KeyEnter})
+	if s.note != "there is no command /nosuch; // begins a text with a /" || len(typed) > 0 {
+		t.Errorf("/nosuch: %q, %d sent", s.note, len(typed))
+	}
+	s.Update(tea.WindowSizeMsg{Width: 40, Height: 24})
+	s.input.SetValue("/help")
+	s.Update(tea.KeyPressMsg{Code: tea.KeyEnter})
+	for _, want := range []string{"/me", "/join", "/leave", "/quit", "//text", "PgDn"} {
+		if view := s.View().Content; !strings.Contains(view, want) || len(typed) > 0 || s.input.Value() != "" {
+			t.Errorf("/help does not show %s; %d sent:\n%s", want, len(typed), view)
 		}
 	}
 	if s.input.SetValue("//help"); s.enter() != nil || (<-typed).Content != "/help" {
