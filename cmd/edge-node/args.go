@@ -35,3 +35,14 @@ func atMost(cmd *cobra.Command, args []string, n int) error {
 	}
 	return nil
 }
+
+// completeFile completes the one argument of a command with files of these
+// endings.
+func completeFile(endings ...string) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return endings, cobra.ShellCompDirectiveFilterFileExt
+	}
+}

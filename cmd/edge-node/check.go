@@ -72,6 +72,25 @@ func checkFolder(dir string) error {
 	}
 }
 
+// doubts are what is odd about a node's configuration with which it can run
+// all the same.
+func doubts(cfg starling.Config) (all []string) {
+	var unknown []string
+	for _, p := range cfg.Peers {
+		if _, ok := geo.Pops().Place(p.Region); !ok && !slices.Contains(unknown, p.Region) {
+			unknown = append(unknown, p.Region)
+		}
+	}
+	if cfg.WAN && len(unknown) > 0 {
+		all = append(all, fmt.Sprintf("wan delays nothing to and from %s, where nothing was measured; there are measurements of %s",
+			strings.Join(unknown, ", "), strings.Join(geo.Pops().Regions(), ", ")))
+	}
+	if weak := fragile(cfg); weak != "" {
+		all = append(all, weak)
+	}
+	return all
+}
+
 // voters is how many nodes have a copy of a room that survives anything.
 const voters = 3
 

@@ -59,6 +59,17 @@ func TestCheckNode(t *testing.T) {
 	}
 }
 
+func TestDoubts(t *testing.T) {
+	cfg := starling.Config{WAN: true, Survive: "none", Peers: []starling.Peer{{Region: "fra"}, {Region: "atlantis"}, {Region: "atlantis"}}}
+	if got := doubts(cfg); len(got) != 1 || !strings.Contains(got[0], "to and from atlantis,") || !strings.Contains(got[0], "fra") {
+		t.Errorf("a WAN with an unknown region: %q", got)
+	}
+	cfg.WAN = false
+	if got := doubts(cfg); len(got) != 0 {
+		t.Errorf("without a WAN: %q", got)
+	}
+}
+
 func TestFragile(t *testing.T) {
 	peers := func(regions ...string) (all []starling.Peer) {
 		for _, r := range regions {

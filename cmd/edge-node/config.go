@@ -36,10 +36,11 @@ func (a *app) configCheckCommand() *cobra.Command {
 		Long: `Say whether a node could start with this configuration: every key is known,
 every value has its type, the whole makes sense, the certificate is this node's
 and good under the CA, and the data can be kept where it says. Nothing is started
-or written. Too few peers for what rooms shall survive are worth a warning on
-standard error; the exit status is 0 all the same.`,
+or written. Too few peers for what rooms shall survive, and regions that wan has
+no measurements of, are worth a warning on standard error; the exit status is 0
+all the same.`,
 		Example: "  edge-node config check node.yaml && edge-node run --config node.yaml",
-		Args:    needs("FILE"),
+		Args:    needs("FILE"), ValidArgsFunction: completeFile("yaml", "yml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l, err := loadConfig(args[0], os.Environ(), cmd.Flags())
 			if err == nil {
@@ -48,8 +49,8 @@ standard error; the exit status is 0 all the same.`,
 			if err != nil {
 				return err
 			}
-			if weak := fragile(l.Config); weak != "" {
-				a.warn(weak)
+			for _, doubt := range doubts(l.Config) {
+				a.warn(doubt)
 			}
 			if a.json {
 				return a.printJSON(struct {
@@ -72,7 +73,7 @@ func (a *app) configShowCommand() *cobra.Command {
 		Long: `Show the value of every key and where it came from: default, file, env or flag.
 The secrets of apps are left out.`,
 		Example: "  edge-node config show node.yaml\n  STARLING_LIMITS=bench edge-node config show node.yaml --json",
-		Args:    atMostOne,
+		Args:    atMostOne, ValidArgsFunction: completeFile("yaml", "yml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := ""
 			if len(args) == 1 {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,13 +35,22 @@ func (u *userFlags) flags(a *app, cmd *cobra.Command) {
 	cmd.Flags().StringVar(&u.app, "app", "", "app (tenant) to work in (default: that of the context)")
 	cmd.Flags().StringVar(&u.token, "token", "", "use this token instead of minting one with the context's key")
 	cmd.Flags().StringVar(&u.region, "region", "", "region whose nodes to talk to first (default: that of the context's first node)")
-	must(cmd.RegisterFlagCompletionFunc("region", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	must(cmd.RegisterFlagCompletionFunc("region", a.fromContext((*home.Context).Regions)))
+	must(cmd.RegisterFlagCompletionFunc("app", a.fromContext(appsOf)))
+}
+
+// appsOf are the apps that a context has keys of.
+func appsOf(mesh *home.Context) []string { return slices.Sorted(maps.Keys(mesh.Keys)) }
+
+// fromContext completes a flag with what the context knows.
+func (a *app) fromContext(names func(*home.Context) []string) cobra.CompletionFunc {
+	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		mesh, err := home.Load(a.homeOrDefault(), a.context)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		return mesh.Regions(), cobra.ShellCompDirectiveNoFileComp
-	}))
+		return names(mesh), cobra.ShellCompDirectiveNoFileComp
+	}
 }
 
 // mesh loads the context of a command.

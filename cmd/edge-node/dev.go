@@ -79,9 +79,9 @@ func (o *devOptions) check() error {
 	case len(slices.Compact(slices.Sorted(slices.Values(o.regions)))) != len(o.regions):
 		return usagef("--regions names a region twice")
 	case o.nodes < 1 || o.nodes*len(o.regions) > maxDevNodes:
-		return usagef("--nodes is %d: at least 1, and at most %d nodes in all", o.nodes, maxDevNodes)
+		return usagef("--nodes is %d: at least 1 in each region, and at most %d in all", o.nodes, maxDevNodes)
 	case o.port < 0 || o.port > 65535-o.nodes*len(o.regions):
-		return usagef("--port is %d, no port for the first of %d nodes", o.port, o.nodes*len(o.regions))
+		return usagef("--port is %d, no port for the first of %s", o.port, plural(o.nodes*len(o.regions), "node"))
 	case o.limits != starling.Bench && o.limits != starling.Production:
 		return usagef("--limits is %q, not %s or %s", o.limits, starling.Production, starling.Bench)
 	case o.restart < 0:

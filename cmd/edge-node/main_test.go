@@ -32,6 +32,11 @@ func TestExitStatuses(t *testing.T) {
 		{"version", exitOK, "edge-node "},
 		{"version --json", exitOK, `"go":`},
 		{"--version", exitOK, "edge-node "},
+		{"__complete version --log-level ", exitOK, "debug\ninfo\nwarn\nerror\n"},
+		{"__complete dev --limits ", exitOK, "bench\nproduction\n"},
+		{"__complete run --survive ", exitOK, "region\nnode\nnone\n"},
+		{"__complete replay ", exitOK, "jsonl\ngz\n"},
+		{"__complete config check ", exitOK, "yaml\nyml\n"},
 		{"nosuch", exitUsage, "edge-node: unknown command"},
 		{"version --nosuch", exitUsage, "edge-node: unknown flag"},
 		{"chta", exitUsage, `unknown command "chta" for "edge-node"; Did you mean this? chat`},
@@ -52,12 +57,16 @@ func TestExitStatuses(t *testing.T) {
 		{"run --config nowhere.yaml", exitFailed, "nowhere.yaml"},
 		{"run", exitFailed, "node is missing"},
 	} {
-		out, status := runHere(t, "", strings.Fields(tt.args)...)
+		out, status := runHere(t, "", words(tt.args)...)
 		if status != tt.status || !strings.Contains(out, tt.says) {
 			t.Errorf("%q: status %d, output %q; want %d, %q", tt.args, status, out, tt.status, tt.says)
 		}
 	}
 }
+
+// words splits a command line at its spaces; a space at the end is before an
+// empty word, as when a shell asks for completions.
+func words(line string) []string { return strings.Split(line, " ") }
 
 func TestEveryCommandHelps(t *testing.T) {
 	for _, c := range new(app).root().Commands() {

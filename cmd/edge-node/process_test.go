@@ -245,6 +245,11 @@ func TestDevInProcess(t *testing.T) {
 		{[]string{"replay", empty}, exitOK, "has no records"},
 		{[]string{"replay", sample, "--room", "nosuch"}, exitOK, `no record of the rooms ["nosuch"]`},
 		{[]string{"replay", t.TempDir()}, exitFailed, "is a folder"},
+		{[]string{"replay", sample, "--region", "nowhere"}, exitFailed, `no region "nowhere"; it has fra, iad`},
+		{[]string{"chat", "r", "--region", "nowhere"}, exitFailed, `no region "nowhere"; it has fra, iad`},
+		{[]string{"__complete", "chat", "r", "--region", ""}, exitOK, "fra\niad\n"},
+		{[]string{"__complete", "rooms", "--app", ""}, exitOK, "demo\nstarling\n"},
+		{[]string{"__complete", "export", ""}, exitOK, "r\n"},
 		{[]string{"chat", "r", "--token", strings.TrimSpace(output(t, home, "", "token", "alice")), "--as", "bob"}, exitUsage, "contradict"},
 	} {
 		b.Reset()

@@ -43,7 +43,8 @@ same everywhere. Any anomaly makes the exit status 1. With --json the summary is
 one object on the last line. In its tables
 
   COPIES   is how many copies of an event came into the region from others, per
-           event whose room is at home elsewhere; - is unknown, or no such event
+           event whose room is at home elsewhere; 1 is the least, and - is unknown
+           or no such event
   (bound)  with --wan, is the least time that light and a quorum allow: half a
            round trip to the room's home, one from there to the nearest other
            region, and half a one back
@@ -75,7 +76,8 @@ func (a *app) replayCommand() *cobra.Command {
 		Example: `  edge-node replay chat.jsonl.gz --window 256
   edge-node replay chat.jsonl --in-order --run monday --acks acks.jsonl --json
   edge-node replay chat.jsonl --room '#ubuntu' --speed 60`,
-		Args: needs("FILE"),
+		Args:              needs("FILE"),
+		ValidArgsFunction: completeFile("jsonl", "gz"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.check(); err != nil {
 				return err
@@ -94,6 +96,7 @@ func (a *app) replayCommand() *cobra.Command {
 	f.StringSliceVar(&o.rooms, "room", nil, "play only the records of these rooms")
 	f.IntVar(&o.followers, "followers", 1, "followers of every room in each region")
 	f.IntVar(&o.sessions, "sessions", 1, "sessions that send, over all regions; at least one in each")
+	f.Lookup("region").Usage = "region whose nodes to ask where rooms are at home; records are sent in all regions (default: that of the context's first node)"
 	must(cmd.MarkFlagFilename("acks"))
 	return cmd
 }
@@ -122,6 +125,9 @@ func (o *replayOptions) check() error {
 func (a *app) replay(ctx context.Context, o *replayOptions, path string) (err error) {
 	mesh, err := a.mesh()
 	if err != nil {
+		return err
+	}
+	if _, err := mesh.AllAddrs(o.region, 0); err != nil {
 		return err
 	}
 	records, err := replay.Open(path)

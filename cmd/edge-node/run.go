@@ -47,8 +47,8 @@ logs to standard error from the level info on, unless told otherwise.`,
 			}
 			log := a.logger()
 			log.Info(fmt.Sprintf("node %s in %s listens on %s, data in %s", l.Config.Node, l.Config.Region, bound.addr(), l.Config.Data))
-			if weak := fragile(l.Config); weak != "" {
-				log.Warn(weak)
+			for _, doubt := range doubts(l.Config) {
+				log.Warn(doubt)
 			}
 			return runNode(cmd.Context(), l.Config, bound, log)
 		},

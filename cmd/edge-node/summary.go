@@ -202,12 +202,20 @@ func (a *app) printSummary(s *summary, mesh *home.Context) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	fmt.Fprintln(a.stdout, copiesNote)
 	if mesh.WAN {
 		fmt.Fprintln(a.stdout)
 		a.printPairs(s, tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', tabwriter.AlignRight))
+		fmt.Fprintln(a.stdout, boundNote)
 	}
 	return nil
 }
+
+// What stands under the tables.
+const (
+	copiesNote = "COPIES: events that came in from other regions, per event of rooms that are at home elsewhere; 1 is the least."
+	boundNote  = "(bound): the least that light and a quorum allow. More about both is in edge-node replay --help."
+)
 
 // copiesOf is a number, or a dash if nothing had to come from elsewhere.
 func copiesOf(s *summary, region string) string {

@@ -79,6 +79,7 @@ it is one of the system's own app, and its bearer may look at the mesh.`,
 	f.StringVar(&as, "as", "", "the user, as with the other commands")
 	f.StringVar(&app, "app", "", "app (tenant) of the user (default: that of the context)")
 	f.DurationVar(&expires, "expires", wire.TokenLife, "how long the token is good for, at most 24h; nodes with the limits of production take 1h")
+	must(cmd.RegisterFlagCompletionFunc("app", a.fromContext(appsOf)))
 	f.BoolVar(&actAs, "act-as-any", false, "let the bearer speak for every user of the app")
 	f.BoolVar(&isOperator, "operator", false, "let the bearer look at the mesh (app "+directory.SystemApp+")")
 	return cmd

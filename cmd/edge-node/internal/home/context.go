@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 )
 
 // Format is the version of the files that this package writes.
@@ -204,7 +205,7 @@ func (c *Context) AllAddrs(region string, n int) ([]string, error) {
 	}
 	addrs := c.Addrs(region, n)
 	if len(addrs) == 0 {
-		return nil, fmt.Errorf("context %q has no region %q; it has %v", c.Name, region, c.Regions())
+		return nil, fmt.Errorf("context %q has no region %q; it has %s", c.Name, region, strings.Join(c.Regions(), ", "))
 	}
 	for _, node := range c.Nodes {
 		if node.Region != region {
