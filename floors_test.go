@@ -37,7 +37,8 @@ var floors = map[string]int{
 
 // worlds are simulated surroundings: only tests import them.
 var worlds = map[string]bool{
-	"internal/simnet": true,
+	"internal/simdisk": true,
+	"internal/simnet":  true,
 }
 
 // impure are the standard packages that floor 0 does without: its packages are
@@ -61,9 +62,9 @@ var importers = map[string][]string{
 	"github.com/quic-go/quic-go":          {"mesh", "edge", "client", "internal/simnet"},
 	"github.com/hashicorp/memberlist":     {"mesh"},
 	"github.com/hashicorp/raft":           {"consensus"},
-	"github.com/hashicorp/go-hclog":       {"consensus"}, // raft logs through it
-	"github.com/cockroachdb/pebble/v2":    {"consensus"},
-	"github.com/klauspost/compress":       {"wire", "consensus"}, // frames, snapshots
+	"github.com/hashicorp/go-hclog":       {"consensus"},                     // raft logs through it
+	"github.com/cockroachdb/pebble/v2":    {"consensus", "internal/simdisk"}, // a disk of its tests
+	"github.com/klauspost/compress":       {"wire", "consensus"},             // frames, snapshots
 	"google.golang.org/protobuf":          {"wire"},
 	"github.com/planetscale/vtprotobuf":   {"wire"},
 	"github.com/golang-jwt/jwt/v5":        {"edge"},
