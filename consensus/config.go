@@ -88,6 +88,9 @@ type Reader interface {
 	// Scan calls fn for from ≤ key < to in order (nil = no bound) until it
 	// returns false; key and value are valid during fn only.
 	Scan(from, to []byte, fn func(key, value []byte) bool)
+	// Last returns the highest key with from ≤ key < to, valid until the next
+	// call.
+	Last(from, to []byte) (key []byte, ok bool)
 }
 
 // Tx is a Reader that sees its own writes.
@@ -136,7 +139,13 @@ type Config struct {
 	// SnapshotEvery and TrailingLogs, in entries, say when a log is cut and
 	// how much of it stays; defaults 8192 and 2048.
 	SnapshotEvery, TrailingLogs uint64
-	// SnapshotInterval is how often that is looked at; default 30 s.
+	// SnapshotBytes and TrailingBytes say the same in bytes, and are looked at
+	// every second; whichever comes first counts. The defaults, 32 MiB and
+	// 16 MiB, are less than a memtable together, so that most entries are gone
+	// before they would be written a second time; and a follower that lacks
+	// more than 16 MiB takes no longer for a snapshot of an ordinary group.
+	SnapshotBytes, TrailingBytes uint64
+	// SnapshotInterval is how often the entries are looked at; default 30 s.
 	SnapshotInterval time.Duration
 }
 
@@ -156,6 +165,8 @@ func (c Config) withDefaults() Config {
 	c.Depth = cmp.Or(c.Depth, 2)
 	c.SnapshotEvery = cmp.Or(c.SnapshotEvery, 8192)
 	c.TrailingLogs = cmp.Or(c.TrailingLogs, 2048)
+	c.SnapshotBytes = cmp.Or(c.SnapshotBytes, 32<<20)
+	c.TrailingBytes = cmp.Or(c.TrailingBytes, 16<<20)
 	c.SnapshotInterval = cmp.Or(c.SnapshotInterval, 30*time.Second)
 	return c
 }

@@ -81,17 +81,7 @@ func (v *view) Get(k []byte) ([]byte, bool) {
 }
 
 func (v *view) Scan(from, to []byte, fn func(key, value []byte) bool) {
-	v.release()
-	o := pebble.IterOptions{LowerBound: append(v.prefix[:len(v.prefix):len(v.prefix)], from...)}
-	if to == nil {
-		o.UpperBound = tableEnd(tableData, v.group)
-	} else {
-		o.UpperBound = append(v.prefix[:len(v.prefix):len(v.prefix)], to...)
-	}
-	it, err := v.r.NewIter(&o)
-	if err != nil {
-		v.stop(err)
-	}
+	it := v.iter(from, to)
 	for ok := it.First(); ok; ok = it.Next() {
 		value, err := it.ValueAndErr()
 		if err != nil {
@@ -105,6 +95,34 @@ func (v *view) Scan(from, to []byte, fn func(key, value []byte) bool) {
 	if err := it.Close(); err != nil {
 		v.stop(err)
 	}
+}
+
+func (v *view) Last(from, to []byte) ([]byte, bool) {
+	it := v.iter(from, to)
+	ok := it.Last()
+	if ok {
+		v.buf = append(v.buf[:len(v.prefix)], it.Key()[len(v.prefix):]...)
+	}
+	if err := it.Close(); err != nil {
+		v.stop(err)
+	}
+	return v.buf[len(v.prefix):], ok
+}
+
+// iter returns an iterator over the group's keys from ≤ key < to.
+func (v *view) iter(from, to []byte) *pebble.Iterator {
+	v.release()
+	o := pebble.IterOptions{LowerBound: append(v.prefix[:len(v.prefix):len(v.prefix)], from...)}
+	if to == nil {
+		o.UpperBound = tableEnd(tableData, v.group)
+	} else {
+		o.UpperBound = append(v.prefix[:len(v.prefix):len(v.prefix)], to...)
+	}
+	it, err := v.r.NewIter(&o)
+	if err != nil {
+		v.stop(err)
+	}
+	return it
 }
 
 // tx is a view of a batch, and the only writer of it.

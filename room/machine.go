@@ -33,6 +33,7 @@ type Machine struct {
 	// Two generations of a cache: what is used moves to young; when that is
 	// full, it becomes old and the old one is forgotten.
 	young, old map[ID]*cached
+	recent     int       // the keys that the rooms' recent hold
 	dirty      []*cached // to be written at the end of the batch
 	published  []Published
 
@@ -48,9 +49,10 @@ type Machine struct {
 
 // cached is a room in memory. A room that does not exist has the zero State.
 type cached struct {
-	id    ID
-	state State
-	dirty bool
+	id     ID
+	state  State
+	recent recent
+	dirty  bool
 }
 
 // NewMachine returns a Machine for one group.
@@ -119,7 +121,7 @@ func (m *Machine) apply(s Store, now int64, b []byte) Result {
 			return Result{Refusal: refusal}
 		}
 	}
-	m.facts = facts{m, s, room.id}
+	m.facts = facts{m, s, room}
 	created := room.state.Access == 0
 	state, out := room.state.apply(&c, now, &m.facts)
 	if out.Refusal != nil || out.Event.Seq == 0 {
@@ -133,7 +135,7 @@ func (m *Machine) apply(s Store, now int64, b []byte) Result {
 	if created {
 		m.countRoom(s)
 	}
-	m.store(s, room.id, &out)
+	m.store(s, room, &out)
 	return Result{Ack: out.Ack}
 }
 
@@ -149,18 +151,24 @@ func (m *Machine) room(s Store, id ID) *cached {
 		m.key = appendKey(m.key[:0], tableState, id)
 		if v, ok := s.Get(m.key); ok {
 			r.state = must(DecodeState(v))
+			r.recent.floor = lastReceipt(s, id)
 		}
 	}
 	if len(m.young) >= max(1, m.cfg.CacheRooms/2) {
 		m.flush(s) // else a room could be forgotten before it is written
 		m.old, m.young = m.young, make(map[ID]*cached)
+		m.recent = 0
+		for _, r := range m.old {
+			m.recent += len(r.recent.keys)
+		}
 	}
 	m.young[r.id] = r
 	return r
 }
 
 // store writes what a new event adds to its room.
-func (m *Machine) store(s Store, id ID, out *Outcome) {
+func (m *Machine) store(s Store, room *cached, out *Outcome) {
+	id := room.id
 	m.event = out.Event
 	data := m.cfg.Encode(&m.event)
 	m.event = Event{}
@@ -172,6 +180,7 @@ func (m *Machine) store(s Store, id ID, out *Outcome) {
 	m.key = appendReceiptKey(m.key[:0], id, out.Event.User, out.Event.ClientMsgID)
 	m.value = out.Receipt.append(m.value[:0])
 	s.Set(m.key, m.value)
+	m.recent += room.recent.add(recentKey(out.Event.User, out.Event.ClientMsgID), m.recent < recentAll)
 
 	switch out.Change {
 	case Joins:
@@ -213,13 +222,16 @@ func (m *Machine) flush(s Store) {
 
 // facts looks up what State asks about the room of the command being applied.
 type facts struct {
-	m  *Machine
-	s  Store
-	id ID
+	m    *Machine
+	s    Store
+	room *cached
 }
 
 func (f *facts) Receipt(user, clientMsgID string) (Receipt, bool) {
-	f.m.key = appendReceiptKey(f.m.key[:0], f.id, user, clientMsgID)
+	f.m.key = appendReceiptKey(f.m.key[:0], f.room.id, user, clientMsgID)
+	if f.room.recent.new(f.m.key[len(f.m.key)-len(clientMsgID)-1-len(user):]) {
+		return Receipt{}, false
+	}
 	v, ok := f.s.Get(f.m.key)
 	if !ok {
 		return Receipt{}, false
@@ -228,7 +240,7 @@ func (f *facts) Receipt(user, clientMsgID string) (Receipt, bool) {
 }
 
 func (f *facts) Member(user string) bool {
-	f.m.key = appendMemberKey(f.m.key[:0], f.id, user)
+	f.m.key = appendMemberKey(f.m.key[:0], f.room.id, user)
 	v, ok := f.s.Get(f.m.key)
 	if ok {
 		must(decodeNumber("member", v, memberVersion))

@@ -13,6 +13,8 @@ type Reader interface {
 	Get(key []byte) ([]byte, bool)
 	// Scan calls fn in key order for from <= key < to, until fn returns false.
 	Scan(from, to []byte, fn func(key, value []byte) bool)
+	// Last returns the highest key with from <= key < to.
+	Last(from, to []byte) ([]byte, bool)
 }
 
 // Store is the store of one group while it applies commands. It sees its own
