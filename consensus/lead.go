@@ -139,7 +139,7 @@ func (w *homeWatch) ready(last uint64) bool {
 	return true
 }
 
-// tend gives the lead of groups back to their homes.
+// tend gives the lead of groups back to their homes, and cuts logs.
 func (h *Host) tend() {
 	tick := time.NewTicker(tendEvery)
 	defer tick.Stop()
@@ -150,6 +150,7 @@ func (h *Host) tend() {
 			return
 		}
 		for _, g := range h.all() {
+			g.cutLog()
 			home, r := g.cfg.Home, g.instance()
 			if home == "" || home == h.cfg.Node || r.State() != raft.Leader || !g.trans.home.ready(r.LastIndex()) {
 				continue

@@ -19,6 +19,7 @@ type logStore struct {
 
 	mu          sync.RWMutex
 	first, last uint64      // 0 = empty
+	sizes       sizes       // of all entries
 	recent      []*raft.Log // consecutive, ending with last; may be shorter than the log
 	bytes       int         // of recent
 	// floor is the last entry that the snapshot covers, without its data.
@@ -35,10 +36,13 @@ func openLog(s *store, group uint32) (*logStore, error) {
 	if err != nil {
 		return nil, s.fail(err)
 	}
-	if it.First() {
-		l.first = binary.BigEndian.Uint64(it.Key()[5:])
-		it.Last()
+	for ok := it.First(); ok; ok = it.Next() {
 		l.last = binary.BigEndian.Uint64(it.Key()[5:])
+		if l.first == 0 {
+			l.first = l.last
+		}
+		v := it.LazyValue()
+		l.sizes.add(v.Len())
 	}
 	if err := it.Close(); err != nil {
 		return nil, s.fail(err)
@@ -169,6 +173,7 @@ func (l *logStore) added(entries []*raft.Log) {
 			l.first = e.Index
 		}
 		l.last = e.Index
+		l.sizes.add(logSize(e))
 		l.recent = append(l.recent, e)
 		l.bytes += len(e.Data)
 	}
@@ -195,8 +200,9 @@ func (l *logStore) DeleteRange(min, max uint64) error {
 	}
 	switch {
 	case min <= l.first && max >= l.last:
-		l.first, l.last, l.recent, l.bytes = 0, 0, nil, 0
+		l.clear()
 	case min <= l.first:
+		l.sizes.dropFirst(int(max + 1 - l.first))
 		l.first = max + 1
 		for len(l.recent) > 0 && l.recent[0].Index <= max {
 			l.bytes -= len(l.recent[0].Data)
@@ -204,6 +210,7 @@ func (l *logStore) DeleteRange(min, max uint64) error {
 			l.recent = l.recent[1:]
 		}
 	default: // a suffix that conflicts with the leader's
+		l.sizes.dropLast(int(l.last + 1 - min))
 		l.last = min - 1
 		for n := len(l.recent); n > 0 && l.recent[n-1].Index >= min; n-- {
 			l.bytes -= len(l.recent[n-1].Data)
@@ -223,7 +230,12 @@ func (l *logStore) removeAll(b *pebble.Batch) error {
 func (l *logStore) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.first, l.last, l.recent, l.bytes = 0, 0, nil, 0
+	l.clear()
+}
+
+// clear is called with mu held.
+func (l *logStore) clear() {
+	l.first, l.last, l.recent, l.bytes, l.sizes = 0, 0, nil, 0, sizes{}
 }
 
 func (l *logStore) key(index uint64) []byte {

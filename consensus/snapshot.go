@@ -175,7 +175,7 @@ func (t *snapshotStore) record(m raft.SnapshotMeta) error {
 	}
 	t.meta = m
 	t.logs.setFloor(m)
-	return nil
+	return t.logs.trim(m.Index, t.h.cfg.TrailingBytes)
 }
 
 // install replaces the group's data by the received snapshot. A mark says so
