@@ -119,6 +119,10 @@ type Config struct {
 	NoSync bool
 	// Machine returns the state machine of a group that starts.
 	Machine func(group uint32) Machine
+	// Join says whether this node wants the replica of a group that it does not
+	// run, but of which a leader sends entries to it; nil = never. It may take
+	// its time. The replica starts empty: Group.Voters does not count.
+	Join func(group uint32) (Group, bool)
 	// Dial opens a stream that the other node gives to Serve, or for a
 	// snapshot to ServeSnapshot.
 	Dial func(ctx context.Context, node string, snapshot bool) (Stream, error)
@@ -182,6 +186,9 @@ type Group struct {
 	// Home is the node that should lead whenever it can, "" = no matter. It
 	// is the same at every node.
 	Home string
+	// Heartbeat is Config.Heartbeat for this group, the same at every node; 0 =
+	// that of Config. A group whose voters are in one region does with 500 ms.
+	Heartbeat time.Duration
 }
 
 // Status is what a node knows of a group.
@@ -200,4 +207,12 @@ type Status struct {
 	// quorum of other voters is needed; else only Recover ends it.
 	Doubt string
 	Tip   uint64
+	// Replicas is the newest configuration that this node knows of.
+	Replicas []Replica
+	// ConfigIndex is the entry of the newest configuration that is committed,
+	// as far as this node knows.
+	ConfigIndex uint64
+	// Removed says that the group goes on without this replica, which may be
+	// dropped. Where it never hears of that it keeps silent nevertheless.
+	Removed bool
 }

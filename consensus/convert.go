@@ -91,7 +91,8 @@ func answer(group uint32, id uint64, response any, err error) *wire.RaftMessage 
 func isAnswer(m *wire.RaftMessage) bool {
 	switch m.Body.(type) {
 	case *wire.RaftMessage_AppendReply, *wire.RaftMessage_VoteReply, *wire.RaftMessage_PreVoteReply,
-		*wire.RaftMessage_TimeoutNowReply, *wire.RaftMessage_SnapshotReply, *wire.RaftMessage_FindTipReply:
+		*wire.RaftMessage_TimeoutNowReply, *wire.RaftMessage_SnapshotReply, *wire.RaftMessage_FindTipReply,
+		*wire.RaftMessage_FindPlaceReply:
 		return true
 	}
 	return m.Error != ""

@@ -54,7 +54,10 @@ const (
 	committedPause = 50 * time.Millisecond
 )
 
-var errDoubtful = errors.New("consensus: replica takes committed entries only")
+var (
+	errDoubtful = errors.New("consensus: replica takes committed entries only")
+	errSilent   = errors.New("consensus: replica does not stand for election")
+)
 
 // examine finds out whether the store holds all of the group.
 func (g *group) examine() error {
@@ -169,19 +172,14 @@ func (g *group) trust(was doubt, why string) bool {
 		// timeout makes a Raft stand for election at once.
 		return g.restartWith("", func() error { return nil })
 	}
-	r := g.instance()
-	c := r.ReloadableConfig()
-	c.HeartbeatTimeout, c.ElectionTimeout = g.h.cfg.Heartbeat, g.h.cfg.Heartbeat
-	if err := r.ReloadConfig(c); err != nil {
-		_ = g.h.s.fail(err)
-	}
+	g.stand(true)
 	return true
 }
 
 // screen answers for Raft what a replica in doubt must not do, and takes from
 // a leader's request what it must not have; cut says that it did.
 func (g *group) screen(d doubt, c any) (response any, cut bool, err error) {
-	if d == sure {
+	if d == sure && !g.removed() {
 		return nil, false, nil
 	}
 	switch r := c.(type) {
@@ -194,7 +192,7 @@ func (g *group) screen(d doubt, c any) (response any, cut bool, err error) {
 			return &raft.RequestPreVoteResponse{RPCHeader: header(g.h.cfg.Node), Term: g.instance().CurrentTerm()}, false, nil
 		}
 	case *raft.TimeoutNowRequest:
-		return nil, false, errDoubtful
+		return nil, false, errSilent
 	case *raft.AppendEntriesRequest:
 		return nil, d.lost() && committedOnly(r), nil
 	}
@@ -202,7 +200,7 @@ func (g *group) screen(d doubt, c any) (response any, cut bool, err error) {
 }
 
 func (g *group) mayVote(d doubt, candidate logID) bool {
-	return d == sure || d == unsure && !candidate.less(g.target())
+	return !g.removed() && (d == sure || d == unsure && !candidate.less(g.target()))
 }
 
 // committedOnly drops the entries of a request that are not known to be
@@ -226,7 +224,14 @@ func uncommitted(r *raft.AppendEntriesRequest) bool {
 // left it waits a moment: Raft asks again at once, for as long as there is
 // something to send.
 func (t *transport) spare(node string, r *raft.AppendEntriesRequest) {
-	if !t.doubts.has(node) || !committedOnly(r) || len(r.Entries) > 0 {
+	if t.doubts.has(node) && committedOnly(r) {
+		t.rest(r)
+	}
+}
+
+// rest waits a moment where a request has nothing left.
+func (t *transport) rest(r *raft.AppendEntriesRequest) {
+	if len(r.Entries) > 0 {
 		return
 	}
 	pause := time.NewTimer(committedPause)

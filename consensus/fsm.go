@@ -59,6 +59,7 @@ type fsm struct {
 
 	mu   sync.Mutex
 	pos  position
+	conf configuration // the newest one committed
 	wake chan struct{} // closed when pos moves; nil if nobody waits
 
 	// view is held for reading by readers, for writing while a snapshot
@@ -79,6 +80,7 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	if f.s.err() != nil {
 		return answers
 	}
+	f.reconfigure(logs)
 	pos := f.position()
 	if logs[len(logs)-1].Index <= pos.index {
 		return answers // applied before a restart
@@ -129,6 +131,25 @@ func (f *fsm) apply(t *tx, l *raft.Log, pos *position) *outcome {
 	}
 	pos.epoch, pos.number = e.epoch, e.number
 	return &outcome{index: l.Index, term: l.Term, results: f.m.Apply(t, e.stamp, e.commands)}
+}
+
+// reconfigure notes the newest configuration, also where it was applied before
+// a restart.
+func (f *fsm) reconfigure(logs []*raft.Log) {
+	for _, l := range logs {
+		if l.Type == raft.LogConfiguration {
+			c := configuration{l.Index, raft.DecodeConfiguration(l.Data).Servers}
+			f.mu.Lock()
+			f.conf = c
+			f.mu.Unlock()
+		}
+	}
+}
+
+func (f *fsm) configured() configuration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.conf
 }
 
 func (f *fsm) position() position {
@@ -215,6 +236,9 @@ func (f *fsm) Restore(io.ReadCloser) error {
 		return err
 	}
 	f.moved(pos)
+	f.mu.Lock()
+	f.conf = f.snaps.configuration()
+	f.mu.Unlock()
 	f.m.Restored()
 	return nil
 }

@@ -1,9 +1,12 @@
 package consensus
 
 import (
+	"cmp"
+	"context"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -25,6 +28,16 @@ type group struct {
 	settles sync.Mutex   // held by settle
 	finders atomic.Int32 // FindTip being answered
 	blank   blank
+	place   place
+	joined  sync.Mutex // guards running against the end of ctx
+	turn    sync.Mutex // held while the configuration changes or the lead is handed over
+
+	ctx     context.Context // ends with the Host, or when the group is dropped
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	begun    time.Time
+	homeNext time.Time // no hand-over home before; only for tend
 
 	// Raft is replaced where it hangs; see restart.
 	raft       atomic.Pointer[instance]
@@ -46,6 +59,7 @@ func (i *instance) stop() (wait func()) {
 }
 
 func (h *Host) open(cfg Group) (*group, error) {
+	cfg.Heartbeat = cmp.Or(cfg.Heartbeat, h.cfg.Heartbeat)
 	logs, err := openLog(h.s, cfg.ID)
 	if err != nil {
 		return nil, err
@@ -55,7 +69,9 @@ func (h *Host) open(cfg Group) (*group, error) {
 		stable: &stableStore{s: h.s, group: cfg.ID},
 		snaps:  &snapshotStore{h: h, s: h.s, group: cfg.ID, logs: logs},
 		trans:  newTransport(h, cfg),
+		begun:  time.Now(),
 	}
+	g.ctx, g.cancel = context.WithCancel(h.ctx)
 	g.inbox.g, g.lanes.g, g.reads.g = g, g, g
 	g.lanes.begin()
 	if err := g.snaps.load(); err != nil {
@@ -67,7 +83,7 @@ func (h *Host) open(cfg Group) (*group, error) {
 	if err := g.snaps.resume(); err != nil {
 		return nil, err
 	}
-	g.fsm = &fsm{s: h.s, group: cfg.ID, snaps: g.snaps}
+	g.fsm = &fsm{s: h.s, group: cfg.ID, snaps: g.snaps, conf: g.snaps.configuration()}
 	if value, ok, err := h.s.get(key(tableMeta, cfg.ID, positionKey)); err != nil {
 		return nil, err
 	} else if ok {
@@ -113,10 +129,10 @@ func (g *group) bootstrap() error {
 func (g *group) run() error {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(g.h.cfg.Node)
-	c.HeartbeatTimeout = g.h.cfg.Heartbeat
-	c.ElectionTimeout = g.h.cfg.Heartbeat
-	c.LeaderLeaseTimeout = g.h.cfg.Heartbeat * 8 / 10
-	if g.doubt() != sure {
+	c.HeartbeatTimeout = g.cfg.Heartbeat
+	c.ElectionTimeout = g.cfg.Heartbeat
+	c.LeaderLeaseTimeout = g.cfg.Heartbeat * 8 / 10
+	if g.doubt() != sure || g.place.isSilent() {
 		c.HeartbeatTimeout, c.ElectionTimeout = neverStands, neverStands
 	}
 	// Followers learn of a commit from hint, so this is only the safety net,
@@ -143,6 +159,22 @@ func (g *group) run() error {
 
 func (g *group) instance() *instance { return g.raft.Load() }
 
+// start runs fn on a goroutine for which both the Host and Drop wait, unless
+// either has begun.
+func (g *group) start(fn func()) bool {
+	g.joined.Lock()
+	defer g.joined.Unlock()
+	if g.ctx.Err() != nil {
+		return false
+	}
+	g.running.Add(1)
+	if !g.h.start(func() { defer g.running.Done(); fn() }) {
+		g.running.Done()
+		return false
+	}
+	return true
+}
+
 // restart replaces a Raft that cannot go on. The state is on disk; to the
 // others it is a replica that was gone for a moment.
 func (g *group) restart(why string) {
@@ -158,6 +190,9 @@ func (g *group) restartWith(why string, between func() error) bool {
 		return false
 	}
 	if why != "" {
+		if g.ctx.Err() != nil {
+			return false
+		}
 		g.h.cfg.Log.Warn("raft is started again", "group", g.cfg.ID, "reason", why)
 	}
 	g.instance().stop()()
@@ -207,5 +242,6 @@ func (g *group) status() Status {
 		Doubt: d.String(), Tip: tip,
 		ID: g.cfg.ID, Leader: g.leader(), State: state, Term: r.CurrentTerm(),
 		Applied: g.fsm.position().index, Commit: r.CommitIndex(), LastIndex: r.LastIndex(), Voters: g.voters(),
+		Replicas: g.replicas(r), ConfigIndex: g.fsm.configured().index, Removed: g.removed(),
 	}
 }

@@ -22,7 +22,8 @@ type Host struct {
 
 	sending, receiving chan struct{} // a slot for each snapshot in flight
 
-	starting sync.Mutex // held by Start; Close waits for it
+	starting sync.Mutex // held by Start and Drop; Close waits for it
+	joins    joins
 
 	mu      sync.Mutex
 	groups  map[uint32]*group
@@ -61,9 +62,13 @@ func Open(cfg Config) (*Host, error) {
 		h.cancel()
 		return nil, errors.Join(err, s.close())
 	}
-	if err := clearSnapshots(s, h.cfg.FS, h.snapshotDir()); err != nil {
+	err = s.resumeDrops()
+	if err == nil {
+		err = clearSnapshots(s, h.cfg.FS, h.snapshotDir())
+	}
+	if err != nil {
 		h.cancel()
-		return nil, errors.Join(fmt.Errorf("consensus: snapshot folder: %w", err), s.close())
+		return nil, errors.Join(fmt.Errorf("consensus: data folder %s: %w", h.cfg.Dir, err), s.close())
 	}
 	h.start(h.tend)
 	h.start(h.renew)
@@ -94,10 +99,10 @@ func (h *Host) Start(cfg Group) error {
 	h.mu.Unlock()
 	g.greet()
 	if g.doubt() != sure {
-		h.start(g.settle)
+		g.start(g.settle)
 	}
 	if cfg.Preferred {
-		h.start(g.campaign)
+		g.start(g.campaign)
 	}
 	return nil
 }

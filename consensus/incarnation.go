@@ -167,7 +167,7 @@ func (h *Host) outlived(by string, seen uint64) {
 		if g.doubt() == unknown {
 			g.since(time.Now())
 			g.restart("the disk is an old copy")
-			h.start(g.settle)
+			g.start(g.settle)
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package consensus
 
 import (
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -44,14 +43,14 @@ func (g *group) campaign() {
 			for range 5 {
 				select {
 				case <-tick.C:
-				case <-g.h.ctx.Done():
+				case <-g.ctx.Done():
 					return
 				}
 			}
 		}
 		select {
 		case <-tick.C:
-		case <-g.h.ctx.Done():
+		case <-g.ctx.Done():
 			return
 		}
 	}
@@ -96,50 +95,7 @@ func (g *group) termOf(index uint64) (uint64, bool) {
 	return g.snaps.meta.Term, g.snaps.meta.Index == index
 }
 
-// homeWatch follows how the home of a group that this node leads is doing.
-type homeWatch struct {
-	node string
-
-	mu    sync.Mutex
-	since time.Time // of the first answer after the last failure
-	match uint64    // the last entry it is known to have
-	next  time.Time // no transfer before
-}
-
-// saw notes the answer of a peer to AppendEntries.
-func (w *homeWatch) saw(node string, r *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, err error) {
-	if node != w.node {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err != nil || !resp.Success {
-		w.since = time.Time{}
-		return
-	}
-	if w.since.IsZero() {
-		w.since = time.Now()
-	}
-	if n := len(r.Entries); n > 0 {
-		w.match = r.Entries[n-1].Index
-	} else if r.PrevLogEntry > 0 {
-		w.match = r.PrevLogEntry
-	}
-}
-
-// ready reports whether the home can take over, once in homeAgain.
-func (w *homeWatch) ready(last uint64) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	now := time.Now()
-	if w.since.IsZero() || now.Sub(w.since) < homeSteady || w.match+homeBehind < last || now.Before(w.next) {
-		return false
-	}
-	w.next = now.Add(homeAgain)
-	return true
-}
-
-// tend gives the lead of groups back to their homes, and cuts logs.
+// tend looks after all groups until the Host closes.
 func (h *Host) tend() {
 	tick := time.NewTicker(tendEvery)
 	defer tick.Stop()
@@ -151,14 +107,30 @@ func (h *Host) tend() {
 		}
 		for _, g := range h.all() {
 			g.cutLog()
-			home, r := g.cfg.Home, g.instance()
-			if home == "" || home == h.cfg.Node || r.State() != raft.Leader || !g.trans.home.ready(r.LastIndex()) {
-				continue
-			}
-			// The future is not waited for: a transfer that fails is tried
-			// again, and one that hangs shows in refused commands.
-			r.LeadershipTransferToServer(raft.ServerID(home), raft.ServerAddress(home))
-			h.cfg.Log.Info("leadership goes home", "group", g.cfg.ID, "node", home)
+			g.tendHome()
+			g.tendPlace()
 		}
 	}
+}
+
+// tendHome hands the lead to the home of the group, once it has been in touch
+// for a while and lacks little.
+func (g *group) tendHome() {
+	home, r, now := g.cfg.Home, g.instance(), time.Now()
+	if home == "" || home == g.h.cfg.Node || r.State() != raft.Leader || now.Before(g.homeNext) {
+		return
+	}
+	n := g.trans.progress.of(home, r.CurrentTerm())
+	if n.since.IsZero() || now.Sub(n.since) < homeSteady || n.match+homeBehind < r.LastIndex() {
+		return
+	}
+	g.homeNext = now.Add(homeAgain)
+	g.start(func() {
+		if !g.turn.TryLock() {
+			return
+		}
+		defer g.turn.Unlock()
+		leader, err := g.handOver(home)
+		g.h.cfg.Log.Info("leadership goes home", "group", g.cfg.ID, "node", home, "leader", leader, "error", err)
+	})
 }

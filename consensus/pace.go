@@ -29,6 +29,8 @@ func (t *trip) saw(d time.Duration) {
 // called with mu held.
 func (l *lanes) another() func() {
 	switch {
+	case l.held:
+		return nil
 	case l.running < l.g.h.cfg.Depth:
 		return l.run
 	case l.pacing || l.running >= mostLanes || time.Duration(l.trip) < farTrip:

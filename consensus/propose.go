@@ -37,6 +37,8 @@ type lanes struct {
 	number  uint64
 	refused time.Time // since when Raft refuses all because of a transfer
 	pacing  bool      // a lane waits for its pace
+	held    bool      // nothing leaves, see hold
+	idle    chan struct{}
 	trip    trip
 }
 
@@ -143,7 +145,7 @@ func (l *lanes) next() (*batch, raft.ApplyFuture) {
 	l.mu.Lock()
 	b, e := l.take()
 	if b == nil {
-		l.running--
+		l.ended()
 		l.mu.Unlock()
 		return nil, nil
 	}
@@ -162,7 +164,7 @@ func (l *lanes) take() (*batch, entry) {
 		size += len(l.waiting[n].command)
 		n++
 	}
-	if n == 0 {
+	if n == 0 || l.held {
 		return nil, entry{}
 	}
 	b := &batch{proposals: l.waiting[:n:n], start: time.Now(), answered: make(chan struct{})}
@@ -288,6 +290,6 @@ func (l *lanes) transferring() {
 		l.refused = now
 	case now.Sub(l.refused) > transferTimeout:
 		l.refused = time.Time{}
-		l.g.h.start(func() { l.g.restart("a transfer of leadership hangs") })
+		l.g.start(func() { l.g.restart("a transfer of leadership hangs") })
 	}
 }

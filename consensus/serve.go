@@ -45,9 +45,12 @@ func (h *Host) Serve(node string, s Stream) error {
 			continue
 		}
 		if g := h.group(m.Group); g == nil {
+			h.join(m)
 			h.refuse(p, m, "group is not here")
 		} else if m.GetFindTip() != nil {
 			g.findTip(p, m)
+		} else if m.GetFindPlace() != nil {
+			g.findPlace(p, m)
 		} else if !g.inbox.push(p, m) {
 			h.refuse(p, m, "too many requests wait")
 		}
@@ -91,7 +94,7 @@ func (b *inbox) push(from *peer, m *wire.RaftMessage) bool {
 	b.queue = append(b.queue, inboxItem{from, m, size})
 	b.bytes += size
 	if !b.busy {
-		b.busy = b.g.h.start(b.work)
+		b.busy = b.g.start(b.work)
 	}
 	return true
 }
@@ -203,7 +206,7 @@ func (h *Host) receive(node string, m *wire.RaftMessage, data io.Reader) (any, e
 	if last, _ := g.logs.LastIndex(); last == 0 && g.instance().LastIndex() > head.LastLogIndex {
 		// Raft still counts on a log that conflicted with the leader's and
 		// that it has just removed: it would refuse all that follows.
-		h.start(func() { g.restart("its log conflicted with a snapshot") })
+		g.start(func() { g.restart("its log conflicted with a snapshot") })
 	}
 	return resp.Response, resp.Error
 }

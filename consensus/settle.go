@@ -36,14 +36,14 @@ func (g *group) settleNow() {
 			} else if d == unsure {
 				g.ask(d)
 			}
-		case d == fresh || g.doubtFor() >= g.h.cfg.Heartbeat*2+requestTimeout:
+		case d == fresh || g.doubtFor() >= g.cfg.Heartbeat*2+requestTimeout:
 			// Where there was a former life, an election that it voted in may
 			// still be going on at first.
 			g.ask(d)
 		}
 		select {
 		case <-tick.C:
-		case <-g.h.ctx.Done():
+		case <-g.ctx.Done():
 			return
 		}
 	}
@@ -189,22 +189,30 @@ func (g *group) restartSpent(term uint64) bool {
 
 // findTip answers a peer in doubt.
 func (g *group) findTip(p *peer, m *wire.RaftMessage) {
+	g.answering(p, m, func() (*wire.RaftMessage, error) {
+		reply, err := g.tipFor()
+		// Who asks tells, so that all come to know of each other at once.
+		g.blank.saw(p.node, m.GetFindTip().Term, m.GetFindTip().Index)
+		g.settleFresh()
+		return &wire.RaftMessage{Body: &wire.RaftMessage_FindTipReply{FindTipReply: reply}}, err
+	})
+}
+
+// answering answers a question that may need others to be asked first.
+func (g *group) answering(p *peer, m *wire.RaftMessage, fn func() (*wire.RaftMessage, error)) {
 	if g.finders.Add(1) > findersMost {
 		g.finders.Add(-1)
 		g.h.refuse(p, m, "too many requests wait")
 		return
 	}
-	g.h.start(func() {
+	g.start(func() {
 		defer g.finders.Add(-1)
-		reply, err := g.tipFor()
-		a := &wire.RaftMessage{Group: m.Group, Id: m.Id, Body: &wire.RaftMessage_FindTipReply{FindTipReply: reply}}
+		a, err := fn()
 		if err != nil {
 			a = answer(m.Group, m.Id, nil, err)
 		}
+		a.Group, a.Id = m.Group, m.Id
 		_ = p.send(a, false)
-		// Who asks tells, so that all come to know of each other at once.
-		g.blank.saw(p.node, m.GetFindTip().Term, m.GetFindTip().Index)
-		g.settleFresh()
 	})
 }
 

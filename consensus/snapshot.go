@@ -86,6 +86,13 @@ func (t *snapshotStore) load() error {
 	return err
 }
 
+// configuration returns the one of the snapshot.
+func (t *snapshotStore) configuration() configuration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return configuration{t.meta.ConfigurationIndex, t.meta.Configuration.Servers}
+}
+
 // Create begins a snapshot that this node takes or receives; the first Write
 // tells.
 func (t *snapshotStore) Create(_ raft.SnapshotVersion, index, term uint64, c raft.Configuration, confIndex uint64, _ raft.Transport) (raft.SnapshotSink, error) {

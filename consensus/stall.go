@@ -2,7 +2,6 @@ package consensus
 
 import (
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -85,46 +84,18 @@ func (h *Host) watchDisk() {
 // abdicate asks the follower with the longest log to stand for election. If it
 // does not, the others do when they miss the heartbeats.
 func (g *group) abdicate() {
-	if g.instance().State() != raft.Leader {
+	r := g.instance()
+	if r.State() != raft.Leader {
 		return
 	}
-	if heir := g.trans.reached.longest(g.voters(), g.h.cfg.Node); heir != "" {
-		m := &wire.RaftMessage{Group: g.cfg.ID, Body: &wire.RaftMessage_TimeoutNow{TimeoutNow: &wire.TimeoutNow{}}}
-		_ = g.h.peer(heir).send(m, false) // without an id: no answer
-	}
-}
-
-// reached is the last entry that each follower is known to have.
-type reached struct {
-	mu    sync.Mutex
-	index map[string]uint64
-}
-
-// saw notes a request that a follower has accepted.
-func (p *reached) saw(node string, r *raft.AppendEntriesRequest) {
-	index := r.PrevLogEntry
-	if n := len(r.Entries); n > 0 {
-		index = r.Entries[n-1].Index
-	}
-	if index == 0 {
-		return // a heartbeat
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.index == nil {
-		p.index = map[string]uint64{}
-	}
-	p.index[node] = index
-}
-
-// longest returns the node of a list that has come farthest, "" if none is known.
-func (p *reached) longest(nodes []string, except string) (best string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, node := range slices.Sorted(slices.Values(nodes)) {
-		if node != except && p.index[node] > p.index[best] {
-			best = node
+	heir := Replica{}
+	for _, n := range g.replicas(r) {
+		if n.Voter && n.Node != g.h.cfg.Node && n.Match > heir.Match {
+			heir = n
 		}
 	}
-	return best
+	if heir.Node != "" {
+		m := &wire.RaftMessage{Group: g.cfg.ID, Body: &wire.RaftMessage_TimeoutNow{TimeoutNow: &wire.TimeoutNow{}}}
+		_ = g.h.peer(heir.Node).send(m, false) // without an id: no answer
+	}
 }

@@ -17,16 +17,15 @@ type transport struct {
 	h     *Host
 	group uint32
 	rpc   chan raft.RPC
-	home  *homeWatch
 	hints hints
+	// progress is what answers tell of the other replicas.
+	progress progress
 	// doubts are the replicas that take committed entries only.
 	doubts peerDoubts
-	// reached is how far the logs of the followers are known to go.
-	reached reached
 }
 
 func newTransport(h *Host, cfg Group) *transport {
-	t := &transport{h: h, group: cfg.ID, rpc: make(chan raft.RPC), home: &homeWatch{node: cfg.Home}}
+	t := &transport{h: h, group: cfg.ID, rpc: make(chan raft.RPC)}
 	t.hints.t = t
 	return t
 }
@@ -59,6 +58,7 @@ func (t *transport) append(p *peer, r *raft.AppendEntriesRequest, to *raft.Appen
 		return
 	}
 	t.spare(p.node, r)
+	t.withhold(p.node, r)
 	p.count(r)
 	p.ask(appendMessage(t.group, r), len(r.Entries) > 0, func(m *wire.RaftMessage, err error) {
 		if err == nil {
@@ -68,10 +68,7 @@ func (t *transport) append(p *peer, r *raft.AppendEntriesRequest, to *raft.Appen
 		if err == nil && !to.Success && m.GetAppendReply().Doubtful && uncommitted(r) {
 			err = errDoubtful
 		}
-		t.home.saw(p.node, r, to, err)
-		if err == nil && to.Success {
-			t.reached.saw(p.node, r)
-		}
+		t.progress.saw(p.node, r, to, err)
 		done(err)
 	})
 	t.hints.appended(p.node, r)

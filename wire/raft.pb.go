@@ -1185,13 +1185,13 @@ func (*FindPlace) Descriptor() ([]byte, []int) {
 	return file_raft_proto_rawDescGZIP(), []int{13}
 }
 
-// FindPlaceReply answers FindPlace.
+// FindPlaceReply answers FindPlace. Only a leader gives it, which a quorum has
+// just confirmed; others answer with an error.
 type FindPlaceReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The entry of the newest configuration that the replica knows to be
-	// committed, 0 if it knows of none.
+	// The entry of the newest configuration that is committed.
 	ConfigIndex uint64 `protobuf:"varint,1,opt,name=config_index,json=configIndex,proto3" json:"config_index,omitempty"`
-	// The asker is in it.
+	// The asker is in that one, or in one that is not committed yet.
 	Member        bool `protobuf:"varint,2,opt,name=member,proto3" json:"member,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

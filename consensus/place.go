@@ -1,0 +1,118 @@
+package consensus
+
+import (
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/starling-im/starling/wire"
+)
+
+const (
+	// placeAfter is how long a replica hears from no leader before it asks
+	// whether it was taken out of the group.
+	placeAfter = 4 * time.Second
+	// placeEvery is how often it asks.
+	placeEvery = 5 * time.Second
+)
+
+// place knows whether the group goes on without this replica. Who is removed
+// is told so by nobody: its leader speaks with it no more, and it cannot tell
+// that from a partition. So it asks; only a leader answers, which a quorum has
+// just confirmed. Contact with a leader after the question shows that the
+// replica was added again.
+type place struct {
+	mu      sync.Mutex
+	asked   time.Time
+	removed time.Time // when the question was asked, zero = not removed
+	silent  bool      // Raft does not stand for election
+}
+
+// removed reports whether the group goes on without this replica.
+func (g *group) removed() bool {
+	g.place.mu.Lock()
+	at := g.place.removed
+	g.place.mu.Unlock()
+	return !at.IsZero() && !g.instance().LastContact().After(at)
+}
+
+func (p *place) isSilent() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.silent
+}
+
+// tendPlace is called every tendEvery.
+func (g *group) tendPlace() {
+	out := g.removed()
+	g.place.mu.Lock()
+	defer g.place.mu.Unlock()
+	if out != g.place.silent && g.doubt() == sure {
+		g.place.silent = out
+		g.stand(!out)
+	}
+	r, now := g.instance(), time.Now()
+	heard := r.LastContact()
+	if heard.Before(g.begun) {
+		heard = g.begun
+	}
+	if out || r.State() == raft.Leader || now.Sub(heard) < placeAfter || now.Sub(g.place.asked) < placeEvery {
+		return
+	}
+	g.place.asked = now
+	g.askPlace(r, now)
+}
+
+// stand lets Raft stand for election by itself, or not.
+func (g *group) stand(may bool) {
+	r := g.instance()
+	c := r.ReloadableConfig()
+	c.HeartbeatTimeout, c.ElectionTimeout = neverStands, neverStands
+	if may {
+		c.HeartbeatTimeout, c.ElectionTimeout = g.cfg.Heartbeat, g.cfg.Heartbeat
+	}
+	if err := r.ReloadConfig(c); err != nil {
+		_ = g.h.s.fail(err)
+	}
+}
+
+// askPlace asks all replicas of which this one knows.
+func (g *group) askPlace(r *instance, now time.Time) {
+	for _, s := range r.GetConfiguration().Configuration().Servers {
+		if string(s.ID) == g.h.cfg.Node {
+			continue
+		}
+		m := &wire.RaftMessage{Group: g.cfg.ID, Body: &wire.RaftMessage_FindPlace{FindPlace: &wire.FindPlace{}}}
+		g.h.peer(string(s.ID)).ask(m, false, func(m *wire.RaftMessage, err error) {
+			if a := m.GetFindPlaceReply(); err == nil && a != nil && !a.Member {
+				g.leftOut(string(s.ID), a.ConfigIndex, now)
+			}
+		})
+	}
+}
+
+func (g *group) leftOut(leader string, index uint64, asked time.Time) {
+	g.place.mu.Lock()
+	defer g.place.mu.Unlock()
+	if g.place.removed.Before(asked) {
+		g.place.removed = asked
+		g.h.cfg.Log.Info("replica was taken out of its group", "group", g.cfg.ID, "leader", leader, "entry", index)
+	}
+}
+
+// findPlace answers a replica that asks.
+func (g *group) findPlace(p *peer, m *wire.RaftMessage) {
+	g.answering(p, m, func() (*wire.RaftMessage, error) {
+		if err := g.barrier(); err != nil {
+			return nil, err
+		}
+		// The newest configuration, committed or not: one who is being added
+		// is not out.
+		_, in := find(g.replicas(g.instance()), p.node)
+		c := g.fsm.configured()
+		return &wire.RaftMessage{Body: &wire.RaftMessage_FindPlaceReply{FindPlaceReply: &wire.FindPlaceReply{
+			ConfigIndex: c.index, Member: in || c.has(p.node),
+		}}}, nil
+	})
+}
