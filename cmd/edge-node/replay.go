@@ -167,6 +167,9 @@ func (a *app) replay(ctx context.Context, o *replayOptions, path string) (err er
 			return verdict(s, failed) // a table of zeros would tell nothing
 		}
 		a.warn(nothingIn(path, o.rooms))
+		if !a.json {
+			return nil
+		}
 	}
 	if err := a.printSummary(s, mesh); err != nil {
 		return err
