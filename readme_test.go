@@ -20,12 +20,12 @@ import (
 // TestReadme runs the commands of README.md as they are written: a mesh, two
 // people who talk across regions, and the drill.
 func TestReadme(t *testing.T) {
-	blocks := readmeBlocks(t)
+	readme := open(t, "README.md")
 	t.Setenv("STARLING_HOME", t.TempDir())
 
-	mesh := start(t, blocks["mesh"][0])
+	mesh := start(t, readme.command(t, "mesh", 0))
 	mesh.wait(t, "chat lobby")
-	alice, bob := start(t, blocks["alice"][0]), start(t, blocks["bob"][0])
+	alice, bob := start(t, readme.command(t, "alice", 0)), start(t, readme.command(t, "bob", 0))
 	meet(t, alice, bob)
 	alice.say(t, "hello from Frankfurt")
 	bob.wait(t, "hello from Frankfurt")
@@ -33,18 +33,18 @@ func TestReadme(t *testing.T) {
 	bob.leave(t)
 	mesh.interrupt(t)
 
-	mesh = start(t, blocks["mesh"][1])
+	mesh = start(t, readme.command(t, "mesh", 1))
 	mesh.wait(t, "chat lobby")
-	alice, bob = start(t, blocks["alice"][0]), start(t, blocks["bob"][0])
+	alice, bob = start(t, readme.command(t, "alice", 0)), start(t, readme.command(t, "bob", 0))
 	meet(t, alice, bob)
-	start(t, strings.Replace(blocks["kill"][0], "PID", mesh.pid(t, "iad-1"), 1)).end(t)
+	start(t, strings.Replace(readme.command(t, "kill", 0), "PID", mesh.pid(t, "iad-1"), 1)).end(t)
 	alice.say(t, "meanwhile")
 	bob.wait(t, "meanwhile")
 	bob.say(t, "after")
 	alice.wait(t, "after")
 	alice.leave(t)
 	bob.leave(t)
-	export := start(t, blocks["export"][0])
+	export := start(t, readme.command(t, "export", 0))
 	export.end(t)
 	dense(t, export.text(), "it is me", "me too", "meanwhile", "after")
 	mesh.interrupt(t)
@@ -61,19 +61,50 @@ func meet(t *testing.T, alice, bob *terminal) {
 	alice.wait(t, "me too")
 }
 
-// readmeBlocks returns the commands of README.md by the names in the comments
-// above them; every block of commands has one.
-func readmeBlocks(t *testing.T) map[string][]string {
-	text := read(t, "README.md")
-	blocks := map[string][]string{}
+// document holds the commands of a document by the names in the comments above
+// them, such as <!-- run: mesh -->.
+type document struct {
+	name   string
+	blocks map[string][]string
+	ran    map[string]bool
+}
+
+// notRun names commands that no test can run.
+const notRun = "never"
+
+// open reads a document, every command of which has a name, and wants each to
+// have been run when t ends well.
+func open(t *testing.T, name string) *document {
+	t.Helper()
+	text := read(t, name)
+	d := &document{name: name, blocks: map[string][]string{}, ran: map[string]bool{}}
 	named := regexp.MustCompile("(?s)<!-- run: ([a-z]+)[^>]*-->\n```sh\n(.*?)\n```").FindAllStringSubmatch(text, -1)
 	for _, m := range named {
-		blocks[m[1]] = append(blocks[m[1]], m[2])
+		d.blocks[m[1]] = append(d.blocks[m[1]], m[2])
 	}
 	if len(named) != strings.Count(text, "```sh\n") {
-		t.Fatal("README.md has commands that do not say how they are run")
+		t.Fatalf("%s has commands that do not say how they are run", name)
 	}
-	return blocks
+	t.Cleanup(func() {
+		for block, lines := range d.blocks {
+			for _, line := range lines {
+				if block != notRun && !d.ran[line] && !t.Failed() {
+					t.Errorf("%s has a command that is not run: %s", name, line)
+				}
+			}
+		}
+	})
+	return d
+}
+
+// command returns the i-th block of commands of a name, which is run now.
+func (d *document) command(t *testing.T, name string, i int) string {
+	t.Helper()
+	if i >= len(d.blocks[name]) {
+		t.Fatalf("%s has %d commands named %s, not %d", d.name, len(d.blocks[name]), name, i+1)
+	}
+	d.ran[d.blocks[name][i]] = true
+	return d.blocks[name][i]
 }
 
 // dense checks that exported events are numbered 1, 2, 3 … and that these
@@ -117,10 +148,17 @@ type terminal struct {
 	seen int // how much of out wait has passed
 }
 
-// start runs a line in a shell. Whatever of it is left at the end is killed.
+// start runs a line in a shell, in the folder of the test. Whatever of it is
+// left at the end is killed.
 func start(t *testing.T, line string) *terminal {
 	t.Helper()
+	return startIn(t, ".", line)
+}
+
+func startIn(t *testing.T, dir, line string) *terminal {
+	t.Helper()
 	x := &terminal{cmd: exec.Command("sh", "-c", line), line: line, ended: make(chan struct{}), news: make(chan struct{}, 1)}
+	x.cmd.Dir = dir
 	x.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdin, err := x.cmd.StdinPipe()
 	if err != nil {
