@@ -35,8 +35,9 @@ var floors = map[string]int{
 	"cmd/edge-node":  4,
 }
 
-// worlds are simulated surroundings: only tests import them.
+// worlds are simulated surroundings and their judge: only tests import them.
 var worlds = map[string]bool{
+	"internal/oracle":  true,
 	"internal/simdisk": true,
 	"internal/simnet":  true,
 }
@@ -88,6 +89,8 @@ var importers = map[string][]string{
 var testImports = map[string][]string{
 	"*": {"go.uber.org/goleak", "golang.org/x/tools/txtar"},
 	".": {"github.com/cockroachdb/pebble/v2/vfs", "github.com/quic-go/quic-go"},
+	// A second opinion on what is linearizable.
+	"internal/oracle": {"github.com/anishathalye/porcupine"},
 }
 
 // listed is what this test reads of `go list -json`.
