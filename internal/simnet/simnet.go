@@ -3,9 +3,9 @@
 // which are lost, and who is cut off from whom.
 //
 // It promises that nothing leaves the bubble, and that packets between two
-// addresses keep their order while their latency is the same. Packets that are
-// under way when a cut begins still arrive. Outcomes repeat in story, not bit
-// by bit.
+// addresses keep their order while their latency is the same and there is no
+// Jitter. Packets that are under way when a cut begins still arrive. Outcomes
+// repeat in story, not bit by bit.
 package simnet
 
 import (
@@ -27,11 +27,22 @@ const drain = 2 * time.Minute
 type Options struct {
 	// Latency is the time that a packet takes one way.
 	Latency func(from, to netip.Addr) time.Duration
-	// Loss is the part of the packets that is lost, 0 to 1.
+	// Loss is the part of the packets that is lost, 0 to 1; short for a Noise.
 	Loss float64
-	// Seed decides which ones.
+	// Seed decides which packets meet something.
 	Seed uint64
 }
+
+// Noise is what happens to packets everywhere. Each part of them is 0 to 1.
+type Noise struct {
+	Loss    float64       // never arrive
+	Replay  float64       // arrive a second time, up to a second later
+	Corrupt float64       // arrive with one bit turned over
+	Jitter  time.Duration // arrive up to this later, so that they overtake each other
+}
+
+// replayWithin bounds how late a packet comes again.
+const replayWithin = time.Second
 
 // Net is a network. Its methods are safe for concurrent use.
 type Net struct {
@@ -40,19 +51,30 @@ type Net struct {
 
 	mu    sync.Mutex
 	rand  *rand.Rand
+	noise Noise
 	conns map[netip.AddrPort]*Conn
-	cuts  map[path]bool
+	cuts  map[path]cut
 	lost  int
 }
 
 type path struct{ from, to netip.Addr }
 
+// cut loses all packets, or those in every second period from since on.
+type cut struct {
+	since  time.Time
+	period time.Duration // 0 = all
+}
+
+func (c cut) loses(now time.Time) bool {
+	return c.period == 0 || now.Sub(c.since)/c.period%2 == 0
+}
+
 // New makes a network that lasts until the end of the test. It must be called
 // inside of the bubble.
 func New(t testing.TB, opts Options) *Net {
 	n := &Net{
-		t: t, opts: opts, rand: rand.New(rand.NewPCG(opts.Seed, 0)),
-		conns: make(map[netip.AddrPort]*Conn), cuts: make(map[path]bool),
+		t: t, opts: opts, rand: rand.New(rand.NewPCG(opts.Seed, 0)), noise: Noise{Loss: opts.Loss},
+		conns: make(map[netip.AddrPort]*Conn), cuts: make(map[path]cut),
 	}
 	if n.opts.Latency == nil {
 		n.opts.Latency = func(netip.Addr, netip.Addr) time.Duration { return time.Millisecond }
@@ -115,15 +137,31 @@ func (n *Net) Cut(a, b []string) {
 }
 
 // CutOneWay loses all packets from each host of from to each of to.
-func (n *Net) CutOneWay(from, to []string) {
+func (n *Net) CutOneWay(from, to []string) { n.cut(from, to, cut{}) }
+
+// Flap cuts a from b and heals it again, in turn each for a period, until Heal.
+func (n *Net) Flap(a, b []string, period time.Duration) {
+	c := cut{time.Now(), period}
+	n.cut(a, b, c)
+	n.cut(b, a, c)
+}
+
+func (n *Net) cut(from, to []string, c cut) {
 	n.t.Helper()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, f := range from {
 		for _, t := range to {
-			n.cuts[path{n.host(f), n.host(t)}] = true
+			n.cuts[path{n.host(f), n.host(t)}] = c
 		}
 	}
+}
+
+// Make replaces the noise that there is.
+func (n *Net) Make(noise Noise) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.noise = noise
 }
 
 func (n *Net) host(addr string) netip.Addr {
@@ -135,7 +173,7 @@ func (n *Net) host(addr string) netip.Addr {
 	return a
 }
 
-// Heal ends all cuts.
+// Heal ends all cuts; noise stays.
 func (n *Net) Heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -155,21 +193,51 @@ func (n *Net) SendPacket(p quicsim.Packet) error {
 	from, to := addrPort(p.From), addrPort(p.To)
 	n.mu.Lock()
 	c := n.conns[to]
-	if c == nil || n.cuts[path{from.Addr(), to.Addr()}] || n.opts.Loss > 0 && n.rand.Float64() < n.opts.Loss {
+	way, isCut := n.cuts[path{from.Addr(), to.Addr()}]
+	if c == nil || isCut && way.loses(time.Now()) || n.happens(n.noise.Loss) {
 		n.lost++
 		n.mu.Unlock()
 		return nil
+	}
+	if n.happens(n.noise.Corrupt) && len(p.Data) > 0 {
+		p.Data = append([]byte(nil), p.Data...)
+		p.Data[n.rand.IntN(len(p.Data))] ^= 1 << n.rand.IntN(8)
+	}
+	if n.happens(n.noise.Replay) {
+		again := p
+		again.Data = append([]byte(nil), p.Data...)
+		time.AfterFunc(time.Duration(n.rand.Int64N(int64(replayWithin))), func() { n.deliver(to, again) })
 	}
 	n.mu.Unlock()
 	c.link.RecvPacket(p)
 	return nil
 }
 
+// deliver gives a late packet to whoever has the address now.
+func (n *Net) deliver(to netip.AddrPort, p quicsim.Packet) {
+	n.mu.Lock()
+	c := n.conns[to]
+	n.mu.Unlock()
+	if c != nil {
+		c.link.RecvPacket(p)
+	}
+}
+
+// happens is called with the lock held. It asks chance only if there is one,
+// so that quiet networks of one seed stay alike.
+func (n *Net) happens(part float64) bool { return part > 0 && n.rand.Float64() < part }
+
 // AddNode does nothing: Conn keeps the sockets.
 func (n *Net) AddNode(net.Addr, quicsim.PacketReceiver) {}
 
 func (n *Net) latency(p quicsim.Packet) time.Duration {
-	return n.opts.Latency(addrPort(p.From).Addr(), addrPort(p.To).Addr())
+	late := time.Duration(0)
+	n.mu.Lock()
+	if n.noise.Jitter > 0 {
+		late = time.Duration(n.rand.Int64N(int64(n.noise.Jitter)))
+	}
+	n.mu.Unlock()
+	return n.opts.Latency(addrPort(p.From).Addr(), addrPort(p.To).Addr()) + late
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

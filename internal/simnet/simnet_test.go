@@ -3,6 +3,7 @@ package simnet
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -88,4 +89,65 @@ func TestLoss(t *testing.T) {
 			t.Errorf("%d of 30 lost", lost)
 		}
 	})
+}
+
+func TestFlap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(t, Options{})
+		a, b := n.Conn(addrA), n.Conn(addrB)
+		n.Flap([]string{"10.0.0.1"}, []string{"10.0.0.2"}, 2*time.Second)
+		var came []string
+		for i := range 6 {
+			send(t, a, addrB, string(rune('0'+i)))
+			if x := got(t, b); x != "" {
+				came = append(came, x)
+				time.Sleep(time.Second - time.Millisecond)
+			}
+		}
+		if len(came) != 2 || came[0] != "2" || came[1] != "3" {
+			t.Errorf("%q came", came)
+		}
+		n.Heal()
+		send(t, a, addrB, "healed")
+		if x := got(t, b); x != "healed" {
+			t.Errorf("healed: got %q", x)
+		}
+	})
+}
+
+func TestNoise(t *testing.T) {
+	for _, x := range []struct {
+		noise  Noise
+		sent   int
+		holds  func(came []string) bool
+		expect string
+	}{
+		{Noise{Replay: 1}, 10, func(came []string) bool { return len(came) == 20 }, "each twice"},
+		{Noise{Corrupt: 1}, 10, func(came []string) bool {
+			return len(came) == 10 && !slices.ContainsFunc(came, func(s string) bool { return len(s) != 2 || s == "a0" })
+		}, "all with one bit turned"},
+		{Noise{Jitter: time.Second}, 10, func(came []string) bool { return len(came) == 10 && !slices.IsSorted(came) }, "all in another order"},
+		{Noise{}, 10, func(came []string) bool { return len(came) == 10 && slices.IsSorted(came) }, "all in order"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			n := New(t, Options{Seed: 1})
+			a, b := n.Conn(addrA), n.Conn(addrB)
+			n.Make(x.noise)
+			var want, came []string
+			for i := range x.sent {
+				text := "a" + string(rune('0'+i))
+				if x.noise.Corrupt > 0 {
+					text = "a0"
+				}
+				want = append(want, text)
+				send(t, a, addrB, text)
+			}
+			for m := got(t, b); m != ""; m = got(t, b) {
+				came = append(came, m)
+			}
+			if !x.holds(came) {
+				t.Errorf("%+v: sent %q, came %q; want %s", x.noise, want, came, x.expect)
+			}
+		})
+	}
 }
