@@ -92,7 +92,7 @@ func TestChangesSurviveTheirDocuments(t *testing.T) {
 		{DeleteException: Exception{App: "a", Room: "r"}}, {PutNode: Node{"n", "fra", "host:1"}},
 		{DeleteNode: "n"}, {PutRule: AppRule{App: "a", Rule: Rule{"x*", []string{"fra"}}, First: true}},
 		{DeleteRule: AppRule{App: "a", Rule: Rule{Pattern: "x*"}}}, {Settle: 3},
-		{AddGroups: []Group{{ID: 7, Region: "fra", Voters: []string{"n"}}}},
+		{AddGroups: []Group{{ID: 7, Region: "fra", Voters: []string{"n"}}}}, {Reconcile: Pause},
 		{PutGroup: GroupReplicas{7, Replicas{[]string{"n"}, []string{"m"}}}},
 	} {
 		got, err := Decode(Encode(c))

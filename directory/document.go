@@ -33,7 +33,16 @@ type Change struct {
 	// Settle forgets where rooms lived before this placement: all groups know
 	// of each room that is not where it belongs.
 	Settle uint64
+	// Reconcile says whether replicas are moved to where policies want them:
+	// Pause or Resume.
+	Reconcile string
 }
+
+// The values of Change.Reconcile.
+const (
+	Pause  = "pause"
+	Resume = "resume"
+)
 
 // The ops of documents, one for each field of Change.
 const (
@@ -51,6 +60,7 @@ const (
 	opGroupsAdd  = "groups.add"
 	opGroupPut   = "group.put"
 	opSettle     = "settle"
+	opReconcile  = "reconcile"
 )
 
 // op returns what c does, "" if its fields say nothing or several things.
@@ -63,7 +73,7 @@ func (c Change) op() string {
 		{opInit, c.Init}, {opAppPut, c.PutApp}, {opAppDelete, c.DeleteApp}, {opExceptionPut, c.PutException},
 		{opExceptionDelete, c.DeleteException}, {opNodePut, c.PutNode}, {opNodeDelete, c.DeleteNode},
 		{opRulePut, c.PutRule}, {opRuleDelete, c.DeleteRule}, {opGroupsAdd, c.AddGroups}, {opGroupPut, c.PutGroup},
-		{opSettle, c.Settle},
+		{opSettle, c.Settle}, {opReconcile, c.Reconcile},
 	} {
 		if !reflect.ValueOf(f.value).IsZero() {
 			op = f.op
@@ -94,6 +104,7 @@ type document struct {
 	Groups    []Group       `json:"groups,omitempty"`
 	Group     GroupReplicas `json:"group,omitzero"`
 	Placement uint64        `json:"placement,omitzero"`
+	Reconcile string        `json:"reconcile,omitzero"`
 }
 
 // Encode returns the document of a change. That of a change which is not
@@ -128,7 +139,7 @@ func documentOf(c Change) document {
 		if d.Op == opRuleDelete {
 			d.Rule = c.DeleteRule
 		}
-		d.Groups, d.Group, d.Placement = c.AddGroups, c.PutGroup, c.Settle
+		d.Groups, d.Group, d.Placement, d.Reconcile = c.AddGroups, c.PutGroup, c.Settle, c.Reconcile
 	}
 	return d
 }
@@ -169,6 +180,8 @@ func Decode(b []byte) (Change, error) {
 		c.PutGroup = d.Group
 	case opSettle:
 		c.Settle = d.Placement
+	case opReconcile:
+		c.Reconcile = d.Reconcile
 	default:
 		return Change{}, refuse(CodeBadRequest, "op %q is not known", d.Op)
 	}

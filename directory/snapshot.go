@@ -14,6 +14,7 @@ type snapshot struct {
 	Version uint64 `json:"version"`
 	Init
 	Placement uint64    `json:"placement,omitzero"`
+	Paused    bool      `json:"paused,omitzero"`
 	Earlier   []Earlier `json:"earlier,omitempty"`
 	// Turns are the exceptions that are over; group 0 is the end of one.
 	Turns []Exception `json:"turns,omitempty"`
@@ -22,7 +23,7 @@ type snapshot struct {
 // Snapshot returns s as a versioned JSON document for Restore. Equal states
 // have equal snapshots. It holds the secrets of keys.
 func (s *State) Snapshot() ([]byte, error) {
-	d := snapshot{V: s.format(), Version: s.version, Init: Init{Groups: s.Groups()}, Placement: s.placement}
+	d := snapshot{V: s.format(), Version: s.version, Init: Init{Groups: s.Groups()}, Placement: s.placement, Paused: s.paused}
 	for _, name := range slices.Sorted(maps.Keys(s.apps)) {
 		d.Apps = append(d.Apps, s.apps[name])
 	}
@@ -52,7 +53,7 @@ func (s *State) Snapshot() ([]byte, error) {
 
 // format returns the oldest format that can hold s.
 func (s *State) format() int {
-	if s.placement > 0 {
+	if s.placement > 0 || s.paused {
 		return 2
 	}
 	for _, g := range s.groups {
@@ -74,7 +75,7 @@ func Restore(b []byte, rank Rank) (*State, error) {
 	if r := s.fill(d.Init); r != nil {
 		return nil, r
 	}
-	s.version, s.placement = d.Version, d.Placement
+	s.version, s.placement, s.paused = d.Version, d.Placement, d.Paused
 	for _, e := range d.Earlier {
 		s.earlier[e.App] = append(s.earlier[e.App], e)
 	}

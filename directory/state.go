@@ -19,6 +19,7 @@ type State struct {
 	groups     map[uint32]Group
 	exceptions map[place][]turn     // the last one holds
 	placement  uint64               // see Placement
+	paused     bool                 // see Paused
 	earlier    map[string][]Earlier // of apps, also of those that are gone; the last one is the newest
 
 	// Of the above, for lookups.
@@ -64,6 +65,12 @@ func (s *State) Group(id uint32) (Group, bool) {
 func (s *State) Groups() []Group {
 	return slices.SortedFunc(maps.Values(s.groups), func(a, b Group) int { return int(a.ID) - int(b.ID) })
 }
+
+// Nodes returns all nodes by id.
+func (s *State) Nodes() []Node { return sortedValues(s.nodes) }
+
+// Paused says that replicas stay where they are, whatever policies want.
+func (s *State) Paused() bool { return s.paused }
 
 // Apply returns the directory after a change: s itself if the change changes
 // nothing, s and a *Refusal if it is not allowed. c belongs to the State then.
@@ -117,6 +124,11 @@ func (s *State) apply(c Change) *Refusal {
 		r = s.putGroup(c.PutGroup)
 	case opSettle:
 		r = s.settle(c.Settle)
+	case opReconcile:
+		if c.Reconcile != Pause && c.Reconcile != Resume {
+			return refuse(CodeBadRequest, "reconcile is %q, not %s or %s", c.Reconcile, Pause, Resume)
+		}
+		s.paused = c.Reconcile == Pause
 	default:
 		r = refuse(CodeBadRequest, "a change must say exactly one thing")
 	}
@@ -153,7 +165,7 @@ func (s *State) deleteNode(id string) *Refusal {
 }
 
 func (s *State) same(t *State) bool {
-	return s.placement == t.placement && reflect.DeepEqual(s.apps, t.apps) && maps.Equal(s.nodes, t.nodes) &&
+	return s.placement == t.placement && s.paused == t.paused && reflect.DeepEqual(s.apps, t.apps) && maps.Equal(s.nodes, t.nodes) &&
 		reflect.DeepEqual(s.groups, t.groups) && reflect.DeepEqual(s.exceptions, t.exceptions) && reflect.DeepEqual(s.earlier, t.earlier)
 }
 
