@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/starling-im/starling/wire"
 )
 
@@ -69,10 +71,10 @@ func TestRaftRestartsInPlace(t *testing.T) {
 		l := c.leader(1)
 		c.mustPropose(l, 1, 20, "m")
 		g := c.host(l).group(1)
-		g.lanes.transferring()
+		_ = g.lanes.translate(raft.ErrLeadershipTransferInProgress)
 		time.Sleep(transferTimeout + time.Millisecond)
 		before := g.instance()
-		g.lanes.transferring()
+		_ = g.lanes.translate(raft.ErrLeadershipTransferInProgress)
 		eventually(t, "another instance", func() bool { return g.instance() != before })
 		l = c.leader(1)
 		c.mustPropose(l, 1, 20, "n")

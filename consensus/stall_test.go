@@ -3,6 +3,7 @@ package consensus
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,6 +44,8 @@ func TestLeaderDiskStalls(t *testing.T) {
 				time.Sleep(time.Second)
 				disks["a"].stall()
 				start := time.Now()
+				var ended atomic.Int64
+				c.host("a").Propose(1, []byte("x"), func(any, error) { ended.Store(int64(time.Since(start))) })
 				if stall > stallAfter {
 					l := c.leader(1, "a")
 					if took := time.Since(start); took > 3*time.Second {
@@ -59,6 +62,10 @@ func TestLeaderDiskStalls(t *testing.T) {
 						t.Errorf("a heartbeat is not held back: %v", err)
 					}
 					c.mustPropose(l, 1, 10, "n")
+					eventually(t, "a command of the stalled leader ends", func() bool { return ended.Load() != 0 })
+					if took := time.Duration(ended.Load()); took > 6*time.Second {
+						t.Errorf("a command of the stalled leader took %v", took)
+					}
 				}
 				time.Sleep(stall - time.Since(start))
 				disks["a"].resume()
