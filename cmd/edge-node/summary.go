@@ -152,8 +152,13 @@ func bounded(p replay.Pair, mesh *home.Context) pair {
 }
 
 // copies counts, for each region, the copies that came from other regions per
-// event whose room is at home in another.
+// event whose room is at home in another; nil if a room's home is unknown.
 func copies(s *summary, events map[string]int, homes map[string]string, mesh *home.Context) map[string]float64 {
+	for room := range events {
+		if homes[room] == "" {
+			return nil
+		}
+	}
 	region := make(map[string]string)
 	for _, n := range mesh.Nodes {
 		region[n.ID] = n.Region

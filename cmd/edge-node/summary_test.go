@@ -42,6 +42,9 @@ func TestCopies(t *testing.T) {
 	if len(got) != 2 || got["iad"] != 1 || got["sin"] != 1.5 {
 		t.Errorf("copies: %v, want 1 in iad and 1.5 in sin", got)
 	}
+	if got := copies(s, map[string]int{"a": 60, "b": 40}, map[string]string{"a": "fra"}, threeRegions(false)); got != nil {
+		t.Errorf("copies: %v although the home of b is unknown", got)
+	}
 }
 
 func TestPairsTable(t *testing.T) {
