@@ -20,18 +20,13 @@ func (b *backend) Publish(c room.Command, done func(*wire.Ack, error)) {
 		done(nil, errDirectory)
 		return
 	}
-	group, err := n.locate(c.ID)
-	if err != nil {
-		done(nil, err)
-		return
-	}
 	if c.Kind != room.Create {
 		c.Access = room.Members
 		if app, ok := n.dir.state().App(c.ID.App); ok && app.Open {
 			c.Access = room.Open
 		}
 	}
-	n.propose(group, c.Append(nil), func(ack *wire.Ack, err error) {
+	n.places.send(c, func(ack *wire.Ack, err error) {
 		if ack != nil {
 			ack.ClientMsgId = c.ClientMsgID
 		}
@@ -55,11 +50,10 @@ func (b *backend) Propose(group uint32, command []byte, done func(*wire.Ack, err
 // History implements relay.Backend.
 func (b *backend) History(ctx context.Context, id room.ID, h *wire.History, max int) (*wire.Page, error) {
 	n := (*Node)(b)
-	group, err := n.locate(id)
-	if err != nil {
-		return nil, err
+	if h.Group != nil {
+		return n.pageAsked(ctx, id, h, max)
 	}
-	return n.page(ctx, id, group, h, max)
+	return n.pageOf(ctx, id, h, max)
 }
 
 // Readable implements relay.Backend.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +26,8 @@ var directoryRoom = room.ID{App: directory.SystemApp, Room: directory.SystemRoom
 type keeper struct {
 	node    *Node
 	current atomic.Pointer[copied]
+	changes changes
+	hold    func() // called before each fold, by tests that make a node lag
 }
 
 // copied is the directory after a number of changes.
@@ -36,7 +37,7 @@ type copied struct {
 }
 
 func newKeeper(n *Node) *keeper {
-	k := &keeper{node: n}
+	k := &keeper{node: n, hold: func() {}}
 	k.current.Store(&copied{State: directory.New(geo.Rank)})
 	return k
 }
@@ -56,8 +57,9 @@ func (k *keeper) run(ctx context.Context) {
 		k.node.fail(err)
 		return
 	}
-	voters := k.node.cfg.directoryVoters()
-	k.start(consensus.Group{ID: 0, Voters: voters})
+	if voters := k.node.cfg.directoryVoters(); k.node.replicates(0) {
+		k.start(0, voters, voters[0])
+	}
 	k.startGroups()
 	for ctx.Err() == nil {
 		if err := k.follow(ctx); err != nil && ctx.Err() == nil {
@@ -85,6 +87,7 @@ func (k *keeper) follow(ctx context.Context) error {
 			return err
 		}
 		for _, b := range events {
+			k.hold()
 			if err := k.fold(b); err != nil {
 				return err
 			}
@@ -122,6 +125,7 @@ func (k *keeper) fold(encoded []byte) error {
 	}
 	now.Seq = e.Seq
 	k.current.Store(&now)
+	k.changes.folded(e.Seq, now.State.Placement(), err)
 	return nil
 }
 
@@ -155,19 +159,24 @@ func (k *keeper) found(ctx context.Context, stop chan struct{}) {
 // foundEvery is how often a node of a new mesh looks whether it leads group 0.
 const foundEvery = 50 * time.Millisecond
 
-// startGroups starts the groups that have a replica on this node.
+// startGroups starts the groups that have a replica on this node. Once a group's
+// replicas have changed, the first configuration is history: who has nothing of
+// the group then waits for its leader.
 func (k *keeper) startGroups() {
 	for _, g := range k.state().Groups() {
-		k.start(consensus.Group{ID: g.ID, Voters: g.Voters})
+		if !k.node.replicates(g.ID) {
+			continue
+		}
+		first := g.Voters
+		if len(g.Now.Voters) > 0 {
+			first = nil
+		}
+		k.start(g.ID, first, g.Replicas().Voters[0])
 	}
 }
 
-func (k *keeper) start(g consensus.Group) {
-	if !slices.Contains(g.Voters, k.node.cfg.Node) {
-		return
-	}
-	g.Home = g.Voters[0]
-	g.Preferred = g.Home == k.node.cfg.Node
+func (k *keeper) start(id uint32, first []string, home string) {
+	g := consensus.Group{ID: id, Voters: first, Home: home, Preferred: home == k.node.cfg.Node}
 	if err := k.node.host.Start(g); err != nil {
 		k.node.fail(err)
 	}

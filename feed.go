@@ -26,18 +26,29 @@ func (f *feed) Run(ctx context.Context, id room.ID, direct bool, last func() (ui
 // followAgain is the pause after a parent could not be followed.
 const followAgain = 50 * time.Millisecond
 
-// feedFrom follows the best parent until it is lost or another is better.
+// feedFrom follows the best parent until it is lost or another is better. A room
+// that does not exist may be made somewhere else after the placement of rooms has
+// changed: then it is looked for again.
 func (n *Node) feedFrom(ctx context.Context, id room.ID, direct bool, last func() (uint64, bool)) error {
-	group, err := n.locate(id)
+	var changed <-chan struct{}
+	if id != directoryRoom {
+		changed = n.dir.placed()
+	}
+	look, cancel := context.WithTimeout(ctx, followWithin)
+	f, err := n.places.find(look, id)
+	cancel()
 	if err != nil {
 		return err
 	}
-	parent, err := n.parent(id, group, direct)
+	if f.exists {
+		changed = nil
+	}
+	parent, err := n.parent(id, f.group, direct)
 	if err != nil {
 		return err
 	}
 	if parent == "" {
-		return n.feedHere(ctx, id, group)
+		return n.feedHere(ctx, id, f.group, changed)
 	}
 	link := n.links.get(parent)
 	if link == nil {
@@ -59,8 +70,8 @@ func (n *Node) feedFrom(ctx context.Context, id room.ID, direct bool, last func(
 	if !known {
 		n.hub.Begin(id, head)
 	}
-	return n.feedUntil(ctx, ended, link, func() bool {
-		now, err := n.parent(id, group, direct)
+	return n.feedUntil(ctx, ended, changed, link, func() bool {
+		now, err := n.parent(id, f.group, direct)
 		return err != nil || now == parent
 	})
 }
@@ -69,7 +80,7 @@ func (n *Node) feedFrom(ctx context.Context, id room.ID, direct bool, last func(
 const followWithin = 5 * time.Second
 
 // feedUntil returns when the parent is lost, or is no longer the one to take.
-func (n *Node) feedUntil(ctx context.Context, ended <-chan struct{}, link *link, best func() bool) error {
+func (n *Node) feedUntil(ctx context.Context, ended, changed <-chan struct{}, link *link, best func() bool) error {
 	for {
 		view := n.mesh.View()
 		if !best() {
@@ -77,6 +88,8 @@ func (n *Node) feedUntil(ctx context.Context, ended <-chan struct{}, link *link,
 		}
 		select {
 		case <-view.Next():
+		case <-changed:
+			return nil
 		case <-ended:
 			return wire.Errorf(wire.CodeUnavailable, "the parent ended the follow")
 		case <-link.gone:
@@ -90,7 +103,7 @@ func (n *Node) feedUntil(ctx context.Context, ended <-chan struct{}, link *link,
 // feedHere starts a topic whose events come from the replica on this node:
 // what the store has now is history, and every later event is appended when it
 // is applied.
-func (n *Node) feedHere(ctx context.Context, id room.ID, group uint32) error {
+func (n *Node) feedHere(ctx context.Context, id room.ID, group uint32, changed <-chan struct{}) error {
 	var head uint64
 	err := n.host.Read(group, func(r consensusReader) {
 		if s, ok := room.Load(r, id); ok {
@@ -101,7 +114,10 @@ func (n *Node) feedHere(ctx context.Context, id room.ID, group uint32) error {
 		return err
 	}
 	n.hub.Begin(id, head)
-	<-ctx.Done()
+	select {
+	case <-changed:
+	case <-ctx.Done():
+	}
 	return nil
 }
 
@@ -113,16 +129,16 @@ func (n *Node) sameRegion(node string) bool {
 // Read implements relay.Feed.
 func (f *feed) Read(ctx context.Context, id room.ID, after uint64, max int) ([][]byte, error) {
 	n := (*Node)(f)
-	group, err := n.locate(id)
+	at, err := n.places.find(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	if n.replicates(group) {
+	if n.replicates(at.group) {
 		var events [][]byte
-		err := n.host.Read(group, func(r consensusReader) { events = room.Read(r, id, after, wire.PageEvents, max) })
+		err := n.host.Read(at.group, func(r consensusReader) { events = room.Read(r, id, after, wire.PageEvents, max) })
 		return events, err
 	}
-	page, err := n.page(ctx, id, group, &wire.History{AfterSeq: after, Limit: wire.PageEvents}, max)
+	page, err := n.pageOf(ctx, id, &wire.History{AfterSeq: after, Limit: wire.PageEvents}, max)
 	if err != nil {
 		return nil, err
 	}
@@ -136,94 +152,9 @@ func (f *feed) Read(ctx context.Context, id room.ID, after uint64, max int) ([][
 // Head implements relay.Feed.
 func (f *feed) Head(ctx context.Context, id room.ID) (head, epoch uint64, err error) {
 	n := (*Node)(f)
-	group, err := n.locate(id)
-	if err != nil {
-		return 0, 0, err
-	}
-	page, err := n.page(ctx, id, group, &wire.History{Limit: headOnly}, 0)
+	page, err := n.pageOf(ctx, id, &wire.History{Limit: headOnly}, 0)
 	if err != nil {
 		return 0, 0, err
 	}
 	return page.HeadSeq, page.Epoch, nil
-}
-
-// headOnly asks for a page without events.
-const headOnly = 1 << 31
-
-// page reads a page of history, of at most max bytes: here, or from the node
-// that must or can tell.
-func (n *Node) page(ctx context.Context, id room.ID, group uint32, h *wire.History, max int) (*wire.Page, error) {
-	if h.Linearizable {
-		leader, err := n.leader(group)
-		if err != nil {
-			return nil, err
-		}
-		if leader != n.cfg.Node {
-			return n.askPage(ctx, leader, group, id, h, max)
-		}
-		if err := n.host.Barrier(ctx, group); err != nil {
-			return nil, err
-		}
-	} else if !n.replicates(group) {
-		parent, err := n.parent(id, group, true)
-		if err != nil {
-			return nil, err
-		}
-		return n.askPage(ctx, parent, group, id, h, max)
-	}
-	return n.pageHere(id, group, h, max)
-}
-
-// askPage asks another node for a page.
-func (n *Node) askPage(ctx context.Context, node string, group uint32, id room.ID, h *wire.History, max int) (*wire.Page, error) {
-	ask := &wire.History{
-		App: id.App, Room: id.Room, AfterSeq: h.AfterSeq, Limit: h.Limit, Linearizable: h.Linearizable, MaxBytes: uint32(max),
-	}
-	answer, err := n.links.get(node).ask(ctx, &wire.Frame{Body: &wire.Frame_History{History: ask}})
-	if err != nil {
-		e := wire.AsError(err)
-		if e.Code == wire.CodeNotLeader {
-			n.hints.set(group, e.Node)
-		}
-		return nil, e
-	}
-	if answer.GetPage() == nil {
-		return nil, wire.Errorf(wire.CodeInternal, "a %T answers History", answer.Body)
-	}
-	return answer.GetPage(), nil
-}
-
-// pageHere reads a page from the replica on this node.
-func (n *Node) pageHere(id room.ID, group uint32, h *wire.History, max int) (*wire.Page, error) {
-	page := new(wire.Page)
-	var encoded [][]byte
-	err := n.host.Read(group, func(r consensusReader) {
-		s, ok := room.Load(r, id)
-		if !ok {
-			return
-		}
-		page.HeadSeq, page.Epoch = s.Head, s.Epoch
-		if h.Limit == headOnly {
-			return
-		}
-		limit := int(h.Limit)
-		if limit == 0 || limit > wire.PageEvents {
-			limit = wire.PageEvents
-		}
-		encoded = room.Read(r, id, h.AfterSeq, limit, max)
-	})
-	if err != nil {
-		return nil, err
-	}
-	for _, b := range encoded {
-		e, err := wire.DecodeEvent(b)
-		if err != nil {
-			return nil, err
-		}
-		page.Events = append(page.Events, e)
-	}
-	if k := len(page.Events); k > 0 {
-		page.HasMore = page.Events[k-1].Seq < page.HeadSeq
-	}
-	return page, nil
 }

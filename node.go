@@ -46,6 +46,7 @@ type Node struct {
 	door      *edge.Door
 	links     *links
 	dir       *keeper
+	places    *places
 	hints     hints
 	flights   flights
 	sent      counters // events that relay sessions sent to other nodes
@@ -68,6 +69,7 @@ func New(cfg Config, env Env) (*Node, error) {
 	n.hub = relay.NewHub(relay.HubConfig{Feed: (*feed)(n)})
 	n.admission = relay.NewAdmission(cfg.admission())
 	n.dir = newKeeper(n)
+	n.places = newPlaces(n)
 	n.links = newLinks(n)
 	n.door = edge.New(edge.Config{
 		Node: cfg.Node, Region: cfg.Region, SystemApp: directory.SystemApp, Serve: n.serveSession,
@@ -140,6 +142,7 @@ func (n *Node) Run(ctx context.Context) error {
 		return err
 	}
 	n.host = host
+	n.places.begin(ctx)
 	close(n.ready)
 
 	var parts sync.WaitGroup
@@ -156,6 +159,7 @@ func (n *Node) Run(ctx context.Context) error {
 	<-ctx.Done()
 	n.hub.Close()
 	parts.Wait() // clients are gone: nobody reads or proposes any more
+	n.places.running.Wait()
 	err = host.Close()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause

@@ -79,6 +79,9 @@ const (
 )
 
 func (n *Node) query(ctx context.Context, p relay.Peer, q *wire.Query) ([]byte, error) {
+	if answer, ok, err := n.operate(ctx, p, q); ok {
+		return answer, err
+	}
 	node := p.Node != ""
 	switch {
 	case q.What == queryRooms && !node:

@@ -48,17 +48,13 @@ func (m *machine) Committed() {
 // as history what the snapshot brought.
 func (m *machine) Restored() {
 	m.rooms.Reset()
-	for _, id := range m.hub.Rooms() {
-		group, err := m.node.locate(id)
-		if err != nil || group != m.group {
-			continue
-		}
-		_ = m.node.host.Read(group, func(r consensusReader) {
+	_ = m.node.host.Read(m.group, func(r consensusReader) {
+		for _, id := range m.hub.Rooms() {
 			if s, ok := room.Load(r, id); ok {
 				m.hub.Begin(id, s.Head)
 			}
-		})
-	}
+		}
+	})
 }
 
 // counters count events by the node that they were sent to.

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/starling-im/starling/directory"
 	"github.com/starling-im/starling/geo"
 	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
@@ -40,11 +41,11 @@ func (h *hints) set(group uint32, leader string) {
 // leader returns the node to which commands for the group go: the replica's
 // own knowledge, else the last hint, else one voter after the other.
 func (n *Node) leader(group uint32) (string, error) {
-	voters := n.voters(group)
-	if len(voters) == 0 {
-		return "", wire.Errorf(wire.CodeNotFound, "there is no group %d", group)
+	replicas := n.replicas(group)
+	if len(replicas.Voters) == 0 {
+		return "", noGroup(group)
 	}
-	if slices.Contains(voters, n.cfg.Node) {
+	if n.replicates(group) {
 		if leader := n.host.Leader(group); leader != "" {
 			return leader, nil
 		}
@@ -52,25 +53,33 @@ func (n *Node) leader(group uint32) (string, error) {
 	}
 	leader, tried := n.hints.get(group)
 	if leader == "" {
-		leader = voters[tried%len(voters)]
+		leader = replicas.Voters[tried%len(replicas.Voters)]
 	}
 	return leader, nil
+}
+
+// noGroup: groups never go, so this node has yet to hear of it.
+func noGroup(group uint32) error {
+	return wire.Errorf(wire.CodeStale, "group %d is not in this node's directory yet", group).After(leaderAgain)
 }
 
 // leaderAgain is when to ask again while a group elects its leader.
 const leaderAgain = 50 * time.Millisecond
 
-// voters are the nodes that replicate a group.
-func (n *Node) voters(group uint32) []string {
+// replicas are the nodes that hold a group, as last heard of.
+func (n *Node) replicas(group uint32) directory.Replicas {
 	if group == 0 {
-		return n.cfg.directoryVoters()
+		return directory.Replicas{Voters: n.cfg.directoryVoters()}
 	}
 	g, _ := n.dir.state().Group(group)
-	return g.Voters
+	return g.Replicas()
 }
 
 // replicates reports whether this node holds a replica of a group.
-func (n *Node) replicates(group uint32) bool { return slices.Contains(n.voters(group), n.cfg.Node) }
+func (n *Node) replicates(group uint32) bool {
+	r := n.replicas(group)
+	return slices.Contains(r.Voters, n.cfg.Node) || slices.Contains(r.Learners, n.cfg.Node)
+}
 
 // propose brings an encoded command to the group's leader: at most one hop.
 // It never tries again by itself: the sender does, in order, and the
@@ -119,7 +128,9 @@ func (n *Node) proposeHere(group uint32, command []byte, done func(*wire.Ack, er
 		}
 		r := result.(room.Result)
 		if r.Refusal != nil {
-			done(nil, wire.Errorf(r.Refusal.Code, "%s", r.Refusal.Message))
+			e := wire.Errorf(r.Refusal.Code, "%s", r.Refusal.Message)
+			e.Group = r.Refusal.Group
+			done(nil, e)
 			return
 		}
 		done(&wire.Ack{MsgId: r.Ack.MsgID, Seq: r.Ack.Seq, Epoch: r.Ack.Epoch, TsMs: r.Ack.TS, Duplicate: r.Ack.Duplicate}, nil)
@@ -129,9 +140,9 @@ func (n *Node) proposeHere(group uint32, command []byte, done func(*wire.Ack, er
 // parent returns the node to follow for a room, "" if this node holds a
 // replica of the room's group.
 func (n *Node) parent(id room.ID, group uint32, asRelay bool) (string, error) {
-	voters := n.voters(group)
-	if len(voters) == 0 {
-		return "", wire.Errorf(wire.CodeNotFound, "there is no group %d", group)
+	replicas := n.replicas(group)
+	if len(replicas.Voters) == 0 {
+		return "", noGroup(group)
 	}
 	q := geo.Hop{Self: geo.Site{Node: n.cfg.Node, Region: n.cfg.Region}, Room: id.App + "/" + id.Room, AsRelay: asRelay}
 	for _, m := range n.mesh.View().Members {
@@ -139,7 +150,7 @@ func (n *Node) parent(id room.ID, group uint32, asRelay bool) (string, error) {
 		if m.ID == n.cfg.Node || m.Linked {
 			q.Alive = append(q.Alive, site)
 		}
-		if slices.Contains(voters, m.ID) {
+		if slices.Contains(replicas.Voters, m.ID) || slices.Contains(replicas.Learners, m.ID) {
 			q.Replicas = append(q.Replicas, site)
 		}
 	}
@@ -149,7 +160,8 @@ func (n *Node) parent(id room.ID, group uint32, asRelay bool) (string, error) {
 	return geo.NextRelay(q), nil
 }
 
-// locate returns the group of a room.
+// locate returns the group in which a room belongs by the newest placement; see
+// places.find for where it is.
 func (n *Node) locate(id room.ID) (uint32, error) {
 	group, err := n.dir.state().Locate(id.App, id.Room)
 	if err != nil {

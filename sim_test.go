@@ -1,6 +1,7 @@
 package starling_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -42,6 +43,9 @@ type world struct {
 	peers []starling.Peer
 	disks map[string]*vfs.MemFS
 	sync  bool
+	// before is called with each node before it runs, survive is their policy.
+	before  func(*starling.Node)
+	survive geo.Survive
 
 	nodes map[string]*running
 	next  int // the next client's address
@@ -124,6 +128,7 @@ func (w *world) start(id string) {
 	cfg.Data, cfg.Peers = w.path(id), w.peers
 	cfg.TLS = starling.TLS{CA: w.path("ca.pem"), Cert: w.path(id + ".pem"), Key: w.path(id + ".key")}
 	cfg.GossipKey, cfg.GroupsPerRegion, cfg.Limits, cfg.NoSync = w.path("gossip.key"), 1, starling.Bench, !w.sync
+	cfg.Survive = cmp.Or(string(w.survive), cfg.Survive)
 	cfg.Apps = []starling.App{{Name: "demo", Open: true, Keys: []starling.AppKey{{ID: w.key.ID, Secret: base64.StdEncoding.EncodeToString(w.key.Secret)}}}}
 	ok(w.t, os.MkdirAll(cfg.Data, 0o700))
 	log := slog.New(slog.DiscardHandler)
@@ -133,6 +138,9 @@ func (w *world) start(id string) {
 	conn := w.net.Conn(self.Addr)
 	n, err := starling.New(cfg, starling.Env{Conn: conn, FS: w.disks[id], Log: log})
 	ok(w.t, err)
+	if w.before != nil {
+		w.before(n)
+	}
 	ctx, stop := context.WithCancel(w.t.Context())
 	r := &running{node: n, conn: conn, stop: stop, done: make(chan error, 1)}
 	w.nodes[id] = r

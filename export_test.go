@@ -1,0 +1,46 @@
+package starling
+
+import (
+	"context"
+
+	"github.com/starling-im/starling/directory"
+	"github.com/starling-im/starling/relay"
+	"github.com/starling-im/starling/room"
+	"github.com/starling-im/starling/wire"
+)
+
+// ID returns the node's id.
+func (n *Node) ID() string { return n.cfg.Node }
+
+// HoldDirectory calls hold before each change that the node's copy of the
+// directory takes in. To be called before Run.
+func (n *Node) HoldDirectory(hold func()) { n.dir.hold = hold }
+
+// MakeWithoutAsking makes rooms where they belong now, whatever may be where they
+// belonged before. To be called before Run.
+func (n *Node) MakeWithoutAsking() {
+	n.places.ask = func(context.Context, uint32, room.ID, uint64) (found, error) { return found{}, nil }
+}
+
+// Change changes the directory.
+func (n *Node) Change(ctx context.Context, id string, c directory.Change) error {
+	return n.dir.change(ctx, id, "operator", c)
+}
+
+// Directory returns the node's copy.
+func (n *Node) Directory() *directory.State { return n.dir.state() }
+
+// Operate asks the node as an operator.
+func (n *Node) Operate(ctx context.Context, what string, args ...string) ([]byte, error) {
+	return n.query(ctx, relay.Peer{App: directory.SystemApp, User: "op", Operator: true}, &wire.Query{What: what, Args: args})
+}
+
+// Entries returns the index of the last applied entry of a group on this node.
+func (n *Node) Entries(group uint32) uint64 {
+	for _, s := range n.host.Status() {
+		if s.ID == group {
+			return s.Applied
+		}
+	}
+	return 0
+}

@@ -1,0 +1,177 @@
+package starling
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/starling-im/starling/directory"
+	"github.com/starling-im/starling/geo"
+	"github.com/starling-im/starling/relay"
+	"github.com/starling-im/starling/wire"
+)
+
+// RuleInfo is one row of the answer to the query "apps.rules": the rules of an
+// app in the order in which they are tried, then its homes, without a pattern.
+type RuleInfo struct {
+	App     string   `json:"app"`
+	Pattern string   `json:"pattern"`
+	Homes   []string `json:"homes"`
+}
+
+// AddedInfo is one group in the answer to the query "groups.add".
+type AddedInfo struct {
+	ID     uint32   `json:"id"`
+	Region string   `json:"region"`
+	Voters []string `json:"voters"`
+}
+
+// What operators may ask a node to do. The first argument of those that change
+// something is an id that the asker makes up: asked again with it, the change
+// happens once.
+const (
+	queryRules      = "apps.rules"        // APP
+	queryRulePut    = "apps.rules.put"    // ID APP PATTERN HOME,HOME… [first]
+	queryRuleDelete = "apps.rules.delete" // ID APP PATTERN
+	queryGroupsAdd  = "groups.add"        // ID REGION COUNT
+)
+
+// operations has the number of arguments of each.
+var operations = map[string]struct{ least, most int }{
+	queryRules: {1, 1}, queryRulePut: {4, 5}, queryRuleDelete: {3, 3}, queryGroupsAdd: {3, 3},
+}
+
+// operate does what an operator asks for; ok is false if it is nothing of this.
+func (n *Node) operate(ctx context.Context, p relay.Peer, q *wire.Query) (answer []byte, ok bool, err error) {
+	bounds, ok := operations[q.What]
+	if !ok || p.Node != "" {
+		return nil, false, nil
+	}
+	a := q.Args
+	switch {
+	case !p.Operator:
+		return nil, true, wire.Errorf(wire.CodeForbidden, "%q needs a token of an operator", q.What)
+	case len(a) < bounds.least || len(a) > bounds.most:
+		return nil, true, wire.Errorf(wire.CodeBadRequest, "%q takes %d to %d arguments, not %d", q.What, bounds.least, bounds.most, len(a))
+	}
+	var result any
+	switch q.What {
+	case queryRules:
+		result, err = n.rules(a[0])
+	case queryRulePut:
+		rule := directory.AppRule{App: a[1], Rule: directory.Rule{Pattern: a[2], Homes: strings.Split(a[3], ",")}}
+		if len(a) == 5 {
+			if rule.First = a[4] == "first"; !rule.First {
+				return nil, true, wire.Errorf(wire.CodeBadRequest, "the last argument of %q is %q, not first", q.What, a[4])
+			}
+		}
+		result, err = n.changeRules(ctx, a[0], p.User, rule.App, directory.Change{PutRule: rule})
+	case queryRuleDelete:
+		rule := directory.AppRule{App: a[1], Rule: directory.Rule{Pattern: a[2]}}
+		result, err = n.changeRules(ctx, a[0], p.User, rule.App, directory.Change{DeleteRule: rule})
+	case queryGroupsAdd:
+		result, err = n.addGroups(ctx, a[0], p.User, a[1], a[2])
+	}
+	if err != nil {
+		return nil, true, err
+	}
+	answer, err = json.Marshal(result)
+	return answer, true, err
+}
+
+func (n *Node) rules(app string) ([]RuleInfo, error) {
+	a, ok := n.dir.state().App(app)
+	if !ok {
+		return nil, wire.Errorf(wire.CodeNotFound, "there is no app %q", app)
+	}
+	var rules []RuleInfo
+	for _, r := range a.Rules {
+		rules = append(rules, RuleInfo{app, r.Pattern, r.Homes})
+	}
+	return append(rules, RuleInfo{App: app, Homes: a.Homes}), nil
+}
+
+func (n *Node) changeRules(ctx context.Context, id, user, app string, c directory.Change) ([]RuleInfo, error) {
+	if err := n.dir.change(ctx, id, user, c); err != nil {
+		return nil, err
+	}
+	return n.rules(app)
+}
+
+// maxGroupsAdded bounds what one change adds: its document fits into a message.
+const maxGroupsAdded = 64
+
+// addGroups adds groups to a region. Where their first replicas are is decided
+// here, by who is there now.
+func (n *Node) addGroups(ctx context.Context, id, user, region, count string) ([]AddedInfo, error) {
+	many, err := strconv.Atoi(count)
+	if err != nil || many < 1 || many > maxGroupsAdded {
+		return nil, wire.Errorf(wire.CodeBadRequest, "%q groups cannot be added, but 1 to %d", count, maxGroupsAdded)
+	}
+	next := uint32(1)
+	load := map[string]int{}
+	for _, g := range n.dir.state().Groups() {
+		next = max(next, g.ID+1)
+		for _, v := range slices.Concat(g.Replicas().Voters, g.Replicas().Learners) {
+			load[v]++
+		}
+	}
+	var groups []directory.Group
+	var added []AddedInfo
+	for i := range uint32(many) {
+		g := directory.Group{ID: next + i, Region: region}
+		policy := geo.Policy{Home: region, Survive: geo.Survive(n.cfg.Survive), Key: fmt.Sprint("group/", g.ID)}
+		g.Voters = geo.Place(policy, n.nodeStates(load), geo.Config{}, geo.Pops()).Voters
+		if len(g.Voters) == 0 || !slices.Contains(n.regionNodes(region), g.Voters[0]) {
+			return nil, wire.Errorf(wire.CodeNotFound, "no node of region %q is alive", region)
+		}
+		for _, v := range g.Voters {
+			load[v]++
+		}
+		groups = append(groups, g)
+		added = append(added, AddedInfo{g.ID, region, g.Voters})
+	}
+	err = n.dir.change(ctx, id, user, directory.Change{AddGroups: groups})
+	if err == errRepeated { // the first answer was lost, and by now others come next
+		return n.newestGroups(region), nil
+	}
+	return added, err
+}
+
+// newestGroups are the groups that were added to a region last.
+func (n *Node) newestGroups(region string) (added []AddedInfo) {
+	since := uint64(1)
+	for _, g := range n.dir.state().Groups() {
+		if g.Region != region || g.Since < since {
+			continue
+		}
+		if g.Since > since {
+			since, added = g.Since, nil
+		}
+		added = append(added, AddedInfo{g.ID, g.Region, g.Voters})
+	}
+	return added
+}
+
+// nodeStates are the members of the mesh that are alive, as package geo sees them.
+func (n *Node) nodeStates(load map[string]int) []geo.NodeState {
+	var nodes []geo.NodeState
+	for _, m := range n.mesh.View().Members {
+		if m.ID == n.cfg.Node || m.Linked {
+			nodes = append(nodes, geo.NodeState{Site: geo.Site{Node: m.ID, Region: m.Region}, State: geo.Alive, Load: load[m.ID]})
+		}
+	}
+	return nodes
+}
+
+func (n *Node) regionNodes(region string) (nodes []string) {
+	for _, m := range n.mesh.View().Members {
+		if m.Region == region {
+			nodes = append(nodes, m.ID)
+		}
+	}
+	return nodes
+}
