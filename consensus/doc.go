@@ -11,7 +11,8 @@
 // more; a folder written by a newer release is refused. All queues have named
 // bounds, and a Host that is closed leaves no goroutine behind.
 //
-// Not there yet: a leader with a stalled disk does not give up leadership, and
-// a disk that lost its newest records or was replaced by an old copy is not
-// recognised. Both need more than Raft knows; see DESIGN.md in this folder.
+// A disk may forget what was acknowledged: its newest records are damaged, an
+// old copy or an empty one was put in. Such a replica is found out, says so in
+// Status, and neither votes nor serves before it has caught up; see DESIGN.md
+// in this folder. A leader whose disk stalls gives up the lead within 3 s.
 package consensus
