@@ -47,6 +47,7 @@ type Node struct {
 	links     *links
 	dir       *keeper
 	places    *places
+	settler   settler
 	hints     hints
 	flights   flights
 	sent      counters // events that relay sessions sent to other nodes
@@ -70,6 +71,7 @@ func New(cfg Config, env Env) (*Node, error) {
 	n.admission = relay.NewAdmission(cfg.admission())
 	n.dir = newKeeper(n)
 	n.places = newPlaces(n)
+	n.settler.node = n
 	n.links = newLinks(n)
 	n.door = edge.New(edge.Config{
 		Node: cfg.Node, Region: cfg.Region, SystemApp: directory.SystemApp, Serve: n.serveSession,

@@ -37,15 +37,23 @@ const (
 	queryRulePut    = "apps.rules.put"    // ID APP PATTERN HOME,HOME… [first]
 	queryRuleDelete = "apps.rules.delete" // ID APP PATTERN
 	queryGroupsAdd  = "groups.add"        // ID REGION COUNT
+	querySettle     = "placement.settle"
+
+	// queryDisplacedHere is for other nodes: GROUP PLACEMENT APP ROOM.
+	queryDisplacedHere = "placement.displaced.here"
 )
 
 // operations has the number of arguments of each.
 var operations = map[string]struct{ least, most int }{
-	queryRules: {1, 1}, queryRulePut: {4, 5}, queryRuleDelete: {3, 3}, queryGroupsAdd: {3, 3},
+	queryRules: {1, 1}, queryRulePut: {4, 5}, queryRuleDelete: {3, 3}, queryGroupsAdd: {3, 3}, querySettle: {0, 0},
 }
 
 // operate does what an operator asks for; ok is false if it is nothing of this.
 func (n *Node) operate(ctx context.Context, p relay.Peer, q *wire.Query) (answer []byte, ok bool, err error) {
+	if q.What == queryDisplacedHere && p.Node != "" {
+		answer, err = n.displacedHere(ctx, q.Args)
+		return answer, true, err
+	}
 	bounds, ok := operations[q.What]
 	if !ok || p.Node != "" {
 		return nil, false, nil
@@ -72,6 +80,8 @@ func (n *Node) operate(ctx context.Context, p relay.Peer, q *wire.Query) (answer
 	case queryRuleDelete:
 		rule := directory.AppRule{App: a[1], Rule: directory.Rule{Pattern: a[2]}}
 		result, err = n.changeRules(ctx, a[0], p.User, rule.App, directory.Change{DeleteRule: rule})
+	case querySettle:
+		result, err = n.settler.settle(ctx, p.User)
 	case queryGroupsAdd:
 		result, err = n.addGroups(ctx, a[0], p.User, a[1], a[2])
 	}

@@ -156,6 +156,23 @@ func List(r Reader, app string, after string, limit int) (rooms []Info) {
 	return rooms
 }
 
+// ListAll is List for all apps, in the order of keys.
+func ListAll(r Reader, after ID, limit int) (rooms []Info) {
+	if limit <= 0 {
+		return nil
+	}
+	from := []byte{tableState}
+	if after != (ID{}) {
+		key := appendKey(nil, tableState, after)
+		from = append(key[:len(key)-1], 1)
+	}
+	r.Scan(from, []byte{tableState + 1}, func(key, value []byte) bool {
+		rooms = append(rooms, Info{ID: stateKeyID(key), State: must(DecodeState(value))})
+		return len(rooms) < limit
+	})
+	return rooms
+}
+
 // stateKeyID returns the room of a key of the state table.
 func stateKeyID(key []byte) ID {
 	app, rest, _ := strings.Cut(string(key[1:]), "\x00")

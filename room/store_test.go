@@ -161,6 +161,19 @@ func TestListPages(t *testing.T) {
 	if want := slices.Sorted(slices.Values(rooms)); !slices.Equal(got, want) {
 		t.Errorf("pages hold %q, want %q", got, want)
 	}
+	var all []ID
+	for after := (ID{}); ; after = all[len(all)-1] {
+		page := ListAll(s, after, 4)
+		if len(page) == 0 {
+			break
+		}
+		for _, info := range page {
+			all = append(all, info.ID)
+		}
+	}
+	if want := len(slices.Compact(slices.Clone(all))); len(all) != 3*len(rooms) || want != len(all) {
+		t.Errorf("pages of all apps hold %v", all)
+	}
 	if n := CountRooms(s); n != 3*len(rooms) {
 		t.Errorf("CountRooms = %d", n)
 	}

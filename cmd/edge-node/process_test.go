@@ -49,6 +49,7 @@ func TestMesh(t *testing.T) {
 	if members := lines[[]starling.MemberInfo](t, output(t, home, "", "members", "--json"))[0]; len(members) != 3 {
 		t.Errorf("members: %+v", members)
 	}
+	changePlaces(t, home)
 	if took := m.stop(t); took > 3*time.Second {
 		t.Errorf("dev took %v to stop", took)
 	}

@@ -44,16 +44,16 @@ func show[T any](a *app, answer []byte, columns string, row func(T) []any) error
 }
 
 // ask asks the mesh of the context as an operator.
-func (a *app) ask(ctx context.Context, what string) ([]byte, error) {
+func (a *app) ask(ctx context.Context, what string, args ...string) ([]byte, error) {
 	mesh, err := a.mesh()
 	if err != nil {
 		return nil, err
 	}
-	return a.askMesh(ctx, mesh, what)
+	return a.askMesh(ctx, mesh, what, args...)
 }
 
 // askMesh asks a mesh as an operator.
-func (a *app) askMesh(ctx context.Context, mesh *home.Context, what string) ([]byte, error) {
+func (a *app) askMesh(ctx context.Context, mesh *home.Context, what string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryWithin)
 	defer cancel()
 	c, err := a.dialOperator(ctx, mesh)
@@ -61,7 +61,7 @@ func (a *app) askMesh(ctx context.Context, mesh *home.Context, what string) ([]b
 		return nil, err
 	}
 	defer c.Close()
-	return c.Query(ctx, what)
+	return c.Query(ctx, what, args...)
 }
 
 func (a *app) membersCommand() *cobra.Command {
@@ -88,7 +88,7 @@ release, and the round-trip time to it in milliseconds.`,
 }
 
 func (a *app) groupsCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use: "groups", Short: "List the Raft groups", GroupID: groupMesh,
 		Long: `List the Raft groups: where each is at home, which node leads it, how many rooms
 live in it, and each replica with the last log index that it has applied.`,
@@ -112,6 +112,8 @@ live in it, and each replica with the last log index that it has applied.`,
 			})
 		},
 	}
+	cmd.AddCommand(a.groupsAddCommand(), a.settleCommand())
+	return cmd
 }
 
 func (a *app) linksCommand() *cobra.Command {

@@ -89,7 +89,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.devCommand(), a.runCommand(), a.configCommand(),
 		a.chatCommand(), a.replayCommand(), a.exportCommand(), a.tokenCommand(),
-		a.roomsCommand(), a.membersCommand(), a.groupsCommand(), a.linksCommand(),
+		a.roomsCommand(), a.membersCommand(), a.groupsCommand(), a.linksCommand(), a.appsCommand(),
 		a.versionCommand(), a.docsCommand(),
 	)
 	must(root.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
