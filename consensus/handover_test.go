@@ -4,11 +4,10 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/hashicorp/raft"
 
 	"github.com/starling-im/starling/wire"
 )
@@ -115,22 +114,41 @@ func TestTransferRefused(t *testing.T) {
 	})
 }
 
-// deaf is a successor that never hears of a transfer.
-func (c *cluster) deaf(name string) {
-	c.nodes[name].host.Load().group(1).trans.rpc = make(chan raft.RPC)
+// muted drops what is written to it while the switch is on.
+type muted struct {
+	Stream
+	on *atomic.Bool
 }
 
-// TestTransferHangs hands over to a node that takes nothing: commands wait a
+func (m muted) Write(b []byte) (int, error) {
+	if m.on.Load() {
+		return len(b), nil
+	}
+	return m.Stream.Write(b)
+}
+
+// TestTransferHangs hands over to a node that hears nothing: commands wait a
 // few seconds at most, and go on at the old leader.
 func TestTransferHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var deaf atomic.Bool
 		c := newCluster(t, nil, "a", "b", "c")
+		c.config = func(cfg *Config) {
+			from := cfg.Node
+			cfg.Dial = func(_ context.Context, to string, snapshot bool) (Stream, error) {
+				s, err := c.dial(from, to, snapshot)
+				if to == "b" && err == nil {
+					s = muted{s, &deaf}
+				}
+				return s, err
+			}
+		}
 		c.startAll(one)
 		defer c.stopAll()
 		a := c.host(c.leader(1))
 		c.mustPropose("a", 1, 10, "m")
 		time.Sleep(time.Second)
-		c.deaf("b")
+		deaf.Store(true)
 		start := time.Now()
 		failed := make(chan error, 1)
 		go func() {
