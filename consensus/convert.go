@@ -98,15 +98,6 @@ func isAnswer(m *wire.RaftMessage) bool {
 	return m.Error != ""
 }
 
-func appendResponse(node string, m *wire.RaftMessage, to *raft.AppendEntriesResponse) error {
-	r := m.GetAppendReply()
-	if r == nil {
-		return wrongAnswer(m)
-	}
-	*to = raft.AppendEntriesResponse{RPCHeader: header(node), Term: r.Term, LastLog: r.LastLog, Success: r.Success, NoRetryBackoff: r.NoRetryBackoff}
-	return nil
-}
-
 func wrongAnswer(m *wire.RaftMessage) error {
 	return wire.Errorf(wire.CodeProtocol, "raft answer of the wrong kind %T", m.Body)
 }

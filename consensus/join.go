@@ -3,8 +3,6 @@ package consensus
 import (
 	"sync"
 	"time"
-
-	"github.com/starling-im/starling/wire"
 )
 
 const (
@@ -26,20 +24,20 @@ type joins struct {
 
 // join starts a replica if the node wants one. The message itself is refused:
 // its sender comes again.
-func (h *Host) join(m *wire.RaftMessage) {
-	if h.cfg.Join == nil || m.GetAppend() == nil || !h.joins.begin(m.Group) {
+func (h *Host) join(group uint32) {
+	if h.cfg.Join == nil || !h.joins.begin(group) {
 		return
 	}
 	started := h.start(func() {
 		defer h.joins.end()
-		g, ok := h.cfg.Join(m.Group)
+		g, ok := h.cfg.Join(group)
 		if !ok {
 			return
 		}
 		// The first configuration is in the leader's log.
-		g.ID, g.Voters = m.Group, nil
+		g.ID, g.Voters = group, nil
 		if err := h.Start(g); err != nil && h.down() == nil {
-			h.cfg.Log.Warn("cannot join a group", "group", m.Group, "error", err)
+			h.cfg.Log.Warn("cannot join a group", "group", group, "error", err)
 		}
 	})
 	if !started {

@@ -27,6 +27,7 @@ type peer struct {
 	node string
 	// copies counts the commands in AppendEntries sent.
 	copies atomic.Uint64
+	beats  *beats
 
 	mu      sync.Mutex
 	conn    *conn
@@ -56,7 +57,9 @@ type conn struct {
 func newPeer(h *Host, node string) *peer {
 	// Ids start at random: an answer that was meant for this node's former
 	// life must not fit a request of this one.
-	return &peer{h: h, node: node, nextID: rand.Uint64() | 1, waiting: map[uint64]*request{}}
+	p := &peer{h: h, node: node, nextID: rand.Uint64() | 1, waiting: map[uint64]*request{}}
+	p.beats = newBeats(p)
+	return p
 }
 
 // ask sends a request and calls done with the answer, an error of the other
@@ -116,10 +119,20 @@ func (p *peer) failAll(err error) {
 		r.timer.Stop()
 		r.done(nil, err)
 	}
+	p.beats.failAll(err)
 }
 
-// send queues a message. Its error means that it was not sent.
+// send queues a message, after the beats that were gathered. Its error means
+// that it was not sent.
 func (p *peer) send(m *wire.RaftMessage, bulk bool) error {
+	if bulk { // it may wait, which others must not
+		_ = p.beats.before(func() error { return nil })
+		return p.push(m, bulk)
+	}
+	return p.beats.before(func() error { return p.push(m, bulk) })
+}
+
+func (p *peer) push(m *wire.RaftMessage, bulk bool) error {
 	c, err := p.connection()
 	if err != nil {
 		return err

@@ -40,22 +40,38 @@ func (h *Host) Serve(node string, s Stream) error {
 			known = true
 			continue
 		}
+		if b := m.GetBeats(); b != nil {
+			h.beatsCame(p, m.Id, b)
+			continue
+		}
+		if b := m.GetBeatReplies(); b != nil {
+			p.beats.repliesCame(m.Id, b)
+			continue
+		}
 		if isAnswer(m) {
 			p.answered(m.Id, m, nil)
 			continue
 		}
 		if g := h.group(m.Group); g == nil {
-			h.join(m)
-			h.refuse(p, m, "group is not here")
+			if m.GetAppend() != nil {
+				h.join(m.Group)
+			}
+			h.refuse(p, m, notHere)
 		} else if m.GetFindTip() != nil {
 			g.findTip(p, m)
 		} else if m.GetFindPlace() != nil {
 			g.findPlace(p, m)
 		} else if !g.inbox.push(p, m) {
-			h.refuse(p, m, "too many requests wait")
+			h.refuse(p, m, tooMany)
 		}
 	}
 }
+
+// What peers are told who ask in vain.
+const (
+	notHere = "group is not here"
+	tooMany = "too many requests wait"
+)
 
 func (h *Host) refuse(p *peer, m *wire.RaftMessage, why string) {
 	if m.Id != 0 {
@@ -74,9 +90,12 @@ type inbox struct {
 	busy  bool
 }
 
+// inboxItem is a request; one of m and beat is set.
 type inboxItem struct {
 	from *peer
 	m    *wire.RaftMessage
+	beat *wire.Beat
+	id   uint64 // of beat
 	size int
 }
 
@@ -86,13 +105,22 @@ func (b *inbox) push(from *peer, m *wire.RaftMessage) bool {
 	for _, e := range m.GetAppend().GetEntries() {
 		size += len(e.Data)
 	}
+	return b.add(inboxItem{from: from, m: m, size: size})
+}
+
+// pushBeat is push for a request that came with those of other groups.
+func (b *inbox) pushBeat(from *peer, id uint64, beat *wire.Beat) bool {
+	return b.add(inboxItem{from: from, beat: beat, id: id})
+}
+
+func (b *inbox) add(it inboxItem) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.queue) >= inboxMessages || len(b.queue) > 0 && b.bytes+size > inboxBytes {
+	if len(b.queue) >= inboxMessages || len(b.queue) > 0 && b.bytes+it.size > inboxBytes {
 		return false
 	}
-	b.queue = append(b.queue, inboxItem{from, m, size})
-	b.bytes += size
+	b.queue = append(b.queue, it)
+	b.bytes += it.size
 	if !b.busy {
 		b.busy = b.g.start(b.work)
 	}
@@ -121,7 +149,7 @@ func (b *inbox) work() {
 }
 
 func (b *inbox) handle(it inboxItem, ch chan raft.RPCResponse) bool {
-	c, err := command(it.from.node, it.m)
+	c, err := it.command()
 	var resp raft.RPCResponse
 	if r, ok := c.(*raft.AppendEntriesRequest); ok {
 		b.g.logs.rebase(r)
@@ -133,17 +161,39 @@ func (b *inbox) handle(it inboxItem, ch chan raft.RPCResponse) bool {
 	if err == nil && resp.Response == nil {
 		resp, err = b.g.deliver(raft.RPC{Command: c, RespChan: ch}, ch)
 	}
-	if it.m.Id != 0 && b.g.h.down() == nil {
-		if err == nil {
-			err = resp.Error
-		}
-		m := answer(it.m.Group, it.m.Id, resp.Response, err)
-		if r := m.GetAppendReply(); r != nil && d.lost() {
-			r.Doubtful, r.Success = true, r.Success && !cut
-		}
-		_ = it.from.send(m, false)
+	if err == nil {
+		err = resp.Error
+	}
+	if b.g.h.down() == nil {
+		it.answer(resp.Response, err, d.lost(), cut)
 	}
 	return err == nil
+}
+
+func (it inboxItem) command() (any, error) {
+	if it.beat != nil {
+		return appendOf(it.from.node, it.beat), nil
+	}
+	return command(it.from.node, it.m)
+}
+
+// answer sends Raft's answer. Of a replica in doubt it says so; cut says that
+// the replica did not get all of the request.
+func (it inboxItem) answer(response any, err error, doubtful, cut bool) {
+	if it.beat != nil {
+		r := beatReply(response, err)
+		r.Doubtful = doubtful && r.Error == ""
+		it.from.beats.reply(it.id, r)
+		return
+	}
+	if it.m.Id == 0 {
+		return
+	}
+	m := answer(it.m.Group, it.m.Id, response, err)
+	if r := m.GetAppendReply(); r != nil && doubtful {
+		r.Doubtful, r.Success = true, r.Success && !cut
+	}
+	_ = it.from.send(m, false)
 }
 
 // deliver gives an RPC to the group's Raft and waits for the response.

@@ -202,7 +202,7 @@ func (g *group) findTip(p *peer, m *wire.RaftMessage) {
 func (g *group) answering(p *peer, m *wire.RaftMessage, fn func() (*wire.RaftMessage, error)) {
 	if g.finders.Add(1) > findersMost {
 		g.finders.Add(-1)
-		g.h.refuse(p, m, "too many requests wait")
+		g.h.refuse(p, m, tooMany)
 		return
 	}
 	g.start(func() {

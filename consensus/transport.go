@@ -60,18 +60,39 @@ func (t *transport) append(p *peer, r *raft.AppendEntriesRequest, to *raft.Appen
 	t.spare(p.node, r)
 	t.withhold(p.node, r)
 	p.count(r)
-	p.ask(appendMessage(t.group, r), len(r.Entries) > 0, func(m *wire.RaftMessage, err error) {
-		if err == nil {
-			t.doubts.saw(p.node, m.GetAppendReply())
-			err = appendResponse(p.node, m, to)
+	if len(r.Entries) == 0 {
+		p.beats.add(t.group, r, func(m *wire.BeatReply, err error) {
+			var reply *wire.AppendEntriesReply
+			if err == nil {
+				reply = &wire.AppendEntriesReply{Term: m.Term, LastLog: m.LastLog, Success: m.Success, NoRetryBackoff: m.NoRetryBackoff, Doubtful: m.Doubtful}
+			}
+			done(t.replied(p.node, r, to, reply, err))
+		})
+		return
+	}
+	p.ask(appendMessage(t.group, r), true, func(m *wire.RaftMessage, err error) {
+		reply := m.GetAppendReply()
+		if err == nil && reply == nil {
+			err = wrongAnswer(m)
 		}
-		if err == nil && !to.Success && m.GetAppendReply().Doubtful && uncommitted(r) {
-			err = errDoubtful
-		}
-		t.progress.saw(p.node, r, to, err)
-		done(err)
+		done(t.replied(p.node, r, to, reply, err))
 	})
 	t.hints.appended(p.node, r)
+}
+
+// replied takes the answer to a request, and returns what Raft is to think of it.
+func (t *transport) replied(node string, r *raft.AppendEntriesRequest, to *raft.AppendEntriesResponse, reply *wire.AppendEntriesReply, err error) error {
+	if err == nil {
+		t.doubts.saw(node, reply)
+		*to = raft.AppendEntriesResponse{
+			RPCHeader: header(node), Term: reply.Term, LastLog: reply.LastLog, Success: reply.Success, NoRetryBackoff: reply.NoRetryBackoff,
+		}
+		if !to.Success && reply.Doubtful && uncommitted(r) {
+			err = errDoubtful
+		}
+	}
+	t.progress.saw(node, r, to, err)
+	return err
 }
 
 // count adds the commands of r to those copied to the peer.
