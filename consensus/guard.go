@@ -19,22 +19,24 @@ import (
 // files outside the database, of which the older one is written over; a write
 // that a crash cuts short leaves the other.
 //
-// All claims that wait are written and synced together, while the database
-// syncs its own log.
+// Claims are written and synced while the database syncs its own log, all that
+// have come by then together; see besideLog.
 type guard struct {
 	files [2]vfs.File
 	fail  func(error) error
-	nonce uint64 // tells this life from another one of the same number
+	nonce uint64        // tells this life from another one of the same number
+	turn  chan struct{} // has a place for who writes the files
 
 	mu         sync.Mutex
 	generation uint64
 	life       uint64 // raised at each start
 	lost       uint64 // the life that began with an old disk or without tips, 0 = none
 	tips       map[uint32]*tip
-	claims     *claimed // claims that wait to be written
-	lagging    bool     // what the files say of synced is old
-
-	wake, quit, done chan struct{}
+	claimed    bool // there is what the files do not say
+	lagging    bool // what the files say of synced is old
+	wrote      time.Time
+	confirm    *time.Timer // nil unless lagging was set
+	closed     bool
 }
 
 // tip is what the store must hold of one group. Writes counts the durable
@@ -57,9 +59,6 @@ func (a logID) less(b logID) bool {
 	return a.term < b.term || a.term == b.term && a.index < b.index
 }
 
-// claimed is one write of the files.
-type claimed struct{ written chan struct{} }
-
 const (
 	guardVersion = 1
 	guardHead    = 4 + 1 + 3*8 + 4
@@ -79,8 +78,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // the store was guarded before: files that say nothing are then a loss.
 func openGuard(fs vfs.FS, dir string, known bool, fail func(error) error) (*guard, error) {
 	g := &guard{
-		fail: fail, tips: map[uint32]*tip{}, nonce: rand.Uint64(),
-		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+		fail: fail, tips: map[uint32]*tip{}, nonce: rand.Uint64(), turn: make(chan struct{}, 1),
 	}
 	found := false
 	for i := range g.files {
@@ -110,7 +108,6 @@ func openGuard(fs vfs.FS, dir string, known bool, fail func(error) error) (*guar
 	if err := syncDir(fs, dir); err != nil {
 		return nil, errors.Join(err, g.closeFiles())
 	}
-	go g.run()
 	return g, nil
 }
 
@@ -199,54 +196,54 @@ func (g *guard) write(b []byte) error {
 	return f.SyncData()
 }
 
-// run writes rounds until close.
-func (g *guard) run() {
-	defer close(g.done)
-	confirm := time.NewTimer(confirmAfter)
-	defer confirm.Stop()
-	for {
-		select {
-		case <-g.wake:
-		case <-confirm.C:
-		case <-g.quit:
-			g.writeRound()
-			return
-		}
-		g.writeRound()
-		confirm.Reset(confirmAfter)
-	}
-}
-
-// writeRound writes what waits. A round that failed is never called written:
-// the store is broken then, and those who wait learn it from there.
-func (g *guard) writeRound() {
+// flush returns when the files say all that was claimed before the call.
+func (g *guard) flush() error {
+	g.turn <- struct{}{}
+	defer func() { <-g.turn }()
 	g.mu.Lock()
-	r := g.claims
-	if r == nil && !g.lagging {
+	if !g.claimed || g.closed {
 		g.mu.Unlock()
-		return
+		return nil
 	}
-	g.claims, g.lagging = nil, false
+	g.claimed, g.lagging, g.wrote = false, false, time.Now()
 	b := g.encode()
 	g.mu.Unlock()
 	if err := g.write(b); err != nil {
-		_ = g.fail(fmt.Errorf("tip file: %w", err))
+		return fmt.Errorf("tip file: %w", err)
 	}
-	if r != nil {
-		close(r.written)
+	return nil
+}
+
+// waits reports whether there is something to write, or being written.
+func (g *guard) waits() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.claimed || len(g.turn) > 0
+}
+
+// durable notes that all writes of a group up to number n are in the store.
+// The files say so with the next claim, or soon if there is none.
+func (g *guard) durable(t *tip, n uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	t.synced = max(t.synced, n)
+	if g.lagging = true; g.confirm == nil && !g.closed {
+		g.confirm = time.AfterFunc(confirmAfter, g.confirmed)
 	}
 }
 
-// waiting returns the round that is written next; it is called with mu held.
-func (g *guard) waiting() *claimed {
-	if g.claims == nil {
-		g.claims = &claimed{written: make(chan struct{})}
+func (g *guard) confirmed() {
+	g.mu.Lock()
+	g.confirm = nil
+	if g.lagging && time.Since(g.wrote) < confirmAfter {
+		g.confirm = time.AfterFunc(confirmAfter, g.confirmed)
+	} else if g.lagging {
+		g.claimed = true
 	}
-	select {
-	case g.wake <- struct{}{}:
-	default:
+	g.mu.Unlock()
+	if err := g.flush(); err != nil {
+		_ = g.fail(err)
 	}
-	return g.claims
 }
 
 // tip returns the tip of a group, whose order the caller may hold.
@@ -265,16 +262,28 @@ func (g *guard) tip(group uint32) *tip {
 func (g *guard) change(fn func()) {
 	g.mu.Lock()
 	fn()
-	r := g.waiting()
+	g.claimed = true
 	g.mu.Unlock()
-	<-r.written
+	if err := g.flush(); err != nil {
+		_ = g.fail(err)
+	}
 }
 
 // close writes down what is known to be durable.
 func (g *guard) close() error {
-	close(g.quit)
-	<-g.done
-	return g.closeFiles()
+	g.mu.Lock()
+	g.claimed = g.claimed || g.lagging
+	if g.confirm != nil {
+		g.confirm.Stop()
+	}
+	g.mu.Unlock()
+	err := g.flush()
+	g.turn <- struct{}{} // nobody writes any more
+	defer func() { <-g.turn }()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+	return errors.Join(err, g.closeFiles())
 }
 
 func (g *guard) closeFiles() error {

@@ -27,6 +27,7 @@ type store struct {
 	broken atomic.Pointer[error]
 	fatal  func(error) // called once, with the first error
 	guard  *guard      // nil without syncs
+	disk   besideLog   // of db
 	stall  stall
 }
 
@@ -66,7 +67,7 @@ func openStore(cfg Config, fatal func(error)) (*store, error) {
 		}
 		return nil, fmt.Errorf("consensus: lock of %s: %w", cfg.Dir, err)
 	}
-	s := &store{lock: lock, write: pebble.Sync, fatal: fatal}
+	s := &store{lock: lock, write: pebble.Sync, fatal: fatal, disk: besideLog{FS: cfg.FS}}
 	if cfg.NoSync {
 		s.write = pebble.NoSync
 	}
@@ -96,15 +97,19 @@ func (s *store) openGuard(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	if s.guard, err = openGuard(cfg.FS, cfg.Dir, known, s.fail); err != nil || known {
+	if s.guard, err = openGuard(cfg.FS, cfg.Dir, known, s.fail); err != nil {
 		return err
+	}
+	s.disk.guard.Store(s.guard)
+	if known {
+		return nil
 	}
 	return s.set(guarded, []byte{guardVersion})
 }
 
 func (s *store) options(cfg Config, lock *pebble.Lock) *pebble.Options {
 	o := &pebble.Options{
-		FS:   cfg.FS,
+		FS:   &s.disk,
 		Lock: lock,
 		// The newest format has checksums on everything and the fastest tables.
 		FormatMajorVersion: pebble.FormatNewest,

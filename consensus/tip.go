@@ -24,52 +24,39 @@ func (s *store) sync(b *pebble.Batch, group uint32, move func(*tip)) error {
 	defer s.stall.begin()()
 	return s.try(func() error {
 		t := s.guard.tip(group)
-		n, r, err := s.claim(b, t, group, move)
+		n, err := s.claim(b, t, group, move)
 		if err != nil {
 			return err
 		}
-		err = b.SyncWait()
-		<-r.written
-		if err == nil {
-			err = b.Close()
+		if err := b.SyncWait(); err != nil {
+			return err
 		}
-		if err == nil && s.err() == nil {
-			s.guard.confirm(t, n)
+		if err := b.Close(); err != nil || s.err() != nil {
+			return err
 		}
-		return err
+		s.guard.durable(t, n)
+		return nil
 	})
 }
 
-// claim gives b its number and its place in the log, and the number to the guard.
-func (s *store) claim(b *pebble.Batch, t *tip, group uint32, move func(*tip)) (uint64, *claimed, error) {
+// claim gives b its number and its place in the log. The guard has the number
+// before that, so that whoever syncs the log next syncs it too.
+func (s *store) claim(b *pebble.Batch, t *tip, group uint32, move func(*tip)) (uint64, error) {
 	t.order.Lock()
 	defer t.order.Unlock()
 	s.guard.mu.Lock()
-	n := t.writes + 1
-	s.guard.mu.Unlock()
-	if err := b.Set(key(tableMeta, group, writesKey), encodeWrites(n), nil); err != nil {
-		return 0, nil, err
-	}
-	if err := s.db.ApplyNoSyncWait(b, s.write); err != nil {
-		return 0, nil, err
-	}
-	s.guard.mu.Lock()
-	defer s.guard.mu.Unlock()
-	target := t.entry
+	n, target := t.writes+1, t.entry
 	t.writes = n
 	move(t)
 	if t.doubt != sure && t.entry.less(target) {
 		t.entry = target // to be reached before the doubt ends
 	}
-	return n, s.guard.waiting(), nil
-}
-
-// confirm notes that all writes of a group up to number n are durable.
-func (g *guard) confirm(t *tip, n uint64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	t.synced = max(t.synced, n)
-	g.lagging = true
+	s.guard.claimed = true
+	s.guard.mu.Unlock()
+	if err := b.Set(key(tableMeta, group, writesKey), encodeWrites(n), nil); err != nil {
+		return 0, err
+	}
+	return n, s.db.ApplyNoSyncWait(b, s.write)
 }
 
 func encodeWrites(n uint64) []byte {
