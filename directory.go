@@ -176,7 +176,7 @@ func (k *keeper) startGroups() {
 }
 
 func (k *keeper) start(id uint32, first []string, home string) {
-	g := consensus.Group{ID: id, Voters: first, Home: home, Preferred: home == k.node.cfg.Node}
+	g := consensus.Group{ID: id, Voters: first, Preferred: home == k.node.cfg.Node, Heartbeat: k.node.heartbeat()}
 	if err := k.node.host.Start(g); err != nil {
 		k.node.fail(err)
 	}

@@ -29,6 +29,8 @@ type Env struct {
 	FS      consensus.FS
 	Log     *slog.Logger
 	Version string
+	// Fleet says how the nodes are; nil = what the mesh and the directory know.
+	Fleet Fleet
 }
 
 // Node is one member of the mesh. Use New, then Run.
@@ -42,15 +44,16 @@ type Node struct {
 	host *consensus.Host
 	hub  *relay.Hub
 	// admission bounds the sends of all clients together.
-	admission *relay.Admission
-	door      *edge.Door
-	links     *links
-	dir       *keeper
-	places    *places
-	settler   settler
-	hints     hints
-	flights   flights
-	sent      counters // events that relay sessions sent to other nodes
+	admission  *relay.Admission
+	door       *edge.Door
+	links      *links
+	dir        *keeper
+	places     *places
+	settler    settler
+	reconciler *reconciler
+	hints      hints
+	flights    flights
+	sent       counters // events that relay sessions sent to other nodes
 	// unsent is the most bytes that ever waited for one client.
 	unsent atomic.Int64
 	fail   context.CancelCauseFunc
@@ -72,6 +75,7 @@ func New(cfg Config, env Env) (*Node, error) {
 	n.dir = newKeeper(n)
 	n.places = newPlaces(n)
 	n.settler.node = n
+	n.reconciler = newReconciler(n, env.Fleet)
 	n.links = newLinks(n)
 	n.door = edge.New(edge.Config{
 		Node: cfg.Node, Region: cfg.Region, SystemApp: directory.SystemApp, Serve: n.serveSession,
@@ -135,7 +139,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	host, err := consensus.Open(consensus.Config{
 		Node: n.cfg.Node, Dir: n.cfg.Data, FS: n.env.FS, NoSync: n.cfg.NoSync,
-		Machine: n.newMachine, Dial: n.dialRaft, Log: n.log,
+		Machine: n.newMachine, Dial: n.dialRaft, Join: n.join, Log: n.log,
 		Fatal: func(err error) {
 			n.fail(fmt.Errorf("the disk failed, and a node that is unsure of its log must not go on: %w", err))
 		},
@@ -155,6 +159,7 @@ func (n *Node) Run(ctx context.Context) error {
 	})
 	parts.Go(func() { n.links.run(ctx) })
 	parts.Go(func() { n.dir.run(ctx) })
+	parts.Go(func() { n.reconciler.run(ctx) })
 	if n.env.HTTP != nil {
 		parts.Go(func() { n.serveHTTP(ctx) })
 	}

@@ -46,6 +46,8 @@ type world struct {
 	// before is called with each node before it runs, survive is their policy.
 	before  func(*starling.Node)
 	survive geo.Survive
+	// replaceAfter is their grace for nodes that are gone.
+	replaceAfter time.Duration
 
 	nodes map[string]*running
 	next  int // the next client's address
@@ -129,6 +131,7 @@ func (w *world) start(id string) {
 	cfg.TLS = starling.TLS{CA: w.path("ca.pem"), Cert: w.path(id + ".pem"), Key: w.path(id + ".key")}
 	cfg.GossipKey, cfg.GroupsPerRegion, cfg.Limits, cfg.NoSync = w.path("gossip.key"), 1, starling.Bench, !w.sync
 	cfg.Survive = cmp.Or(string(w.survive), cfg.Survive)
+	cfg.ReplaceAfter = cmp.Or(w.replaceAfter, cfg.ReplaceAfter)
 	cfg.Apps = []starling.App{{Name: "demo", Open: true, Keys: []starling.AppKey{{ID: w.key.ID, Secret: base64.StdEncoding.EncodeToString(w.key.Secret)}}}}
 	ok(w.t, os.MkdirAll(cfg.Data, 0o700))
 	log := slog.New(slog.DiscardHandler)

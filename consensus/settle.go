@@ -16,7 +16,7 @@ const findersMost = 16
 
 // settle ends the doubt of a replica.
 func (g *group) settle() {
-	for g.doubt() != sure && g.h.down() == nil && g.settles.TryLock() {
+	for g.doubt() != sure && g.h.down() == nil && g.ctx.Err() == nil && g.settles.TryLock() {
 		g.settleNow()
 		g.settles.Unlock() // a doubt that began meanwhile is seen now
 	}

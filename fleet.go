@@ -1,0 +1,65 @@
+package starling
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/starling-im/starling/geo"
+	"github.com/starling-im/starling/mesh"
+)
+
+// meshFleet is a Fleet as the directory and the mesh know it: the directory
+// says who there is, the mesh who is alive.
+type meshFleet struct {
+	node *Node
+	mu   sync.Mutex
+	seen map[string]sight
+}
+
+// sight is how a node has been seen from here.
+type sight struct {
+	alive bool
+	since time.Time
+}
+
+// Nodes implements Fleet. A node that said goodbye may be on its way back: it
+// is one that failed, until the directory forgets it.
+func (f *meshFleet) Nodes() []geo.NodeState {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	view := f.node.mesh.View()
+	load := map[string]int{}
+	for _, g := range f.node.dir.state().Groups() {
+		for _, v := range slices.Concat(g.Replicas().Voters, g.Replicas().Learners) {
+			load[v]++
+		}
+	}
+	var nodes []geo.NodeState
+	for _, d := range f.node.dir.state().Nodes() {
+		m, _ := view.Member(d.ID)
+		alive := d.ID == f.node.cfg.Node || m.State == mesh.Alive && m.Linked
+		s, ok := f.seen[d.ID]
+		if !ok || s.alive != alive {
+			s = sight{alive, now}
+			f.seen[d.ID] = s
+		}
+		n := geo.NodeState{Site: geo.Site{Node: d.ID, Region: d.Region}, State: geo.Alive, Load: load[d.ID]}
+		if !alive {
+			n.State, n.FailedFor = geo.Failed, now.Sub(s.since)
+		}
+		nodes = append(nodes, n)
+	}
+	return nodes
+}
+
+// aliveFor is how long a node has been alive, as seen from here.
+func (f *meshFleet) aliveFor(node string) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.seen[node]; s.alive {
+		return time.Since(s.since)
+	}
+	return 0
+}

@@ -1,0 +1,105 @@
+package starling
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"slices"
+	"strconv"
+
+	"github.com/starling-im/starling/directory"
+	"github.com/starling-im/starling/relay"
+	"github.com/starling-im/starling/wire"
+)
+
+// What operators may ask of the replicas of groups. The first four are answered
+// by the node that leads the group, with its GroupPlan.
+const (
+	queryExplain    = "groups.explain"     // GROUP
+	queryMoveLeader = "groups.move-leader" // GROUP NODE
+	queryReplace    = "groups.replace"     // GROUP OLD NEW
+	queryReconcile  = "groups.reconcile"   // ID pause|resume
+)
+
+// move answers the queries above; ok is false if it is none of them. Another
+// node may ask what only this one, as a leader, can answer.
+func (n *Node) move(ctx context.Context, p relay.Peer, q *wire.Query) (answer []byte, ok bool, err error) {
+	arguments := map[string]int{queryExplain: 1, queryMoveLeader: 2, queryReplace: 3, queryReconcile: 2}[q.What]
+	switch {
+	case arguments == 0:
+		return nil, false, nil
+	case p.Node == "" && !p.Operator:
+		return nil, true, wire.Errorf(wire.CodeForbidden, "%q needs a token of an operator", q.What)
+	case len(q.Args) != arguments:
+		return nil, true, wire.Errorf(wire.CodeBadRequest, "%q takes %d arguments, not %d", q.What, arguments, len(q.Args))
+	}
+	if q.What == queryReconcile {
+		err = n.dir.change(ctx, q.Args[0], p.User, directory.Change{Reconcile: q.Args[1]})
+		return []byte("{}"), true, err
+	}
+	answer, err = n.moveGroup(ctx, p, q)
+	return answer, true, err
+}
+
+func (n *Node) moveGroup(ctx context.Context, p relay.Peer, q *wire.Query) ([]byte, error) {
+	id, err := strconv.ParseUint(q.Args[0], 10, 32)
+	if err != nil {
+		return nil, wire.Errorf(wire.CodeBadRequest, "%q is no group", q.Args[0])
+	}
+	group := uint32(id)
+	if _, ok := n.dir.state().Group(group); !ok {
+		if group == 0 {
+			return nil, wire.Errorf(wire.CodeBadRequest, "group 0, the directory, keeps its first voters")
+		}
+		return nil, wire.Errorf(wire.CodeNotFound, "there is no group %d", group)
+	}
+	leader, err := n.leader(group)
+	switch {
+	case err != nil:
+		return nil, err
+	case leader == n.cfg.Node:
+		return n.moveHere(ctx, group, q)
+	case p.Node != "":
+		return nil, wire.Errorf(wire.CodeNotLeader, "this node does not lead group %d", group)
+	}
+	f, err := n.links.get(leader).ask(ctx, &wire.Frame{Body: &wire.Frame_Query{Query: q}})
+	if err != nil {
+		return nil, err
+	}
+	return f.GetAnswer().GetJson(), nil
+}
+
+// moveHere does what was asked for a group that this node leads.
+func (n *Node) moveHere(ctx context.Context, group uint32, q *wire.Query) ([]byte, error) {
+	p, err := n.reconciler.explain(group)
+	if err != nil {
+		return nil, err
+	}
+	switch q.What {
+	case queryMoveLeader:
+		if err := n.moveLeader(ctx, p, q.Args[1]); err != nil {
+			return nil, err
+		}
+		p.Leader, p.Next, p.Why = q.Args[1], "", q.Args[1]+" leads now"
+	case queryReplace:
+		if err := n.reconciler.replace(p, q.Args[1], q.Args[2]); err != nil {
+			return nil, err
+		}
+		if p, err = n.reconciler.explain(group); err != nil {
+			return nil, err
+		}
+	}
+	return json.Marshal(p)
+}
+
+// moveLeader hands the lead over, and lets the directory prefer the new leader.
+func (n *Node) moveLeader(ctx context.Context, p GroupPlan, node string) error {
+	if !slices.Contains(p.Voters, node) {
+		return wire.Errorf(wire.CodeBadRequest, "%q is no voter of group %d, only they can lead: %v", node, p.Group, p.Voters)
+	}
+	if _, err := n.host.Transfer(ctx, p.Group, node); err != nil {
+		return err
+	}
+	r := directory.Replicas{Voters: ordered(p.Voters, []string{node}), Learners: p.Learners}
+	return n.dir.change(ctx, rand.Text(), directory.SystemApp, directory.Change{PutGroup: directory.GroupReplicas{ID: p.Group, Replicas: r}})
+}

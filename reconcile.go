@@ -1,0 +1,376 @@
+package starling
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/starling-im/starling/consensus"
+	"github.com/starling-im/starling/directory"
+	"github.com/starling-im/starling/geo"
+	"github.com/starling-im/starling/wire"
+)
+
+// Fleet says how the nodes are that may hold replicas.
+type Fleet interface {
+	// Nodes returns all nodes of the mesh, as they are now.
+	Nodes() []geo.NodeState
+}
+
+const (
+	// reconcileEvery is how often the groups that a node leads are looked at.
+	reconcileEvery = time.Second
+	// stepWithin bounds one change of a configuration.
+	stepWithin = 5 * time.Second
+	// filling bounds the replicas that this node fills at once: each is a copy
+	// of a group's rooms.
+	filling = 2
+	// caughtUp is how many entries a replica may lack to be as good as complete.
+	caughtUp = 64
+	// leadSteady is how long a node must have been alive before it is given the
+	// lead of a group, and leadAgain the pause between two such gifts.
+	leadSteady = 3 * time.Second
+	leadAgain  = 30 * time.Second
+)
+
+// reconciler moves the groups that this node leads toward where package geo
+// wants their replicas. Nobody coordinates: a group's leader alone can change
+// it, takes one step after the other, and a step that was thought of in an
+// older configuration is refused.
+type reconciler struct {
+	node  *Node
+	fleet Fleet
+
+	mu     sync.Mutex
+	plans  map[uint32]GroupPlan // of the groups led here, of the last look
+	orders map[uint32]order     // replacements that an operator asked for
+	led    map[uint32]time.Time // when the lead of a group was last given away
+}
+
+// order is an operator's wish to replace a replica.
+type order struct{ old, new string }
+
+// GroupPlan is what becomes of a group, in the answer to the query
+// "groups.explain".
+type GroupPlan struct {
+	Group   uint32 `json:"group"`
+	Region  string `json:"region"`
+	Survive string `json:"survive"`
+	Leader  string `json:"leader"`
+	// Voters and Learners are those of now, WantVoters and WantLearners those
+	// that there should be.
+	Voters       []string `json:"voters"`
+	Learners     []string `json:"learners,omitempty"`
+	WantVoters   []string `json:"want_voters"`
+	WantLearners []string `json:"want_learners,omitempty"`
+	// UnderReplicated says why the policy cannot be met.
+	UnderReplicated string `json:"under_replicated,omitempty"`
+	// Next is the next step, such as "promote fra-2"; Why says why that, or why
+	// nothing.
+	Next string `json:"next,omitempty"`
+	Why  string `json:"why"`
+	// Paused: the step is not taken.
+	Paused bool `json:"paused,omitempty"`
+	// Failed says why the step could not be taken when it was last tried.
+	Failed string `json:"failed,omitempty"`
+
+	step geo.Step
+	seen uint64 // the configuration that the step is thought of in
+}
+
+func newReconciler(n *Node, fleet Fleet) *reconciler {
+	r := &reconciler{node: n, fleet: fleet, plans: map[uint32]GroupPlan{}, orders: map[uint32]order{}, led: map[uint32]time.Time{}}
+	if fleet == nil {
+		r.fleet = &meshFleet{node: n, seen: map[string]sight{}}
+	}
+	return r
+}
+
+// run looks after the groups until ctx ends.
+func (r *reconciler) run(ctx context.Context) {
+	tick := time.NewTicker(reconcileEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			r.look(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// look takes at most one step in each group that this node leads.
+func (r *reconciler) look(ctx context.Context) {
+	nodes := r.fleet.Nodes()
+	plans := map[uint32]GroupPlan{}
+	open := filling
+	for _, s := range r.node.host.Status() {
+		_, known := r.node.dir.state().Group(s.ID)
+		switch {
+		case !known: // or it is the directory's own, which keeps its first voters
+		case s.State == "leader":
+			p := r.plan(s, nodes)
+			open -= behind(s)
+			if p.step.Do == geo.AddLearner && open <= 0 {
+				p.step, p.Next, p.Why = geo.Step{}, "", "other replicas are being filled first"
+			}
+			if p.step.Do != "" && !p.Paused {
+				p.Failed = r.take(ctx, s, p)
+				open--
+			}
+			plans[s.ID] = p
+		case s.Removed && !r.node.replicates(s.ID):
+			r.drop(s.ID)
+		}
+	}
+	r.tell(ctx, plans)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.plans = plans
+}
+
+// behind counts the learners that are being filled.
+func behind(s consensus.Status) (n int) {
+	for _, x := range s.Replicas {
+		if !x.Voter && x.Match+caughtUp < s.LastIndex {
+			n++
+		}
+	}
+	return n
+}
+
+// plan says what should become of a group that this node leads.
+func (r *reconciler) plan(s consensus.Status, nodes []geo.NodeState) GroupPlan {
+	n := r.node
+	g, _ := n.dir.state().Group(s.ID)
+	now := geo.Config{Leader: s.Leader}
+	for _, x := range s.Replicas {
+		if x.Voter {
+			now.Voters = append(now.Voters, x.Node)
+		} else {
+			now.Learners = append(now.Learners, x.Node)
+		}
+		if x.Match+caughtUp >= s.LastIndex && !x.Doubtful {
+			now.CaughtUp = append(now.CaughtUp, x.Node)
+		}
+	}
+	for _, x := range nodes {
+		if x.State == geo.Alive || x.State == geo.Draining {
+			now.Alive = append(now.Alive, x.Node)
+		}
+	}
+	policy := n.policy(g)
+	want := geo.Place(policy, nodes, now, geo.Pops())
+	want.Voters = preferred(g, nodes, want.Voters)
+	want = r.obey(s.ID, now, want)
+	step, why := geo.NextStep(now, want)
+	if step.Do == geo.Lead && slices.Contains(want.Voters, s.Leader) && !r.mayLead(s.ID, step.Node) {
+		step, why = geo.Step{}, fmt.Sprintf("%s is to lead, once it has been there for a while", step.Node)
+	}
+	p := GroupPlan{
+		Group: s.ID, Region: g.Region, Survive: string(policy.Survive), Leader: s.Leader, Voters: now.Voters, Learners: now.Learners,
+		WantVoters: want.Voters, WantLearners: want.Learners, UnderReplicated: want.UnderReplicated,
+		Why: why, Paused: n.dir.state().Paused(), step: step, seen: s.ConfigIndex,
+	}
+	if step.Do != "" {
+		p.Next = fmt.Sprintf("%s %s", step.Do, step.Node)
+	}
+	return p
+}
+
+// preferred puts the directory's choice of a leader first, if geo could have
+// chosen it too: a voter alive in the region where the leader is to be.
+func preferred(g directory.Group, nodes []geo.NodeState, voters []string) []string {
+	regions := map[string]string{}
+	for _, x := range nodes {
+		if x.State == geo.Alive {
+			regions[x.Node] = x.Region
+		}
+	}
+	first := g.Replicas().Voters[0]
+	if len(voters) == 0 || regions[first] == "" || regions[first] != regions[voters[0]] || !slices.Contains(voters, first) {
+		return voters
+	}
+	return append([]string{first}, slices.DeleteFunc(slices.Clone(voters), func(v string) bool { return v == first })...)
+}
+
+// policy is what is wanted of a group's replicas.
+func (n *Node) policy(g directory.Group) geo.Policy {
+	return geo.Policy{Home: g.Region, Survive: geo.Survive(n.cfg.Survive), Grace: n.cfg.ReplaceAfter, Key: fmt.Sprint("group/", g.ID)}
+}
+
+// obey puts an operator's replacement into what is wanted, until it is done.
+func (r *reconciler) obey(group uint32, now geo.Config, want geo.Placement) geo.Placement {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o, ok := r.orders[group]
+	if !ok {
+		return want
+	}
+	if !slices.Contains(now.Voters, o.old) || now.Leader != r.node.cfg.Node {
+		delete(r.orders, group) // it is done
+		return want
+	}
+	i := slices.Index(want.Voters, o.old)
+	if i < 0 || slices.Contains(want.Voters, o.new) {
+		return want
+	}
+	want.Voters = slices.Clone(want.Voters)
+	want.Voters[i] = o.new
+	return want
+}
+
+// mayLead keeps leadership from wandering.
+func (r *reconciler) mayLead(group uint32, node string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if time.Since(r.led[group]) < leadAgain {
+		return false
+	}
+	f, ok := r.fleet.(*meshFleet)
+	return !ok || f.aliveFor(node) >= leadSteady
+}
+
+// take takes a step and waits until it has taken effect. It returns why it has
+// not, "" if it has.
+func (r *reconciler) take(ctx context.Context, s consensus.Status, p GroupPlan) (failed string) {
+	ctx, cancel := context.WithTimeout(ctx, stepWithin)
+	defer cancel()
+	host, node := r.node.host, p.step.Node
+	var err error
+	switch p.step.Do {
+	case geo.AddLearner:
+		err = host.AddLearner(ctx, s.ID, node, s.ConfigIndex)
+	case geo.Promote:
+		err = host.Promote(ctx, s.ID, node, s.ConfigIndex)
+	case geo.Demote:
+		err = host.Demote(ctx, s.ID, node, s.ConfigIndex)
+	case geo.Remove:
+		err = host.Remove(ctx, s.ID, node, s.ConfigIndex)
+	case geo.Lead:
+		if _, err = host.Transfer(ctx, s.ID, node); err == nil {
+			r.mu.Lock()
+			r.led[s.ID] = time.Now()
+			r.mu.Unlock()
+		}
+	}
+	if err != nil {
+		r.node.log.Warn("a group could not be changed", "group", s.ID, "step", p.Next, "err", err)
+		return wire.AsError(err).Message
+	}
+	r.node.log.Info("a group changes", "group", s.ID, "step", p.Next, "why", p.Why)
+	return ""
+}
+
+// tell brings the replicas of the groups that this node leads into the
+// directory, for those who look for them. It is tried again at the next look.
+func (r *reconciler) tell(ctx context.Context, plans map[uint32]GroupPlan) {
+	ctx, cancel := context.WithTimeout(ctx, reconcileEvery)
+	defer cancel()
+	for id, p := range plans {
+		g, ok := r.node.dir.state().Group(id)
+		was := g.Replicas()
+		if !ok || len(p.Voters) == 0 || sameNodes(was.Voters, p.Voters) && sameNodes(was.Learners, p.Learners) {
+			continue
+		}
+		now := directory.Replicas{Voters: ordered(p.Voters, was.Voters), Learners: p.Learners}
+		err := r.node.dir.change(ctx, fmt.Sprintf("replicas/%d/%d", id, p.seen), directory.SystemApp,
+			directory.Change{PutGroup: directory.GroupReplicas{ID: id, Replicas: now}})
+		if err != nil {
+			r.node.log.Debug("the directory could not be told of a group's replicas", "group", id, "err", err)
+			return
+		}
+	}
+}
+
+func sameNodes(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}
+
+// ordered returns nodes with those first that are in the order given.
+func ordered(nodes, order []string) []string {
+	rank := func(v string) int {
+		if i := slices.Index(order, v); i >= 0 {
+			return i
+		}
+		return len(order)
+	}
+	nodes = slices.Clone(nodes)
+	slices.SortStableFunc(nodes, func(a, b string) int { return rank(a) - rank(b) })
+	return nodes
+}
+
+// drop gives up a replica that the group goes on without.
+func (r *reconciler) drop(group uint32) {
+	if err := r.node.host.Drop(group); err != nil {
+		r.node.log.Warn("a replica that is not needed any more could not be dropped", "group", group, "err", err)
+		return
+	}
+	r.node.log.Info("a replica that is not needed any more is dropped", "group", group)
+}
+
+// join says that this node takes a replica of a group that it is told of.
+func (n *Node) join(group uint32) (consensus.Group, bool) {
+	_, ok := n.dir.state().Group(group)
+	return consensus.Group{ID: group, Heartbeat: n.heartbeat()}, ok
+}
+
+// heartbeat is how long the voters of a group wait for their leader: less where
+// they are all in one region; 0 = what package consensus takes for far ones.
+func (n *Node) heartbeat() time.Duration {
+	if geo.Survive(n.cfg.Survive) == geo.SurviveRegion {
+		return 0
+	}
+	return nearHeartbeat
+}
+
+// nearHeartbeat is for voters in one region.
+const nearHeartbeat = 500 * time.Millisecond
+
+// explain says what becomes of a group that this node leads, as of now.
+func (r *reconciler) explain(group uint32) (GroupPlan, error) {
+	for _, s := range r.node.host.Status() {
+		if s.ID != group || s.State != "leader" {
+			continue
+		}
+		p := r.plan(s, r.fleet.Nodes())
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if last := r.plans[group]; last.Next == p.Next {
+			p.Failed = last.Failed
+		}
+		return p, nil
+	}
+	return GroupPlan{}, wire.Errorf(wire.CodeNotLeader, "this node does not lead group %d", group)
+}
+
+// replace orders that a replica is moved to another node, unless the group's
+// policy would move it back. It is to be asked for until it is done: whoever
+// leads the group next does not know of it.
+func (r *reconciler) replace(p GroupPlan, from, to string) error {
+	nodes := r.fleet.Nodes()
+	i := slices.IndexFunc(nodes, func(x geo.NodeState) bool { return x.Node == to })
+	switch {
+	case !slices.Contains(p.Voters, from) && slices.Contains(p.Voters, to):
+		return nil // it is done
+	case !slices.Contains(p.Voters, from):
+		return wire.Errorf(wire.CodeBadRequest, "%q is no voter of group %d: %v", from, p.Group, p.Voters)
+	case slices.Contains(p.Voters, to):
+		return wire.Errorf(wire.CodeBadRequest, "%q is a voter of group %d already: %v", to, p.Group, p.Voters)
+	case i < 0 || nodes[i].State != geo.Alive:
+		return wire.Errorf(wire.CodeNotFound, "there is no node %q that is alive", to)
+	}
+	g, _ := r.node.dir.state().Group(p.Group)
+	voters := slices.DeleteFunc(slices.Clone(p.Voters), func(v string) bool { return v == from })
+	after := geo.Config{Voters: append(voters, to), Leader: p.Leader}
+	if want := geo.Place(r.node.policy(g), nodes, after, geo.Pops()); !slices.Contains(want.Voters, to) {
+		return wire.Errorf(wire.CodeBadRequest, "what the mesh is to survive (%s) would not leave the replica at %q, but wants %v", p.Survive, to, want.Voters)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.orders[p.Group] = order{from, to}
+	return nil
+}

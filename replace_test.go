@@ -1,0 +1,199 @@
+package starling_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/starling-im/starling"
+	"github.com/starling-im/starling/client"
+	"github.com/starling-im/starling/geo"
+)
+
+// newRegion is a world of so many nodes in one region, which have little
+// patience with those that are gone.
+func newRegion(t *testing.T, nodes int) *world {
+	w := newWorld(t, "fra")
+	for i := 1; i < nodes; i++ {
+		p := starling.Peer{ID: fmt.Sprintf("fra-%d", i+1), Region: "fra", Addr: fmt.Sprintf("10.0.%d.1:7400", i)}
+		w.peers = append(w.peers, p)
+		w.disks[p.ID] = vfs.NewCrashableMem()
+		w.issue(p)
+	}
+	w.survive, w.replaceAfter = geo.SurviveNode, 20*time.Second
+	return w
+}
+
+// operate asks any node that runs for something about group 1.
+func (w *world) operate(what string, args ...string) (p starling.GroupPlan, err error) {
+	for _, id := range w.running() {
+		var b []byte
+		if b, err = w.nodes[id].node.Operate(w.t.Context(), what, append([]string{"1"}, args...)...); err == nil {
+			return p, json.Unmarshal(b, &p)
+		}
+	}
+	return p, err
+}
+
+func (w *world) running() (ids []string) {
+	for _, p := range w.peers {
+		if w.nodes[p.ID] != nil {
+			ids = append(ids, p.ID)
+		}
+	}
+	return ids
+}
+
+// until asks for group 1 until it is as it should be, and fails after limit.
+func (w *world) until(what string, limit time.Duration, ready func(starling.GroupPlan) bool) starling.GroupPlan {
+	w.t.Helper()
+	var p starling.GroupPlan
+	var err error
+	for start := time.Now(); time.Since(start) < limit; time.Sleep(100 * time.Millisecond) {
+		if p, err = w.operate("groups.explain"); err == nil && ready(p) {
+			w.t.Logf("%s after %v", what, time.Since(start).Round(100*time.Millisecond))
+			return p
+		}
+	}
+	w.t.Fatalf("not within %v: %s; %+v, %v", limit, what, p, err)
+	return p
+}
+
+// chatter sends without a pause until it is stopped; none of its sends may fail.
+func (w *world) chatter(regions ...int) (stop func() int) {
+	c := w.dial("talker", regions...)
+	w.t.Cleanup(func() { _ = c.Close() })
+	ctx, cancel := context.WithCancel(w.t.Context())
+	var sent atomic.Int64
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			if _, err := c.Publish(w.t.Context(), client.Message{Room: "lobby", Content: "still here"}); err != nil {
+				w.t.Errorf("send %d: %v", sent.Load(), err)
+			}
+			sent.Add(1)
+			time.Sleep(10 * time.Millisecond)
+		}
+	}()
+	return func() int {
+		cancel()
+		<-done
+		return int(sent.Load())
+	}
+}
+
+// One of five nodes is lost for good, disk and all, while people chat: its
+// replicas are made anew elsewhere, one step at a time, and nobody notices.
+func TestLostNodeIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newRegion(t, 5)
+		for _, p := range w.peers {
+			w.start(p.ID)
+		}
+		p := w.until("three voters", 20*time.Second, func(p starling.GroupPlan) bool { return len(p.Voters) == 3 })
+		lost := p.Voters[rand.IntN(3)]
+		var others []int
+		for i, peer := range w.peers {
+			if peer.ID != lost {
+				others = append(others, i)
+			}
+		}
+		stop := w.chatter(others...)
+		w.kill(lost, vfs.CrashCloneCfg{})
+		w.disks[lost] = vfs.NewCrashableMem()
+		p = w.until("three voters again", w.replaceAfter+30*time.Second, func(p starling.GroupPlan) bool {
+			return len(p.Voters) == 3 && !slices.Contains(p.Voters, lost) && p.Next == "" && len(p.Learners) == 0
+		})
+		time.Sleep(5 * time.Second)
+		t.Logf("%d sends", stop())
+		last := ""
+		for _, id := range p.Voters {
+			n := w.nodes[id].node
+			at := fmt.Sprint(n.Entries(1))
+			if last != "" && at != last {
+				t.Errorf("%s has applied %s entries, another voter %s", id, at, last)
+			}
+			last = at
+			if r := n.Directory().Groups()[0].Replicas(); slices.Contains(r.Voters, lost) || len(r.Voters) != 3 {
+				t.Errorf("%s looks for the group at %v", id, r.Voters)
+			}
+		}
+		// It comes back with an empty disk, and nobody needs it.
+		w.start(lost)
+		time.Sleep(30 * time.Second)
+		if p, err := w.operate("groups.explain"); err != nil || slices.Contains(p.Voters, lost) || p.Next != "" {
+			t.Errorf("with %s back: %+v, %v", lost, p, err)
+		}
+		w.stopAll()
+	})
+}
+
+// While an operator has paused it, nothing moves; then it does.
+func TestNothingMovesWhilePaused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newRegion(t, 4)
+		for _, p := range w.peers {
+			w.start(p.ID)
+		}
+		p := w.until("three voters", 20*time.Second, func(p starling.GroupPlan) bool { return len(p.Voters) == 3 })
+		_, err := w.nodes["fra-1"].node.Operate(t.Context(), "groups.reconcile", "p1", "pause")
+		ok(t, err)
+		lost := p.Voters[1]
+		w.kill(lost, vfs.CrashCloneCfg{})
+		time.Sleep(2 * w.replaceAfter)
+		q := w.until("it is told what would be done", 10*time.Second, func(q starling.GroupPlan) bool { return q.Paused && q.Next != "" })
+		if slices.Sort(p.Voters); !slices.Equal(p.Voters, sorted(q.Voters)) || len(q.Learners) > 0 {
+			t.Errorf("it was %+v, and is %+v", p, q)
+		}
+		_, err = w.nodes[w.running()[0]].node.Operate(t.Context(), "groups.reconcile", "p2", "resume")
+		ok(t, err)
+		w.until("another voter", 30*time.Second, func(q starling.GroupPlan) bool { return len(q.Voters) == 3 && !slices.Contains(q.Voters, lost) })
+		w.stopAll()
+	})
+}
+
+func sorted(s []string) []string { return slices.Sorted(slices.Values(s)) }
+
+// An operator hands a group to another leader, and a replica to another node,
+// while people chat.
+func TestOperatorMovesReplicas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newRegion(t, 4)
+		for _, p := range w.peers {
+			w.start(p.ID)
+		}
+		p := w.until("three voters", 20*time.Second, func(p starling.GroupPlan) bool { return len(p.Voters) == 3 })
+		stop := w.chatter(0, 1, 2, 3)
+		next := p.Voters[slices.IndexFunc(p.Voters, func(v string) bool { return v != p.Leader })]
+		_, err := w.operate("groups.move-leader", next)
+		ok(t, err)
+		time.Sleep(time.Minute) // long enough for it to wander back
+		if q, err := w.operate("groups.explain"); err != nil || q.Leader != next {
+			t.Errorf("%s was to lead: %+v, %v", next, q, err)
+		}
+		free := ""
+		for _, peer := range w.peers {
+			if !slices.Contains(p.Voters, peer.ID) {
+				free = peer.ID
+			}
+		}
+		w.until("the replica has moved", 30*time.Second, func(starling.GroupPlan) bool {
+			q, err := w.operate("groups.replace", next, free)
+			return err == nil && slices.Contains(q.Voters, free) && !slices.Contains(q.Voters, next) && q.Next == ""
+		})
+		if _, err := w.operate("groups.replace", "fra-9", next); err == nil {
+			t.Error("a node that is no voter can be replaced")
+		}
+		t.Logf("%d sends", stop())
+		w.stopAll()
+	})
+}
