@@ -90,7 +90,7 @@ func (a *app) root() *cobra.Command {
 		a.devCommand(), a.runCommand(), a.configCommand(),
 		a.chatCommand(), a.replayCommand(), a.exportCommand(), a.tokenCommand(),
 		a.roomsCommand(), a.membersCommand(), a.groupsCommand(), a.linksCommand(), a.appsCommand(),
-		a.versionCommand(), a.docsCommand(),
+		a.benchCommand(), a.versionCommand(), a.docsCommand(),
 	)
 	must(root.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return home.Names(a.homeOrDefault()), cobra.ShellCompDirectiveNoFileComp

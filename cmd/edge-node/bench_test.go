@@ -1,0 +1,60 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/starling-im/starling"
+)
+
+func TestBenchRefuses(t *testing.T) {
+	for args, says := range map[string]string{
+		"bench --rooms 0":                    "--rooms is 0",
+		"bench --sessions 65":                "--sessions is 65",
+		"bench --window 65537":               "--window is 65537",
+		"bench --size 0":                     "--size is 0",
+		"bench --size 32769":                 "--size is 32769, not 1 to 32768",
+		"bench --seconds NaN":                "--seconds is NaN",
+		"bench --messages 0":                 "--messages is 0",
+		"bench --messages 1 --seconds 1":     "exclude each other",
+		"bench --warm-up -1s":                "--warm-up is -1s",
+		"bench extra":                        "one argument too many",
+		"bench --messages 1 --window x":      "invalid argument",
+		"bench --size 128 --log-level quiet": "--log-level",
+	} {
+		if out, status := runHere(t, "", words(args)...); status != exitUsage || !strings.Contains(out, says) {
+			t.Errorf("%q: status %d, output %q; want %q", args, status, out, says)
+		}
+	}
+	if out, status := runHere(t, "", "bench"); status != exitFailed || !strings.Contains(out, "start a mesh with `edge-node dev`") {
+		t.Errorf("without a mesh: status %d, output %q", status, out)
+	}
+}
+
+// TestBench counts some messages and looks for them in the mesh.
+func TestBench(t *testing.T) {
+	home := t.TempDir()
+	m := startMesh(t, home, t.TempDir(), "--regions", "fra")
+	r := lines[benchResult](t, output(t, home, "", "bench", "--messages", "300", "--rooms", "5", "--window", "8", "--warm-up", "10ms", "--json"))[0]
+	if r.Messages < 300 || r.PerSecond <= 0 || r.P50 <= 0 || r.P99 < r.P50 || r.Longest < r.P99 || r.Rooms != 5 || r.Sessions != 3 || r.Window != 8 {
+		t.Errorf("bench says %+v", r)
+	}
+	if r.CPU != nil && *r.CPU <= 0 {
+		t.Errorf("the client took %v s of processor", *r.CPU)
+	}
+	rooms, events := 0, uint64(0)
+	for _, room := range lines[[]starling.RoomInfo](t, output(t, home, "", "rooms", "--json"))[0] {
+		if strings.HasPrefix(room.Room, "bench/") {
+			rooms++
+			events += room.Seq
+		}
+	}
+	if rooms != 5 || events < uint64(r.Messages) {
+		t.Errorf("the mesh has %d messages in %d rooms, the bench counted %d", events, rooms, r.Messages)
+	}
+	table := output(t, home, "", "bench", "--seconds", "0.2", "--rooms", "1", "--window", "1", "--warm-up", "0s")
+	if !strings.Contains(table, "PER SECOND") || !strings.Contains(table, ", 1 in flight over 1 session\n") {
+		t.Errorf("bench says %q", table)
+	}
+	m.stop(t)
+}
