@@ -33,11 +33,11 @@ type Config struct {
 	GroupsPerRegion int    `koanf:"groups_per_region" help:"Raft groups per region"`
 	Apps            []App  `koanf:"apps" help:"tenants of a new mesh: name, open, homes, keys"`
 	// ReplaceAfter is for nodes that do not come back; see geo.FailedGrace.
-	ReplaceAfter time.Duration `koanf:"replace_after" help:"how long a node may be gone before its replicas are made anew elsewhere"`
-	Limits       string        `koanf:"limits" help:"production, or bench: rates off, memory limits on"`
-	WAN          bool          `koanf:"wan" help:"delay packets to other regions by their measured round-trip times; for trying things out on one machine"`
-	LogLevel     string        `koanf:"log_level" help:"debug, info, warn or error"`
-	NoSync       bool          `koanf:"no_sync" help:"do not wait for the disk; acknowledged messages can be lost"`
+	ReplaceAfter string `koanf:"replace_after" help:"how long a node may be gone before its replicas are made anew elsewhere, such as 15m"`
+	Limits       string `koanf:"limits" help:"production, or bench: rates off, memory limits on"`
+	WAN          bool   `koanf:"wan" help:"delay packets to other regions by their measured round-trip times; for trying things out on one machine"`
+	LogLevel     string `koanf:"log_level" help:"debug, info, warn or error"`
+	NoSync       bool   `koanf:"no_sync" help:"do not wait for the disk; acknowledged messages can be lost"`
 }
 
 // Peer is a node of the mesh as the configuration names it.
@@ -71,7 +71,7 @@ type AppKey struct {
 
 // DefaultConfig is what a configuration starts from.
 func DefaultConfig() Config {
-	return Config{Cluster: "starling", Listen: "127.0.0.1:7400", Data: "data", Survive: string(geo.SurviveRegion), GroupsPerRegion: 4, ReplaceAfter: geo.FailedGrace, Limits: Production, LogLevel: "info"}
+	return Config{Cluster: "starling", Listen: "127.0.0.1:7400", Data: "data", Survive: string(geo.SurviveRegion), GroupsPerRegion: 4, ReplaceAfter: geo.FailedGrace.String(), Limits: Production, LogLevel: "info"}
 }
 
 // The profiles of Config.Limits.
@@ -103,7 +103,7 @@ func (c Config) Check() error {
 		{c.GossipKey == "", "gossip_key", "is missing: name a file"},
 		{!slices.Contains([]string{string(geo.SurviveNode), string(geo.SurviveRegion), string(geo.SurviveNone)}, c.Survive), "survive", fmt.Sprintf("is %q, not node, region or none", c.Survive)},
 		{c.GroupsPerRegion < 1 || c.GroupsPerRegion > maxGroupsPerRegion, "groups_per_region", fmt.Sprintf("is %d, not 1 to %d", c.GroupsPerRegion, maxGroupsPerRegion)},
-		{c.ReplaceAfter <= 0, "replace_after", fmt.Sprintf("is %v, not a time such as 15m", c.ReplaceAfter)},
+		{c.grace() <= 0, "replace_after", fmt.Sprintf("is %q, not a time such as 15m", c.ReplaceAfter)},
 		{c.Limits != Production && c.Limits != Bench, "limits", fmt.Sprintf("is %q, not %s or %s", c.Limits, Production, Bench)},
 		{!slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log_level", fmt.Sprintf("is %q, not debug, info, warn or error", c.LogLevel)},
 	} {
@@ -118,6 +118,12 @@ func (c Config) Check() error {
 		return err
 	}
 	return c.checkDirectory()
+}
+
+// grace is how long a node may be gone, 0 if that is no time.
+func (c Config) grace() time.Duration {
+	d, _ := time.ParseDuration(c.ReplaceAfter)
+	return d
 }
 
 // checkDirectory makes sure that the directory will take what this

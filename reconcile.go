@@ -199,7 +199,7 @@ func preferred(g directory.Group, nodes []geo.NodeState, voters []string) []stri
 
 // policy is what is wanted of a group's replicas.
 func (n *Node) policy(g directory.Group) geo.Policy {
-	return geo.Policy{Home: g.Region, Survive: geo.Survive(n.cfg.Survive), Grace: n.cfg.ReplaceAfter, Key: fmt.Sprint("group/", g.ID)}
+	return geo.Policy{Home: g.Region, Survive: geo.Survive(n.cfg.Survive), Grace: n.cfg.grace(), Key: fmt.Sprint("group/", g.ID)}
 }
 
 // obey puts an operator's replacement into what is wanted, until it is done.
@@ -215,11 +215,19 @@ func (r *reconciler) obey(group uint32, now geo.Config, want geo.Placement) geo.
 		return want
 	}
 	i := slices.Index(want.Voters, o.old)
-	if i < 0 || slices.Contains(want.Voters, o.new) {
+	if i < 0 {
 		return want
 	}
+	instead := o.new
+	if slices.Contains(want.Voters, o.new) { // it has its vote already; somebody else was to go
+		j := slices.IndexFunc(now.Voters, func(v string) bool { return !slices.Contains(want.Voters, v) })
+		if j < 0 {
+			return want
+		}
+		instead = now.Voters[j]
+	}
 	want.Voters = slices.Clone(want.Voters)
-	want.Voters[i] = o.new
+	want.Voters[i] = instead
 	return want
 }
 
@@ -358,7 +366,7 @@ func (r *reconciler) replace(p GroupPlan, from, to string) error {
 		return nil // it is done
 	case !slices.Contains(p.Voters, from):
 		return wire.Errorf(wire.CodeBadRequest, "%q is no voter of group %d: %v", from, p.Group, p.Voters)
-	case slices.Contains(p.Voters, to):
+	case slices.Contains(p.Voters, to) && len(p.Voters) <= len(p.WantVoters):
 		return wire.Errorf(wire.CodeBadRequest, "%q is a voter of group %d already: %v", to, p.Group, p.Voters)
 	case i < 0 || nodes[i].State != geo.Alive:
 		return wire.Errorf(wire.CodeNotFound, "there is no node %q that is alive", to)

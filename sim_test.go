@@ -131,7 +131,9 @@ func (w *world) start(id string) {
 	cfg.TLS = starling.TLS{CA: w.path("ca.pem"), Cert: w.path(id + ".pem"), Key: w.path(id + ".key")}
 	cfg.GossipKey, cfg.GroupsPerRegion, cfg.Limits, cfg.NoSync = w.path("gossip.key"), 1, starling.Bench, !w.sync
 	cfg.Survive = cmp.Or(string(w.survive), cfg.Survive)
-	cfg.ReplaceAfter = cmp.Or(w.replaceAfter, cfg.ReplaceAfter)
+	if w.replaceAfter > 0 {
+		cfg.ReplaceAfter = w.replaceAfter.String()
+	}
 	cfg.Apps = []starling.App{{Name: "demo", Open: true, Keys: []starling.AppKey{{ID: w.key.ID, Secret: base64.StdEncoding.EncodeToString(w.key.Secret)}}}}
 	ok(w.t, os.MkdirAll(cfg.Data, 0o700))
 	log := slog.New(slog.DiscardHandler)

@@ -6,13 +6,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// needs is for commands that take one argument.
-func needs(what string) cobra.PositionalArgs {
+// needs is for commands that take these arguments.
+func needs(what ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return usagef("%s is missing; usage: %s", what, cmd.UseLine())
+		if len(args) < len(what) {
+			return usagef("%s is missing; usage: %s", what[len(args)], cmd.UseLine())
 		}
-		return atMostOne(cmd, args)
+		return atMost(cmd, args, len(what))
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/starling-im/starling"
 )
@@ -13,7 +14,7 @@ import (
 func plannedNode(t *testing.T) (starling.Config, *devPlan) {
 	t.Helper()
 	p, err := planDev(devOptions{
-		regions: []string{"fra", "iad", "sin"}, nodes: 1, data: t.TempDir(), limits: starling.Bench, logLevel: "error",
+		regions: []string{"fra", "iad", "sin"}, nodes: 1, data: t.TempDir(), limits: starling.Bench, logLevel: "error", replace: time.Minute,
 		asked: func(string) bool { return false },
 	})
 	if err != nil {

@@ -66,6 +66,7 @@ func (a *app) devCommand() *cobra.Command {
 	f.BoolVar(&o.noSync, "no-sync", false, "do not wait for the disk; acknowledged messages can be lost")
 	f.BoolVar(&o.processes, "processes", false, "run each node as a child process")
 	f.DurationVar(&o.restart, "restart-after", 2*time.Second, "pause before a child process that died starts again; 0 = never")
+	f.DurationVar(&o.replace, "replace-after", geo.FailedGrace, "how long a node may be gone before its replicas are made anew elsewhere")
 	must(cmd.MarkFlagDirname("data"))
 	must(cmd.RegisterFlagCompletionFunc("limits", cobra.FixedCompletions([]string{starling.Bench, starling.Production}, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("regions", cobra.FixedCompletions(geo.Pops().Regions(), cobra.ShellCompDirectiveNoFileComp)))
@@ -84,6 +85,8 @@ func (o *devOptions) check() error {
 		return usagef("--port is %d, no port for the first of %s", o.port, plural(o.nodes*len(o.regions), "node"))
 	case o.limits != starling.Bench && o.limits != starling.Production:
 		return usagef("--limits is %q, not %s or %s", o.limits, starling.Production, starling.Bench)
+	case o.replace <= 0:
+		return usagef("--replace-after is %v, not a time such as 15m", o.replace)
 	case o.restart < 0:
 		return usagef("--restart-after is %v", o.restart)
 	}

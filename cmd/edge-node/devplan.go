@@ -33,6 +33,7 @@ type devOptions struct {
 	asked     func(flag string) bool // whether it was given
 	processes bool
 	restart   time.Duration
+	replace   time.Duration
 }
 
 // devFormat is the version of devFile.
@@ -252,6 +253,7 @@ func (p *devPlan) node(ca *mesh.CA, i int, n starling.Peer, o devOptions) error 
 	}
 	cfg.GossipKey = filepath.Join(p.dir, "gossip.key")
 	cfg.Survive, cfg.GroupsPerRegion = p.Survive, p.Groups
+	cfg.ReplaceAfter = o.replace.String()
 	cfg.Limits, cfg.WAN, cfg.LogLevel, cfg.NoSync = o.limits, o.wan, o.logLevel, o.noSync
 	for _, app := range []string{devApp, directory.SystemApp} {
 		k := p.Keys[app]

@@ -113,6 +113,7 @@ live in it, and each replica with the last log index that it has applied.`,
 		},
 	}
 	cmd.AddCommand(a.groupsAddCommand(), a.settleCommand())
+	cmd.AddCommand(a.groupMoves()...)
 	return cmd
 }
 

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/starling-im/starling"
+	"github.com/starling-im/starling/cmd/edge-node/internal/home"
+	"github.com/starling-im/starling/wire"
+)
+
+// replaceEvery is how often a replacement is asked for until it is done.
+const replaceEvery = time.Second
+
+// groupMoves are the commands about the replicas of groups.
+func (a *app) groupMoves() []*cobra.Command {
+	explain := &cobra.Command{
+		Use: "explain GROUP", Short: "Tell where a group's replicas are, where they should be, and what happens next",
+		Long: `Tell where a group's replicas are and where they should be, the step that is
+taken next, and why that one, or why none. Whoever leads the group answers.`,
+		Example: "  edge-node groups explain 3\n  edge-node groups explain 3 --json",
+		Args:    needs("GROUP"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.explain(cmd.Context(), "groups.explain", args...)
+		},
+	}
+	lead := &cobra.Command{
+		Use: "move-leader GROUP NODE", Short: "Let another voter lead a group",
+		Long: `Hand the lead of a group to one of its voters, and prefer that node from now on.
+Sends that are under way end first, so that none fails.`,
+		Example: "  edge-node groups move-leader 3 fra-2",
+		Args:    needs("GROUP", "NODE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.explain(cmd.Context(), "groups.move-leader", args...)
+		},
+	}
+	var within time.Duration
+	replace := &cobra.Command{
+		Use: "replace GROUP OLD NEW", Short: "Move a replica of a group from one node to another",
+		Long: `Move a replica of a group from node OLD to node NEW: NEW learns all there is, gets
+a vote, and OLD gives its own up. It is refused where what the mesh is to survive
+would move the replica back. The command ends when that is done; if it is
+interrupted, begin again.`,
+		Example: "  edge-node groups replace 3 fra-2 fra-4",
+		Args:    needs("GROUP", "OLD", "NEW"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := context.WithTimeoutCause(cmd.Context(), within, fmt.Errorf("the replica has not moved within %v; edge-node groups explain %s tells why", within, args[0]))
+			defer cancel()
+			return a.replaceReplica(ctx, args)
+		},
+	}
+	replace.Flags().DurationVar(&within, "within", 10*time.Minute, "give up waiting after this time")
+	return []*cobra.Command{explain, lead, replace, a.reconcileCommand("pause"), a.reconcileCommand("resume")}
+}
+
+// reconcileCommand pauses or resumes the moves of replicas.
+func (a *app) reconcileCommand(what string) *cobra.Command {
+	short := map[string]string{
+		"pause":  "Leave replicas where they are, whatever happens",
+		"resume": "Move replicas again to where they should be",
+	}[what]
+	return &cobra.Command{
+		Use: what, Short: short,
+		Long: short + `. It holds for all groups of
+the mesh; what would be done meanwhile is told by edge-node groups explain.`,
+		Example: "  edge-node groups " + what,
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := a.ask(cmd.Context(), "groups.reconcile", rand.Text(), what)
+			if err == nil && !a.json {
+				fmt.Fprintf(a.stdout, "done: %s\n", short)
+			}
+			return err
+		},
+	}
+}
+
+// explain asks for something about a group, and tells how it is then.
+func (a *app) explain(ctx context.Context, what string, args ...string) error {
+	answer, err := a.ask(ctx, what, args...)
+	if err != nil {
+		return err
+	}
+	return a.showPlan(answer)
+}
+
+func (a *app) showPlan(answer []byte) error {
+	if a.json {
+		_, err := fmt.Fprintf(a.stdout, "%s\n", answer)
+		return err
+	}
+	var p starling.GroupPlan
+	if err := json.Unmarshal(answer, &p); err != nil {
+		return fmt.Errorf("the node's answer is no plan of a group: %w", err)
+	}
+	list := func(nodes []string) string {
+		if len(nodes) == 0 {
+			return "none"
+		}
+		return strings.Join(nodes, " ")
+	}
+	fmt.Fprintf(a.stdout, "group %d, at home in %s, to survive the loss of: %s\n", p.Group, p.Region, p.Survive)
+	fmt.Fprintf(a.stdout, "leader    %s\nvoters    %s\nlearners  %s\n", p.Leader, list(p.Voters), list(p.Learners))
+	if !slices.Equal(slices.Sorted(slices.Values(p.Voters)), slices.Sorted(slices.Values(p.WantVoters))) {
+		fmt.Fprintf(a.stdout, "wanted    %s\n", list(p.WantVoters))
+	}
+	if p.UnderReplicated != "" {
+		fmt.Fprintf(a.stdout, "under-replicated: %s\n", p.UnderReplicated)
+	}
+	next := p.Next
+	switch {
+	case next == "":
+		next = "nothing"
+	case p.Paused:
+		next += ", but moves are paused (edge-node groups resume)"
+	}
+	fmt.Fprintf(a.stdout, "next      %s\nwhy       %s\n", next, p.Why)
+	if p.Failed != "" {
+		fmt.Fprintf(a.stdout, "failed    %s\n", p.Failed)
+	}
+	return nil
+}
+
+// replaceReplica asks for a replacement until it is done: the leader that knows
+// of it may hand over to one that does not.
+func (a *app) replaceReplica(ctx context.Context, args []string) error {
+	mesh, err := a.mesh()
+	if err != nil {
+		return err
+	}
+	last := ""
+	for {
+		p, answer, err := a.replaceOnce(ctx, mesh, args)
+		switch {
+		case err == nil && slices.Contains(p.Voters, args[2]) && !slices.Contains(p.Voters, args[1]):
+			return a.showPlan(answer)
+		case err == nil && p.Why != last:
+			last = p.Why
+			fmt.Fprintf(a.stderr, "edge-node: %s\n", p.Why)
+		case err != nil && !wire.AsError(err).Retryable && ctx.Err() == nil:
+			return err
+		}
+		select {
+		case <-time.After(replaceEvery):
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), err)
+		}
+	}
+}
+
+func (a *app) replaceOnce(ctx context.Context, mesh *home.Context, args []string) (p starling.GroupPlan, answer []byte, err error) {
+	if answer, err = a.askMesh(ctx, mesh, "groups.replace", args...); err != nil {
+		return p, nil, err
+	}
+	return p, answer, json.Unmarshal(answer, &p)
+}
