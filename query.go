@@ -3,6 +3,7 @@ package starling
 import (
 	"cmp"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"slices"
 	"sync"
@@ -33,12 +34,19 @@ type GroupInfo struct {
 	Replicas []ReplicaInfo `json:"replicas"`
 }
 
-// ReplicaInfo is one replica of a group; Applied is its log index.
+// ReplicaInfo is one replica of a group; Applied is its log index. Hash is of
+// all its rooms: replicas with the same Applied have the same Hash. It is left
+// out where there are too many rooms.
 type ReplicaInfo struct {
 	Node    string `json:"node"`
 	Region  string `json:"region"`
 	Applied uint64 `json:"applied"`
+	Voter   bool   `json:"voter"`
+	Hash    string `json:"hash,omitempty"`
 }
+
+// maxHashed bounds the rooms of a group that are read for its hash.
+const maxHashed = 100_000
 
 // RoomInfo is one room in the answer to the query "rooms".
 type RoomInfo struct {
@@ -154,11 +162,18 @@ func (n *Node) membersHere() []MemberInfo {
 func (n *Node) groupsHere() []GroupInfo {
 	groups := []GroupInfo{}
 	for _, s := range n.host.Status() {
-		g := GroupInfo{ID: s.ID, Leader: s.Leader, Term: s.Term, Replicas: []ReplicaInfo{{n.cfg.Node, n.cfg.Region, s.Applied}}}
+		self := ReplicaInfo{Node: n.cfg.Node, Region: n.cfg.Region, Applied: s.Applied, Voter: slices.Contains(s.Voters, n.cfg.Node)}
+		g := GroupInfo{ID: s.ID, Leader: s.Leader, Term: s.Term}
 		if d, ok := n.dir.state().Group(s.ID); ok {
 			g.Region = d.Region
 		}
-		_ = n.host.Read(s.ID, func(r consensusReader) { g.Rooms = room.CountRooms(r) })
+		_ = n.host.Read(s.ID, func(r consensusReader) {
+			if g.Rooms = room.CountRooms(r); g.Rooms <= maxHashed {
+				hash := room.Hash(r)
+				self.Hash = hex.EncodeToString(hash[:8])
+			}
+		})
+		g.Replicas = []ReplicaInfo{self}
 		groups = append(groups, g)
 	}
 	return groups

@@ -91,7 +91,8 @@ func (a *app) groupsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "groups", Short: "List the Raft groups", GroupID: groupMesh,
 		Long: `List the Raft groups: where each is at home, which node leads it, how many rooms
-live in it, and each replica with the last log index that it has applied.`,
+live in it, and each replica with the last log index that it has applied. With
+--json also a hash of its rooms: replicas at one index have one hash.`,
 		Example: "  edge-node groups\n  edge-node groups --json",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
