@@ -180,7 +180,7 @@ func (g *group) trust(was doubt, why string) bool {
 // a leader's request what it must not have; cut says that it did.
 func (g *group) screen(d doubt, c any) (response any, cut bool, err error) {
 	if d == sure && !g.removed() {
-		return nil, false, nil
+		return g.screenSure(c), false, nil
 	}
 	switch r := c.(type) {
 	case *raft.RequestVoteRequest:

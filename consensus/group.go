@@ -24,20 +24,22 @@ type group struct {
 	lanes  lanes
 	reads  reads
 
-	opened  atomic.Int64 // since when the replica is in doubt, Unix ns
-	settles sync.Mutex   // held by settle
-	finders atomic.Int32 // FindTip being answered
-	blank   blank
-	place   place
-	joined  sync.Mutex // guards running against the end of ctx
-	turn    sync.Mutex // held while the configuration changes or the lead is handed over
+	opened   atomic.Int64 // since when the replica is in doubt, Unix ns
+	settles  sync.Mutex   // held by settle
+	finders  atomic.Int32 // FindTip being answered
+	blank    blank
+	place    place
+	standing standing
+	joined   sync.Mutex // guards running against the end of ctx
+	turn     sync.Mutex // held while the configuration changes or the lead is handed over
 
 	ctx     context.Context // ends with the Host, or when the group is dropped
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
-	begun    time.Time
-	homeNext time.Time // no hand-over home before; only for tend
+	begun      time.Time
+	homeNext   time.Time // no hand-over home before; only for tend
+	stoodAfter time.Time // the silence after which this node stood; only for watchLeaders
 
 	// Raft is replaced where it hangs; see restart.
 	raft       atomic.Pointer[instance]
@@ -129,8 +131,8 @@ func (g *group) bootstrap() error {
 func (g *group) run() error {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(g.h.cfg.Node)
-	c.HeartbeatTimeout = g.cfg.Heartbeat
-	c.ElectionTimeout = g.cfg.Heartbeat
+	c.HeartbeatTimeout = raftShare * g.cfg.Heartbeat
+	c.ElectionTimeout = raftShare * g.cfg.Heartbeat
 	c.LeaderLeaseTimeout = g.cfg.Heartbeat * 8 / 10
 	if g.doubt() != sure || g.place.isSilent() {
 		c.HeartbeatTimeout, c.ElectionTimeout = neverStands, neverStands

@@ -73,6 +73,7 @@ func Open(cfg Config) (*Host, error) {
 	h.start(h.tend)
 	h.start(h.renew)
 	h.start(h.watchDisk)
+	h.start(h.watchLeaders)
 	return h, nil
 }
 
@@ -128,6 +129,13 @@ func (h *Host) peer(node string) *peer {
 		h.peers[node] = p
 	}
 	return p
+}
+
+// known returns the peers of whom there was ever anything to say.
+func (h *Host) known() []*peer {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Collect(maps.Values(h.peers))
 }
 
 // start runs fn on a goroutine that Close waits for, unless the Host is closed.

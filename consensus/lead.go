@@ -34,7 +34,7 @@ func (g *group) campaign() {
 	tick := time.NewTicker(campaignEvery)
 	defer tick.Stop()
 	for g.leader() == "" {
-		if g.doubt() == sure && g.electable() && g.leader() == "" {
+		if g.doubt() == sure && g.electable("") && g.leader() == "" {
 			ch := make(chan raft.RPCResponse, 1)
 			if _, err := g.deliver(raft.RPC{Command: &raft.TimeoutNowRequest{RPCHeader: header(g.h.cfg.Node)}, RespChan: ch}, ch); err != nil {
 				return
@@ -56,8 +56,9 @@ func (g *group) campaign() {
 	}
 }
 
-// electable asks all voters and reports whether a quorum would vote for this node.
-func (g *group) electable() bool {
+// electable asks all voters but one, and reports whether a quorum would vote for
+// this node. It waits half a timeout at most for those who do not answer.
+func (g *group) electable(but string) bool {
 	r := g.instance()
 	last := r.LastIndex()
 	term, ok := g.termOf(last)
@@ -71,14 +72,24 @@ func (g *group) electable() bool {
 			need--
 			continue
 		}
+		if node == but {
+			continue
+		}
 		asked++
 		g.h.peer(node).ask(preVote(g.cfg.ID, r.CurrentTerm()+1, last, term), false, func(m *wire.RaftMessage, err error) {
 			votes <- err == nil && m.GetPreVoteReply().GetGranted()
 		})
 	}
+	limit := time.NewTimer(g.cfg.Heartbeat / 2)
+	defer limit.Stop()
 	for ; asked > 0 && need > 0; asked-- {
-		if <-votes {
-			need--
+		select {
+		case yes := <-votes:
+			if yes {
+				need--
+			}
+		case <-limit.C:
+			return false
 		}
 	}
 	return ok && in && need <= 0
@@ -109,6 +120,9 @@ func (h *Host) tend() {
 			g.cutLog()
 			g.tendHome()
 			g.tendPlace()
+		}
+		for _, p := range h.known() {
+			p.probe()
 		}
 	}
 }

@@ -18,6 +18,7 @@ type lateStream struct {
 	sent  chan lateWrite
 	once  sync.Once
 	done  chan struct{}
+	extra func() time.Duration // of each write, nil = none
 }
 
 type lateWrite struct {
@@ -52,8 +53,12 @@ func (l *lateStream) deliver() {
 }
 
 func (l *lateStream) Write(b []byte) (int, error) {
+	after := l.after
+	if l.extra != nil {
+		after += l.extra()
+	}
 	select {
-	case l.sent <- lateWrite{time.Now().Add(l.after), bytes.Clone(b)}:
+	case l.sent <- lateWrite{time.Now().Add(after), bytes.Clone(b)}:
 		return len(b), nil
 	case <-l.done:
 		return 0, errCut

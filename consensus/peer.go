@@ -32,6 +32,8 @@ type peer struct {
 	mu      sync.Mutex
 	conn    *conn
 	redial  time.Time // not before
+	served  int       // streams that the node has opened
+	broke   time.Time // when the last of them ended
 	pause   time.Duration
 	nextID  uint64
 	waiting map[uint64]*request

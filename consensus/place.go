@@ -70,7 +70,7 @@ func (g *group) stand(may bool) {
 	c := r.ReloadableConfig()
 	c.HeartbeatTimeout, c.ElectionTimeout = neverStands, neverStands
 	if may {
-		c.HeartbeatTimeout, c.ElectionTimeout = g.cfg.Heartbeat, g.cfg.Heartbeat
+		c.HeartbeatTimeout, c.ElectionTimeout = raftShare*g.cfg.Heartbeat, raftShare*g.cfg.Heartbeat
 	}
 	if err := r.ReloadConfig(c); err != nil {
 		_ = g.h.s.fail(err)

@@ -37,6 +37,9 @@ func (h *Host) Serve(node string, s Stream) error {
 			if err := h.greeted(p, m.GetLife()); err != nil {
 				return err
 			}
+			if !known {
+				defer p.serving()()
+			}
 			known = true
 			continue
 		}

@@ -36,7 +36,7 @@ func (g *group) settleNow() {
 			} else if d == unsure {
 				g.ask(d)
 			}
-		case d == fresh || g.doubtFor() >= g.cfg.Heartbeat*2+requestTimeout:
+		case d == fresh || g.doubtFor() >= 2*raftShare*g.cfg.Heartbeat+requestTimeout:
 			// Where there was a former life, an election that it voted in may
 			// still be going on at first.
 			g.ask(d)

@@ -1,0 +1,165 @@
+package consensus
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// failover lets leaders die and returns how long it took each time until a
+// command was acked again. Where streams break the others see that at once, as
+// they do when a process ends orderly or its kernel says so; else the leader
+// just falls silent, as over QUIC when a process is killed.
+func failover(t *testing.T, trials int, oneWay, heartbeat time.Duration, breaks bool) (took []time.Duration) {
+	synctest.Test(t, func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(7, 7))
+		var dead atomic.Value
+		dead.Store("")
+		c := newCluster(t, nil, "a", "b", "c")
+		c.config = func(cfg *Config) {
+			from := cfg.Node
+			cfg.Dial = func(_ context.Context, to string, snapshot bool) (Stream, error) {
+				s, err := c.dial(from, to, snapshot)
+				if err != nil {
+					return nil, err
+				}
+				return dying{late(s, oneWay), func() bool { d := dead.Load(); return d == from || d == to }}, nil
+			}
+		}
+		g := one
+		g.Heartbeat = heartbeat
+		c.startAll(g)
+		defer c.stopAll()
+		for trial := range trials {
+			l := c.leader(1)
+			time.Sleep(2*heartbeat + time.Duration(rng.Int64N(int64(heartbeat))))
+			c.mustPropose(l, 1, 1, fmt.Sprintf("m%d/", trial))
+			time.Sleep(time.Duration(rng.Int64N(int64(heartbeat))))
+			start := time.Now()
+			if breaks {
+				c.isolate(l, true)
+			} else {
+				dead.Store(l)
+			}
+			for acked := false; !acked; time.Sleep(time.Millisecond) {
+				for _, name := range c.names {
+					if g := c.host(name).group(1); name != l && g.status().State == "leader" && !acked {
+						_, err := c.propose(name, 1, fmt.Sprintf("n%d", trial))
+						acked = err == nil
+					}
+				}
+			}
+			took = append(took, time.Since(start))
+			c.isolate(l, true) // its streams were given up long ago
+			dead.Store("")
+			c.isolate(l, false)
+			eventually(t, "the old leader follows", func() bool { return c.host(l).group(1).status().State == "follower" })
+			time.Sleep(3 * heartbeat)
+		}
+	})
+	slices.Sort(took)
+	return took
+}
+
+// dying drops what is written once a node at one of its ends is dead.
+type dying struct {
+	Stream
+	dead func() bool
+}
+
+func (d dying) Write(b []byte) (int, error) {
+	if d.dead() {
+		return len(b), nil
+	}
+	return d.Stream.Write(b)
+}
+
+// TestFailover measures the protocol's part, in virtual time without disks.
+func TestFailover(t *testing.T) {
+	trials := 12
+	if os.Getenv("STARLING_LONG") != "" {
+		trials = 50
+	}
+	for _, c := range []struct {
+		name              string
+		oneWay, heartbeat time.Duration
+		breaks            bool
+		median            time.Duration
+	}{
+		{"in a region, silent", 500 * time.Microsecond, 500 * time.Millisecond, false, 600 * time.Millisecond},
+		{"in a region, streams break", 500 * time.Microsecond, 500 * time.Millisecond, true, 400 * time.Millisecond},
+		{"regions 75 ms apart, silent", 75 * time.Millisecond, 1500 * time.Millisecond, false, 2500 * time.Millisecond},
+		{"regions 75 ms apart, streams break", 75 * time.Millisecond, 1500 * time.Millisecond, true, 1800 * time.Millisecond},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			took := failover(t, trials, c.oneWay, c.heartbeat, c.breaks)
+			median := took[len(took)/2]
+			t.Logf("%d deaths: median %v, p99 %v", trials, median, took[len(took)*99/100])
+			if median > c.median {
+				t.Errorf("half of the deaths cost more than %v", c.median)
+			}
+		})
+	}
+}
+
+// lossy delivers in order, and what is lost again after a while, the longer the
+// more often it was lost: as a stream over a path that loses packets does.
+func lossy(s Stream, oneWay time.Duration, loss float64, rng *rand.Rand) Stream {
+	l := late(s, oneWay).(*lateStream)
+	l.extra = func() (more time.Duration) {
+		for again := 3*oneWay + 25*time.Millisecond; rng.Float64() < loss; again *= 2 {
+			more += again
+		}
+		return more
+	}
+	return l
+}
+
+// TestNoFalseElection lets nodes idle for long over paths that lose 1 %.
+func TestNoFalseElection(t *testing.T) {
+	watch := 5 * time.Minute
+	if os.Getenv("STARLING_LONG") != "" {
+		watch = 24 * time.Hour
+	}
+	for name, c := range map[string]struct{ oneWay, heartbeat time.Duration }{
+		"in a region": {500 * time.Microsecond, 500 * time.Millisecond},
+		"far apart":   {75 * time.Millisecond, 1500 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newCluster(t, nil, "a", "b", "c")
+				seed := uint64(0)
+				w.config = func(cfg *Config) {
+					from := cfg.Node
+					cfg.Dial = func(_ context.Context, to string, snapshot bool) (Stream, error) {
+						s, err := w.dial(from, to, snapshot)
+						if err != nil {
+							return nil, err
+						}
+						seed++
+						return lossy(s, c.oneWay, 0.01, rand.New(rand.NewPCG(seed, 1))), nil
+					}
+				}
+				g := one
+				g.Heartbeat = c.heartbeat
+				w.startAll(g)
+				defer w.stopAll()
+				l := w.leader(1)
+				time.Sleep(5 * c.heartbeat)
+				term := w.host(l).group(1).instance().CurrentTerm()
+				time.Sleep(watch)
+				for _, name := range w.names {
+					if s := w.host(name).group(1).status(); s.Term != term || s.Leader != l {
+						t.Errorf("%s: term %d, leader %s, was %d and %s", name, s.Term, s.Leader, term, l)
+					}
+				}
+			})
+		})
+	}
+}
