@@ -1,11 +1,11 @@
 # Short names for what is done often. `make help` lists them; nothing here is
 # needed to build or test: the go command is enough.
 
-.PHONY: help build test race lint generate ci measure-chat measure-idle sizes clean
+.PHONY: help build test race lint generate ci measure-chat measure-idle measure-groups measure-snapshot sizes clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## bin/edge-node for this machine
 	CGO_ENABLED=0 go build -trimpath -o bin/edge-node ./cmd/edge-node
@@ -30,6 +30,12 @@ measure-chat: build ## replay real chat through a mesh of processes: STARLING_DA
 
 measure-idle: build ## memory and processor time of a mesh that does nothing
 	.ci/measure-idle
+
+measure-groups: ## what idle groups cost a node: 16, 128 and 1,000 of them
+	go test -run '^$$' -bench '^BenchmarkIdle$$' -benchtime 1x -timeout 30m ./consensus
+
+measure-snapshot: ## a snapshot of 5 GiB in 256 MiB of memory
+	.ci/measure-snapshot
 
 sizes: build ## what each dependency adds to the binary
 	.ci/sizes bin/edge-node
