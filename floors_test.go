@@ -88,7 +88,7 @@ var importers = map[string][]string{
 // "*" stands for every package.
 var testImports = map[string][]string{
 	"*": {"go.uber.org/goleak", "golang.org/x/tools/txtar"},
-	".": {"github.com/cockroachdb/pebble/v2/vfs", "github.com/quic-go/quic-go"},
+	".": {"github.com/quic-go/quic-go"},
 	// A second opinion on what is linearizable.
 	"internal/oracle": {"github.com/anishathalye/porcupine"},
 }

@@ -8,8 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/starling-im/starling/client"
 )
 
@@ -49,7 +47,7 @@ func TestOwnSendsKeepTheirOrder(t *testing.T) {
 			send(3 * time.Second)
 			for _, id := range []string{"fra-1", "iad-1"} {
 				if rng.IntN(2) == 0 {
-					w.kill(id, vfs.CrashCloneCfg{})
+					w.kill(id, 0)
 					send(5 * time.Second)
 					w.start(id)
 				} else {

@@ -11,11 +11,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/starling-im/starling"
 	"github.com/starling-im/starling/client"
 	"github.com/starling-im/starling/geo"
+	"github.com/starling-im/starling/internal/simdisk"
 )
 
 // newRegion is a world of so many nodes in one region, which have little
@@ -25,7 +24,7 @@ func newRegion(t *testing.T, nodes int) *world {
 	for i := 1; i < nodes; i++ {
 		p := starling.Peer{ID: fmt.Sprintf("fra-%d", i+1), Region: "fra", Addr: fmt.Sprintf("10.0.%d.1:7400", i)}
 		w.peers = append(w.peers, p)
-		w.disks[p.ID] = vfs.NewCrashableMem()
+		w.disks[p.ID] = simdisk.New(0)
 		w.issue(p)
 	}
 	w.survive, w.replaceAfter = geo.SurviveNode, 20*time.Second
@@ -124,8 +123,8 @@ func TestLostNodeIsReplaced(t *testing.T) {
 			}
 		}
 		stop := w.chatter(others...)
-		w.kill(lost, vfs.CrashCloneCfg{})
-		w.disks[lost] = vfs.NewCrashableMem()
+		w.kill(lost, 0)
+		w.disks[lost] = simdisk.New(0)
 		p = w.until("three voters again", w.replaceAfter+30*time.Second, func(p starling.GroupPlan) bool {
 			return len(p.Voters) == 3 && !slices.Contains(p.Voters, lost) && p.Next == "" && len(p.Learners) == 0
 		})
@@ -158,7 +157,7 @@ func TestNothingMovesWhilePaused(t *testing.T) {
 		_, err := w.nodes["fra-1"].node.Operate(t.Context(), "groups.reconcile", "p1", "pause")
 		ok(t, err)
 		lost := p.Voters[1]
-		w.kill(lost, vfs.CrashCloneCfg{})
+		w.kill(lost, 0)
 		time.Sleep(2 * w.replaceAfter)
 		q := w.until("it is told what would be done", 10*time.Second, func(q starling.GroupPlan) bool { return q.Paused && q.Next != "" })
 		if slices.Sort(p.Voters); !slices.Equal(p.Voters, sorted(q.Voters)) || len(q.Learners) > 0 {

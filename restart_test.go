@@ -8,8 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/starling-im/starling/client"
 )
 
@@ -37,7 +35,7 @@ func TestFollowerOfANodeThatComesBack(t *testing.T) {
 				}
 			}
 			say(time.Duration(rng.IntN(3000)) * time.Millisecond)
-			w.kill("fra-1", vfs.CrashCloneCfg{})
+			w.kill("fra-1", 0)
 			say(time.Duration(rng.IntN(4000)) * time.Millisecond)
 			w.start("fra-1")
 			say(time.Duration(rng.IntN(3000)) * time.Millisecond)

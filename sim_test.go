@@ -19,13 +19,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/quic-go/quic-go"
 
 	"github.com/starling-im/starling"
 	"github.com/starling-im/starling/client"
 	"github.com/starling-im/starling/edge"
 	"github.com/starling-im/starling/geo"
+	"github.com/starling-im/starling/internal/simdisk"
 	"github.com/starling-im/starling/internal/simnet"
 	"github.com/starling-im/starling/mesh"
 )
@@ -41,7 +41,7 @@ type world struct {
 	roots *x509.CertPool
 	key   edge.Key
 	peers []starling.Peer
-	disks map[string]*vfs.MemFS
+	disks map[string]*simdisk.Disk
 	sync  bool
 	// before is called with each node before it runs, survive is their policy.
 	before  func(*starling.Node)
@@ -71,12 +71,12 @@ func newWorld(t *testing.T, regions ...string) *world {
 	w := &world{
 		t: t, dir: t.TempDir(), ca: ca, roots: roots, sync: true,
 		key:   edge.Key{ID: "demo-1", App: "demo", Secret: secret},
-		disks: make(map[string]*vfs.MemFS), nodes: make(map[string]*running),
+		disks: make(map[string]*simdisk.Disk), nodes: make(map[string]*running),
 	}
 	for i, r := range regions {
 		p := starling.Peer{ID: r + "-1", Region: r, Addr: fmt.Sprintf("10.0.%d.1:7400", i)}
 		w.peers = append(w.peers, p)
-		w.disks[p.ID] = vfs.NewCrashableMem()
+		w.disks[p.ID] = simdisk.New(uint64(i))
 		w.issue(p)
 	}
 	w.write("gossip.key", []byte(base64.StdEncoding.EncodeToString(secret)))
@@ -161,12 +161,25 @@ func (w *world) stop(id string) {
 }
 
 // kill ends a node as kill -9 and a power loss do: nothing leaves it any more,
-// and of its disk only what was synced is left.
-func (w *world) kill(id string, left vfs.CrashCloneCfg) {
+// and of its disk what was synced is left, and keep percent of the rest.
+func (w *world) kill(id string, keep int) {
 	r := w.nodes[id]
 	_ = r.conn.Close()
-	w.disks[id] = w.disks[id].CrashClone(left)
+	w.disks[id] = w.disks[id].PowerLoss(keep)
 	w.stop(id)
+}
+
+// died waits for the end of a node that cannot go on, and returns why.
+func (w *world) died(id string, within time.Duration) error {
+	r := w.nodes[id]
+	select {
+	case err := <-r.done:
+		delete(w.nodes, id)
+		r.stop()
+		return err
+	case <-time.After(within):
+		return nil
+	}
 }
 
 // stopAll stops every node that runs.
