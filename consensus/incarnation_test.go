@@ -157,7 +157,7 @@ func TestOneVoteOfAnEmptyDisk(t *testing.T) {
 		c.start("c", one)
 		stays(t, "no leader but a", 30*time.Second, c.noLeader("b", "c"))
 		c.isolate("a", false)
-		l = c.leader(1)
+		c.leader(1)
 		eventually(t, "c is sure", func() bool { return c.doubtOf("c") == "" })
 		if got := history(t, c.host(c.leader(1)), 1); !slices.Equal(got, want) {
 			t.Errorf("%d commands of %d", len(got), len(want))
