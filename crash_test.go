@@ -29,7 +29,7 @@ func powerLoss(seed uint64, noSync bool) scenario {
 }
 
 func TestAckedSurvivesPowerLossOfAllNodes(t *testing.T) {
-	for seed := range rounds(10, 500) {
+	for seed := range rounds(10, 50) {
 		holds(t, powerLoss(seed, false))
 	}
 }

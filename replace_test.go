@@ -96,7 +96,7 @@ func (w *world) chatter(regions ...int) (stop func() int) {
 				w.t.Errorf("send %d: %v", sent.Load(), err)
 			}
 			sent.Add(1)
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(50 * time.Millisecond)
 		}
 	}()
 	return func() int {
