@@ -28,7 +28,7 @@ func TestPowerGoesAtAnyWrite(t *testing.T) {
 		}
 		c.startAll(one)
 		acked, restored := map[string]uint64{}, 0
-		rounds := 15
+		rounds := 9
 		if os.Getenv("STARLING_LONG") != "" {
 			rounds = 300
 		}
