@@ -1,0 +1,103 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"text/tabwriter"
+)
+
+// A row is what came of one turn. Times of acks are in ms, processor times in
+// s per 100,000 messages.
+type row struct {
+	System   string  `json:"system"`
+	Workload string  `json:"workload"`
+	Round    int     `json:"round"`
+	PerS     float64 `json:"per_s"`
+	P50      float64 `json:"p50_ms"`
+	P99      float64 `json:"p99_ms"`
+	// CPU is of all processes; nil = this system does not tell.
+	CPU       *float64 `json:"cpu_s_per_100k"`
+	ServerCPU *float64 `json:"server_cpu_s_per_100k"`
+	ClientCPU *float64 `json:"client_cpu_s_per_100k"`
+	Messages  int      `json:"messages"`
+	Seconds   float64  `json:"seconds"`
+	// Limits is the profile of Starling's limits; the other systems have none.
+	Limits  string  `json:"limits,omitempty"`
+	Groups  int     `json:"groups"` // or streams
+	FsyncMs float64 `json:"fsync_delay_ms"`
+	// Missing says why there is no measurement.
+	Missing string `json:"missing,omitempty"`
+}
+
+// String is a row as progress.
+func (r row) String() string {
+	text := fmt.Sprintf("%s, %s, round %d: ", r.System, r.Workload, r.Round)
+	if r.Missing != "" {
+		return text + "missing, since " + r.Missing
+	}
+	return text + fmt.Sprintf("%.0f/s, p50 %.2f ms, p99 %.2f ms, processor %s s per 100,000", r.PerS, r.P50, r.P99, seconds(r.CPU))
+}
+
+func seconds(v *float64) string {
+	if v == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", *v)
+}
+
+// printTable writes a line for each workload and system: the medians of its
+// rounds, and of the rates their spread.
+func printTable(out io.Writer, rows []row) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "WORKLOAD\tSYSTEM\tMESSAGES/S\tMIN..MAX\tP50 MS\tP99 MS\tCPU S/100,000\tSERVERS\tCLIENT\tROUNDS")
+	for len(rows) > 0 {
+		first := rows[0]
+		same := func(r row) bool { return r.System == first.System && r.Workload == first.Workload }
+		var mine []row
+		for _, r := range rows {
+			if same(r) {
+				mine = append(mine, r)
+			}
+		}
+		rows = slices.DeleteFunc(slices.Clone(rows), same)
+		if first.Missing != "" {
+			fmt.Fprintf(w, "%s\t%s\tmissing: %s\n", first.Workload, first.System, first.Missing)
+			continue
+		}
+		low, rate, high := spread(mine, func(r row) float64 { return r.PerS })
+		fmt.Fprintf(w, "%s\t%s\t%.0f\t%.0f..%.0f\t%.2f\t%.2f\t%s\t%s\t%s\t%d\n", first.Workload, first.System, rate, low, high,
+			middle(mine, func(r row) float64 { return r.P50 }), middle(mine, func(r row) float64 { return r.P99 }),
+			processor(mine, func(r row) *float64 { return r.CPU }),
+			processor(mine, func(r row) *float64 { return r.ServerCPU }),
+			processor(mine, func(r row) *float64 { return r.ClientCPU }), len(mine))
+	}
+	return w.Flush()
+}
+
+// processor is the median of a processor time, "-" if it is not known.
+func processor(rows []row, of func(row) *float64) string {
+	for _, r := range rows {
+		if of(r) == nil {
+			return "-"
+		}
+	}
+	m := middle(rows, func(r row) float64 { return *of(r) })
+	return seconds(&m)
+}
+
+func middle(rows []row, of func(row) float64) float64 {
+	_, m, _ := spread(rows, of)
+	return m
+}
+
+// spread returns the least, the median and the greatest.
+func spread(rows []row, of func(row) float64) (low, median, high float64) {
+	var values []float64
+	for _, r := range rows {
+		values = append(values, of(r))
+	}
+	slices.Sort(values)
+	n := len(values)
+	return values[0], (values[(n-1)/2] + values[n/2]) / 2, values[n-1]
+}
