@@ -134,7 +134,7 @@ func TestNoFalseElection(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newCluster(t, nil, "a", "b", "c")
-				seed := uint64(0)
+				var seed atomic.Uint64
 				w.config = func(cfg *Config) {
 					from := cfg.Node
 					cfg.Dial = func(_ context.Context, to string, snapshot bool) (Stream, error) {
@@ -142,8 +142,7 @@ func TestNoFalseElection(t *testing.T) {
 						if err != nil {
 							return nil, err
 						}
-						seed++
-						return lossy(s, c.oneWay, 0.01, rand.New(rand.NewPCG(seed, 1))), nil
+						return lossy(s, c.oneWay, 0.01, rand.New(rand.NewPCG(seed.Add(1), 1))), nil
 					}
 				}
 				g := one
