@@ -41,6 +41,9 @@ const (
 	snapshotsInFlight = 2
 	// importBytes bounds one batch while a snapshot is taken over.
 	importBytes = 1 << 20
+	// importFlush is how much of a snapshot is taken over before Pebble must
+	// have written it: its memtables alone could fill a node of 256 MiB.
+	importFlush = 32 << 20
 
 	// requestTimeout is how long a peer may take to answer.
 	requestTimeout = 3 * time.Second

@@ -11,6 +11,10 @@
 // more; a folder written by a newer release is refused. All queues have named
 // bounds, and a Host that is closed leaves no goroutine behind.
 //
+// Replicas are added, promoted, demoted and removed one at a time, never below a
+// quorum that answers. Heartbeats of all groups to a node travel together. A
+// dead leader is replaced soon after Config.Heartbeat, by whoever is next in line.
+//
 // A disk may forget what was acknowledged: its newest records are damaged, an
 // old copy or an empty one was put in. Such a replica is found out, says so in
 // Status, and neither votes nor serves before it has caught up; see DESIGN.md

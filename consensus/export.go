@@ -107,7 +107,7 @@ func (t *snapshotStore) importFile(name string) (position, error) {
 	if err := b.DeleteRange(key(tableData, t.group, ""), tableEnd(tableData, t.group), nil); err != nil {
 		return position{}, err
 	}
-	prefix := key(tableData, t.group, "")
+	prefix, unflushed := key(tableData, t.group, ""), 0
 	pos, err := t.readFile(name, func(k, v []byte) error {
 		if err := b.Set(append(prefix[:5:5], k...), v, nil); err != nil {
 			return err
@@ -116,8 +116,13 @@ func (t *snapshotStore) importFile(name string) (position, error) {
 			return nil
 		}
 		full := b
+		unflushed += full.Len()
 		b = t.s.db.NewBatch()
-		return t.s.commit(full, pebble.NoSync)
+		if err := t.s.commit(full, pebble.NoSync); err != nil || unflushed < importFlush {
+			return err
+		}
+		unflushed = 0
+		return t.s.try(t.s.db.Flush)
 	})
 	if err != nil {
 		return pos, err

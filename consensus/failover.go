@@ -13,7 +13,7 @@ import (
 const (
 	// watchLeadersMost is how long a look at all groups is put off at most: a
 	// stream may break in between.
-	watchLeadersMost = 50 * time.Millisecond
+	watchLeadersMost = 100 * time.Millisecond
 	// standTries bounds the rounds of questions after one silence; then Raft's
 	// own, longer timer takes over.
 	standTries = 12
@@ -62,6 +62,9 @@ func (g *group) silence(timeout time.Duration, share float64) (left time.Duratio
 	heard := r.LastContact()
 	if r.State() != raft.Follower || heard.IsZero() {
 		return 0, false
+	}
+	if came := g.inbox.heardFrom(g.leader()); came.After(heard) {
+		heard = came
 	}
 	now := time.Now()
 	left = timeout - now.Sub(heard)

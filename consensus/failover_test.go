@@ -10,6 +10,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
 // failover lets leaders die and returns how long it took each time until a
@@ -161,4 +164,47 @@ func TestNoFalseElection(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestSlowDiskIsNoSilence lets the disks of both followers take 650 ms for a
+// write: their Rafts hear nothing meanwhile, but the leader is not silent.
+func TestSlowDiskIsNoSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var slow atomic.Bool
+		c := newCluster(t, nil, "a", "b", "c")
+		for _, name := range c.names[1:] {
+			c.nodes[name].fs = errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+				if slow.Load() && (op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSync) {
+					time.Sleep(650 * time.Millisecond)
+				}
+				return nil
+			}))
+		}
+		g := one
+		g.Heartbeat = 500 * time.Millisecond
+		c.startAll(g)
+		defer c.stopAll()
+		c.leader(1)
+		c.mustPropose("a", 1, 10, "m")
+		term := c.host("a").group(1).instance().CurrentTerm()
+		time.Sleep(time.Second)
+		slow.Store(true)
+		c.host("a").Propose(1, []byte("n"), func(any, error) {})
+		time.Sleep(100 * time.Millisecond)
+		slow.Store(false) // but for what has begun
+		time.Sleep(500 * time.Millisecond)
+		for _, name := range c.names[1:] {
+			g := c.host(name).group(1)
+			if heard := g.instance().LastContact(); time.Since(heard) < 500*time.Millisecond {
+				t.Errorf("the Raft of %s was not held up: the test proves nothing", name)
+			}
+			if left, follows := g.silence(g.cfg.Heartbeat, 1); left <= 0 || !follows {
+				t.Errorf("%s takes its own slowness for a silence, %v too long", name, -left)
+			}
+		}
+		time.Sleep(3 * time.Second)
+		if now := c.host("a").group(1).instance().CurrentTerm(); now != term {
+			t.Errorf("there were elections: term %d, was %d", now, term)
+		}
+	})
 }

@@ -133,7 +133,7 @@ func (g *group) run() error {
 	c.LocalID = raft.ServerID(g.h.cfg.Node)
 	c.HeartbeatTimeout = raftShare * g.cfg.Heartbeat
 	c.ElectionTimeout = raftShare * g.cfg.Heartbeat
-	c.LeaderLeaseTimeout = g.cfg.Heartbeat * 8 / 10
+	c.LeaderLeaseTimeout = raftShare * g.cfg.Heartbeat * 8 / 10
 	if g.doubt() != sure || g.place.isSilent() {
 		c.HeartbeatTimeout, c.ElectionTimeout = neverStands, neverStands
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -91,6 +92,38 @@ type inbox struct {
 	queue []inboxItem
 	bytes int
 	busy  bool
+	// leads is the node that last sent an AppendEntries, open how many of it
+	// wait for Raft, and heard when the last one came or was answered.
+	leads string
+	open  int
+	heard time.Time
+}
+
+// heardFrom returns when a node that leads was last heard. Where this node's
+// disk is slow Raft takes requests up late, and the leader, which waits for the
+// answer, sends nothing: that is no silence of the leader.
+func (b *inbox) heardFrom(leader string) time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.leads != leader:
+		return time.Time{}
+	case b.open > 0:
+		return time.Now()
+	}
+	return b.heard
+}
+
+func (it inboxItem) leads() bool { return it.beat != nil || it.m.GetAppend() != nil }
+
+// took notes that Raft has answered a request.
+func (b *inbox) took(it inboxItem) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if it.leads() && it.from.node == b.leads && b.open > 0 {
+		b.open--
+		b.heard = time.Now()
+	}
 }
 
 // inboxItem is a request; one of m and beat is set.
@@ -122,6 +155,13 @@ func (b *inbox) add(it inboxItem) bool {
 	if len(b.queue) >= inboxMessages || len(b.queue) > 0 && b.bytes+it.size > inboxBytes {
 		return false
 	}
+	if it.leads() {
+		if b.leads != it.from.node {
+			b.leads, b.open = it.from.node, 0
+		}
+		b.open++
+		b.heard = time.Now()
+	}
 	b.queue = append(b.queue, it)
 	b.bytes += it.size
 	if !b.busy {
@@ -145,7 +185,9 @@ func (b *inbox) work() {
 		b.queue = b.queue[1:]
 		b.bytes -= it.size
 		b.mu.Unlock()
-		if !b.handle(it, ch) {
+		ok := b.handle(it, ch)
+		b.took(it)
+		if !ok {
 			ch = make(chan raft.RPCResponse, 1) // Raft may still answer into the other
 		}
 	}
