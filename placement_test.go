@@ -221,7 +221,14 @@ func (m *migration) settle() {
 		if err != nil || a.Seq != uint64(len(seqs)+1) {
 			m.t.Errorf("%s has %d messages, the next one is %d, %v", room, len(seqs), a.Seq, err)
 		}
-		if places, err := m.nodes["sin-1"].node.Directory().Places("demo", room); err != nil || len(places) != 1 {
+		// The far node hears of the settling a moment later.
+		places, err := []uint32(nil), error(nil)
+		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+			if places, err = m.nodes["sin-1"].node.Directory().Places("demo", room); len(places) == 1 {
+				break
+			}
+		}
+		if err != nil || len(places) != 1 {
 			m.t.Errorf("%s may be in %v, %v", room, places, err)
 		}
 	}
