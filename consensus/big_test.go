@@ -110,7 +110,7 @@ func twoHosts(t testing.TB, fs vfs.FS, dir string) (c *cluster) {
 // TestSnapshotOfBigGroup moves 64 MiB, on a disk and with the small tables of
 // tests, through far less memory.
 func TestSnapshotOfBigGroup(t *testing.T) {
-	const size, bound = 64 << 20, 40 << 20
+	const size, bound = 64 << 20, 60 << 20
 	c := twoHosts(t, errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(errorfs.Op) error { return nil })), t.TempDir())
 	defer c.stopAll()
 	fill(t, c.host("a"), 1, size)
