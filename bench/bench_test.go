@@ -75,6 +75,23 @@ func TestSlowDisk(t *testing.T) {
 	}
 }
 
+// TestFailedTurn sees that the others have their turns, and that the run fails.
+func TestFailedTurn(t *testing.T) {
+	var out strings.Builder
+	broken := filepath.Join(t.TempDir(), "edge-node")
+	if err := os.WriteFile(broken, []byte("#!/bin/sh\necho it is out of order >&2\nexit 1\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	o := durableOptions{rounds: 1, peers: []string{starlingName, raftName}, seconds: 0.2, dir: t.TempDir(), edgeNode: broken}
+	err := durable(t.Context(), o, &out, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "starling, durable-256: ") || !strings.Contains(err.Error(), "it is out of order") {
+		t.Errorf("the run ended with %v", err)
+	}
+	if text := out.String(); !strings.Contains(text, "missing: ") || !strings.Contains(text, raftName) {
+		t.Errorf("table %q", text)
+	}
+}
+
 // TestSameLoop holds the loop that drives the other systems to that of
 // edge-node bench.
 func TestSameLoop(t *testing.T) {
@@ -124,6 +141,7 @@ func TestTable(t *testing.T) {
 		rows = append(rows, row{System: "a", Workload: "w", PerS: rate, P50: rate / 100, CPU: &cpu})
 	}
 	rows = append(rows, row{System: "b", Workload: "w", Missing: "no strace"})
+	rows = append(rows, row{System: "b", Workload: "w", PerS: 50})
 	var out strings.Builder
 	if err := printTable(&out, rows); err != nil {
 		t.Fatal(err)
@@ -132,7 +150,7 @@ func TestTable(t *testing.T) {
 	if got := strings.Fields(lines[1]); !slices.Equal(got, []string{"w", "a", "200", "100..300", "2.00", "0.00", "1.00", "-", "-", "3"}) {
 		t.Errorf("line %q", got)
 	}
-	if !strings.Contains(lines[2], "missing: no strace") || len(lines) != 4 {
+	if !strings.Contains(lines[2], "missing: no strace") || !strings.HasSuffix(lines[3], "1") || len(lines) != 5 {
 		t.Errorf("table %q", out.String())
 	}
 	b, err := json.Marshal(rows[0])

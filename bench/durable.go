@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -116,6 +117,7 @@ func durable(ctx context.Context, o durableOptions, out, progress io.Writer) err
 		}
 	}
 	var rows []row
+	var failed error
 	encoder := json.NewEncoder(out)
 	for i, t := range turns(o) {
 		t.work.Seconds, t.work.WarmUp = o.seconds, o.warmUp
@@ -123,8 +125,9 @@ func durable(ctx context.Context, o durableOptions, out, progress io.Writer) err
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err != nil {
-			return fmt.Errorf("%s, %s: %w", t.system, t.work.Name(), err)
+		if err != nil { // the others shall have their turns nevertheless
+			r.Missing = err.Error()
+			failed = errors.Join(failed, fmt.Errorf("%s, %s: %w", t.system, t.work.Name(), err))
 		}
 		fmt.Fprintln(progress, "bench:", r)
 		rows = append(rows, r)
@@ -134,10 +137,10 @@ func durable(ctx context.Context, o durableOptions, out, progress io.Writer) err
 			}
 		}
 	}
-	if o.json {
-		return nil
+	if !o.json {
+		failed = errors.Join(failed, printTable(out, rows))
 	}
-	return printTable(out, rows)
+	return failed
 }
 
 // A turn is one measurement.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -87,7 +88,8 @@ func startStarling(ctx context.Context, m *machine, dir string, w workload) (*cl
 	}
 	env := append(partEnv(), "STARLING_HOME="+filepath.Join(dir, "home"))
 	dev := exec.Command(line[0], line[1:]...)
-	dev.Env, dev.Stderr = env, m.log
+	said := &lastLine{log: m.log}
+	dev.Env, dev.Stderr = env, said
 	out, err := dev.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -98,7 +100,7 @@ func startStarling(ctx context.Context, m *machine, dir string, w workload) (*cl
 	c := &cluster{limits: limitsProfile, stop: func() { stopDev(dev, nil) }}
 	if err := c.awaitDev(ctx, out, dev); err != nil {
 		c.stop()
-		return nil, err
+		return nil, fmt.Errorf("%w: %s", err, said)
 	}
 	if c.groups, err = groupsOf(file); err != nil {
 		c.stop()
@@ -125,6 +127,29 @@ func (c *cluster) awaitDev(ctx context.Context, out io.Reader, dev *exec.Cmd) er
 	}
 	c.stop = func() { stopDev(dev, c.pids) }
 	return nil
+}
+
+// lastLine passes on what a process says, and keeps the last line of it.
+type lastLine struct {
+	log  io.Writer
+	mu   sync.Mutex
+	line string
+}
+
+// Write implements io.Writer; a process writes whole lines.
+func (l *lastLine) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if lines := strings.Split(strings.TrimSpace(string(p)), "\n"); lines[len(lines)-1] != "" {
+		l.line = lines[len(lines)-1]
+	}
+	return l.log.Write(p)
+}
+
+func (l *lastLine) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.line
 }
 
 // groupsOf is the number of groups in which a mesh keeps its rooms.

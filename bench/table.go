@@ -61,8 +61,12 @@ func printTable(out io.Writer, rows []row) error {
 			}
 		}
 		rows = slices.DeleteFunc(slices.Clone(rows), same)
-		if first.Missing != "" {
-			fmt.Fprintf(w, "%s\t%s\tmissing: %s\n", first.Workload, first.System, first.Missing)
+		for _, r := range mine {
+			if r.Missing != "" {
+				fmt.Fprintf(w, "%s\t%s\tmissing: %s\n", r.Workload, r.System, r.Missing)
+			}
+		}
+		if mine = slices.DeleteFunc(mine, func(r row) bool { return r.Missing != "" }); len(mine) == 0 {
 			continue
 		}
 		low, rate, high := spread(mine, func(r row) float64 { return r.PerS })
