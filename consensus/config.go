@@ -141,7 +141,8 @@ type Config struct {
 	CommitTimeout time.Duration
 	// ProposeTimeout is when a command's outcome is called unknown; default 5 s.
 	ProposeTimeout time.Duration
-	// Depth is how many entries of a group may be under way; default 2.
+	// Depth is how many entries of a group may be under way where its voters are
+	// near; default 1. More and smaller entries cost more than the wait for one.
 	Depth int
 	// SnapshotEvery and TrailingLogs, in entries, say when a log is cut and
 	// how much of it stays; defaults 8192 and 2048.
@@ -169,7 +170,7 @@ func (c Config) withDefaults() Config {
 	c.Heartbeat = cmp.Or(c.Heartbeat, 1500*time.Millisecond)
 	c.CommitTimeout = cmp.Or(c.CommitTimeout, 800*time.Millisecond)
 	c.ProposeTimeout = cmp.Or(c.ProposeTimeout, 5*time.Second)
-	c.Depth = cmp.Or(c.Depth, 2)
+	c.Depth = cmp.Or(c.Depth, 1)
 	c.SnapshotEvery = cmp.Or(c.SnapshotEvery, 8192)
 	c.TrailingLogs = cmp.Or(c.TrailingLogs, 2048)
 	c.SnapshotBytes = cmp.Or(c.SnapshotBytes, 32<<20)

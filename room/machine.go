@@ -33,7 +33,8 @@ type Machine struct {
 	// Two generations of a cache: what is used moves to young; when that is
 	// full, it becomes old and the old one is forgotten.
 	young, old map[ID]*cached
-	recent     int       // the keys that the rooms' recent hold
+	recent     int // the keys that the rooms' recent hold
+	members    members
 	dirty      []*cached // to be written at the end of the batch
 	published  []Published
 
@@ -187,9 +188,11 @@ func (m *Machine) store(s Store, room *cached, out *Outcome) {
 		m.key = appendMemberKey(m.key[:0], id, out.Event.User)
 		m.value = appendNumber(m.value[:0], memberVersion, out.Event.Seq)
 		s.Set(m.key, m.value)
+		m.members.put(id, out.Event.User, true)
 	case Leaves:
 		m.key = appendMemberKey(m.key[:0], id, out.Event.User)
 		s.Delete(m.key)
+		m.members.put(id, out.Event.User, false)
 	}
 	m.published = append(m.published, Published{ID: id, Seq: out.Event.Seq, Data: data})
 }
@@ -240,10 +243,14 @@ func (f *facts) Receipt(user, clientMsgID string) (Receipt, bool) {
 }
 
 func (f *facts) Member(user string) bool {
+	if member, known := f.m.members.get(f.room.id, user); known {
+		return member
+	}
 	f.m.key = appendMemberKey(f.m.key[:0], f.room.id, user)
 	v, ok := f.s.Get(f.m.key)
 	if ok {
 		must(decodeNumber("member", v, memberVersion))
 	}
+	f.m.members.put(f.room.id, user, ok)
 	return ok
 }

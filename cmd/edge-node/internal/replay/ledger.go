@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"fmt"
 	"hash/maphash"
 	"math"
 	"strconv"
@@ -48,8 +49,9 @@ func newLedger(run string) *ledger {
 	return &ledger{prefix: run + "/", seed: maphash.MakeSeed(), index: make(map[string]uint32)}
 }
 
-// id is the client_msg_id of a line.
-func (l *ledger) id(line int) string { return l.prefix + strconv.Itoa(line) }
+// id is the client_msg_id of a line. Ids sort as their lines do, as those of
+// most clients sort by time: that is what nodes are made for.
+func (l *ledger) id(line int) string { return fmt.Sprintf("%s%08d", l.prefix, line) }
 
 // line is the line that an id stands for; ours is false for other runs' ids.
 func (l *ledger) line(id string) (line int, ours bool) {

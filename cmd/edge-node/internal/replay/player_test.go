@@ -118,7 +118,7 @@ func TestPlayInOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 		slices.SortStableFunc(mesh.log, func(a, b string) int { return strings.Compare(a[len(a)-1:], b[len(b)-1:]) })
-		if got, want := strings.Join(mesh.log, " "), "run/1@a run/2@a run/4@a run/3@b run/5@b"; got != want {
+		if got, want := strings.Join(mesh.log, " "), "run/00000001@a run/00000002@a run/00000004@a run/00000003@b run/00000005@b"; got != want {
 			t.Errorf("sent by room %q, want %q", got, want)
 		}
 		if took := time.Since(began); took != 3*time.Second {
@@ -170,7 +170,7 @@ func TestPlayEnds(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				mesh := newEcho(tt.delay)
 				if tt.refuse != nil {
-					mesh.refuse["run/2"] = tt.refuse
+					mesh.refuse["run/00000002"] = tt.refuse
 				}
 				p := playerOf(mesh, Pace{Window: 2}, records("a", "b", "c", "d"))
 				err := p.play(t.Context())
@@ -222,7 +222,7 @@ func TestRoomThatCannotBeFollowed(t *testing.T) {
 		if err := p.play(t.Context()); !errors.Is(err, io.ErrUnexpectedEOF) || !strings.Contains(err.Error(), `"b"`) {
 			t.Errorf("error %v", err)
 		}
-		if got := strings.Join(mesh.log, " "); got != "run/1@a" {
+		if got := strings.Join(mesh.log, " "); got != "run/00000001@a" {
 			t.Errorf("sent %q", got)
 		}
 	})
