@@ -15,6 +15,28 @@ import (
 	"github.com/starling-im/starling/wire"
 )
 
+// counted counts what is written to a stream.
+type counted struct {
+	Stream
+	writes, bytes *atomic.Int64
+}
+
+func (c counted) Write(b []byte) (int, error) {
+	c.writes.Add(1)
+	c.bytes.Add(int64(len(b)))
+	return c.Stream.Write(b)
+}
+
+var idleNames = []string{"a", "b", "c"}
+
+func manyGroups(n int) []Group {
+	var all []Group
+	for i := range n {
+		all = append(all, Group{ID: uint32(i), Heartbeat: 500 * time.Millisecond, Voters: []string{idleNames[i%3], idleNames[(i+1)%3], idleNames[(i+2)%3]}})
+	}
+	return all
+}
+
 // TestBeatsTravelTogether counts what three nodes with 60 idle groups write.
 // Each leader has 40 heartbeats to send in a tenth to a fifth of its timeout;
 // nobody may miss them.

@@ -58,6 +58,8 @@ func (g *group) handOver(node string) (string, error) {
 		return "", wire.Errorf(wire.CodeUnavailable, "group %d: commands under way do not end", g.cfg.ID)
 	}
 	defer g.lanes.release()
+	g.trans.handing.Store(true)
+	defer g.trans.handing.Store(false)
 	to, err := g.successor(r, node)
 	if err != nil {
 		return "", err

@@ -1,3 +1,5 @@
+//go:build linux
+
 package consensus
 
 import (
@@ -35,18 +37,6 @@ const (
 	idleNode, idleGroups = "STARLING_IDLE_NODE", "STARLING_IDLE_GROUPS"
 )
 
-// counted counts what is written to a stream.
-type counted struct {
-	Stream
-	writes, bytes *atomic.Int64
-}
-
-func (c counted) Write(b []byte) (int, error) {
-	c.writes.Add(1)
-	c.bytes.Add(int64(len(b)))
-	return c.Stream.Write(b)
-}
-
 // BenchmarkIdle measures three nodes with many groups and nothing to do: in one
 // process, and in three, connected by pipes and by Unix sockets. What QUIC
 // costs is not in it. It is make measure-groups.
@@ -65,16 +55,6 @@ func report(b *testing.B, i idle, nodes float64) {
 	b.ReportMetric(i.Bytes/nodes, "bytes/s")
 	b.ReportMetric(100*i.ProcessorShare/nodes, "%cpu")
 	b.ReportMetric(0, "ns/op")
-}
-
-var idleNames = []string{"a", "b", "c"}
-
-func manyGroups(n int) []Group {
-	var all []Group
-	for i := range n {
-		all = append(all, Group{ID: uint32(i), Heartbeat: 500 * time.Millisecond, Voters: []string{idleNames[i%3], idleNames[(i+1)%3], idleNames[(i+2)%3]}})
-	}
-	return all
 }
 
 // watch measures this process for a while, once all groups are led.

@@ -148,7 +148,7 @@ func TestTipsAhead(t *testing.T) {
 }
 
 func tipsAhead(t *testing.T) (next *cluster, acked []string) {
-	c := newCluster(t, nil, "a", "b", "c")
+	c := newCluster(t, func(cfg *Config) { cfg.Depth = 2 }, "a", "b", "c")
 	disks := map[string]*stallingDisk{}
 	for _, name := range c.names {
 		disks[name] = newStallingDisk(c.nodes[name].fs, ".log")

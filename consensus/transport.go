@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -22,10 +23,16 @@ type transport struct {
 	progress progress
 	// doubts are the replicas that take committed entries only.
 	doubts peerDoubts
+
+	// handing is set while the lead is handed over, for which Raft waits for
+	// answers to requests without entries.
+	handing  atomic.Bool
+	openings sync.Mutex
+	opened   map[string]uint64 // the term in which each peer was sent a first request
 }
 
 func newTransport(h *Host, cfg Group) *transport {
-	t := &transport{h: h, group: cfg.ID, rpc: make(chan raft.RPC)}
+	t := &transport{h: h, group: cfg.ID, rpc: make(chan raft.RPC), opened: map[string]uint64{}}
 	t.hints.t = t
 	return t
 }
@@ -60,7 +67,7 @@ func (t *transport) append(p *peer, r *raft.AppendEntriesRequest, to *raft.Appen
 	t.spare(p.node, r)
 	t.withhold(p.node, r)
 	p.count(r)
-	if len(r.Entries) == 0 {
+	if len(r.Entries) == 0 && !t.opens(p.node, r) && !t.handing.Load() {
 		p.beats.add(t.group, r, func(m *wire.BeatReply, err error) {
 			var reply *wire.AppendEntriesReply
 			if err == nil {
@@ -78,6 +85,21 @@ func (t *transport) append(p *peer, r *raft.AppendEntriesRequest, to *raft.Appen
 		done(t.replied(p.node, r, to, reply, err))
 	})
 	t.hints.appended(p.node, r)
+}
+
+// opens reports whether r is the first with which a leader compares its log with
+// a peer's: entries wait for the answer, so it must not wait for other groups.
+func (t *transport) opens(node string, r *raft.AppendEntriesRequest) bool {
+	if r.PrevLogEntry == 0 { // a heartbeat
+		return false
+	}
+	t.openings.Lock()
+	defer t.openings.Unlock()
+	if r.Term <= t.opened[node] {
+		return false
+	}
+	t.opened[node] = r.Term
+	return true
 }
 
 // replied takes the answer to a request, and returns what Raft is to think of it.
