@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -173,4 +174,12 @@ func BenchmarkSnapshot(b *testing.B) {
 		}
 	})
 	step("b", "take", func(h *Host) { takeSnapshot(b, h, file) })
+}
+
+// resident is the memory of this process, in bytes.
+func resident() uint64 {
+	text, _ := os.ReadFile("/proc/self/statm")
+	var size, pages uint64
+	_, _ = fmt.Sscan(string(text), &size, &pages)
+	return pages * uint64(os.Getpagesize())
 }

@@ -83,13 +83,6 @@ func processorTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-func resident() uint64 {
-	text, _ := os.ReadFile("/proc/self/statm")
-	var size, pages uint64
-	_, _ = fmt.Sscan(string(text), &size, &pages)
-	return pages * uint64(os.Getpagesize())
-}
-
 func idleInOne(b *testing.B, groups int) idle {
 	var writes, bytes atomic.Int64
 	c := newCluster(b, nil, idleNames...)
