@@ -13,8 +13,11 @@ import (
 // backend carries out what sessions ask of the node.
 type backend Node
 
+// Moment implements relay.Backend.
+func (b *backend) Moment() uint64 { return b.flights.clock.Load() }
+
 // Publish implements relay.Backend.
-func (b *backend) Publish(c room.Command, done func(*wire.Ack, error)) {
+func (b *backend) Publish(c room.Command, moment uint64, done func(*wire.Ack, error)) {
 	n := (*Node)(b)
 	if c.ID == directoryRoom {
 		done(nil, errDirectory)
@@ -26,7 +29,7 @@ func (b *backend) Publish(c room.Command, done func(*wire.Ack, error)) {
 			c.Access = room.Open
 		}
 	}
-	n.places.send(c, func(ack *wire.Ack, err error) {
+	n.places.send(c, moment, func(ack *wire.Ack, err error) {
 		if ack != nil {
 			ack.ClientMsgId = c.ClientMsgID
 		}

@@ -56,6 +56,7 @@ type opened struct {
 // held is a send that waits for its room to be found.
 type held struct {
 	command room.Command
+	moment  uint64
 	done    func(*wire.Ack, error)
 }
 
@@ -196,7 +197,7 @@ func (p *places) askEarlier(ctx context.Context, group uint32, id room.ID, place
 // one who looks for it need not ask around. Nothing depends on it.
 func (p *places) tell(group uint32, id room.ID, is uint32, placement uint64) {
 	c := room.Command{ID: id, Kind: room.Elsewhere, Placement: placement, Group: is}
-	p.node.propose(group, c.Append(nil), func(_ *wire.Ack, err error) {
+	p.node.propose(group, p.node.flights.clock.Load(), c.Append(nil), func(_ *wire.Ack, err error) {
 		if wire.Code(err) == wire.CodeExists {
 			p.node.log.Error("a room has two histories", "app", id.App, "room", id.Room, "groups", []uint32{group, is}, "err", err)
 		}
@@ -205,7 +206,7 @@ func (p *places) tell(group uint32, id room.ID, is uint32, placement uint64) {
 
 // send brings a client's command to the group of its room. Sends that come while
 // the room is being looked for wait, and go out in their order.
-func (p *places) send(c room.Command, done func(*wire.Ack, error)) {
+func (p *places) send(c room.Command, moment uint64, done func(*wire.Ack, error)) {
 	placement := p.node.dir.state().Placement()
 	var f found
 	if placement == 0 {
@@ -220,7 +221,7 @@ func (p *places) send(c room.Command, done func(*wire.Ack, error)) {
 	if s := p.searches[c.ID]; s != nil {
 		err := s.err
 		if err == nil {
-			s.held = append(s.held, held{c, done})
+			s.held = append(s.held, held{c, moment, done})
 		}
 		p.mu.Unlock()
 		if err != nil {
@@ -233,14 +234,14 @@ func (p *places) send(c room.Command, done func(*wire.Ack, error)) {
 		f, ok = p.recall(c.ID, placement)
 	}
 	if !ok {
-		s := &search{held: []held{{c, done}}}
+		s := &search{held: []held{{c, moment, done}}}
 		p.searches[c.ID] = s
 		p.mu.Unlock()
 		p.running.Go(func() { p.search(c.ID, s) })
 		return
 	}
 	p.mu.Unlock()
-	p.pass(f, c, done)
+	p.pass(f, c, moment, done)
 }
 
 // searchWithin bounds the time that sends wait for their room to be found.
@@ -268,7 +269,7 @@ func (p *places) search(id room.ID, s *search) {
 			return
 		}
 		for _, h := range next {
-			p.pass(f, h.command, h.done)
+			p.pass(f, h.command, h.moment, h.done)
 		}
 	}
 }
@@ -305,7 +306,7 @@ func (p *places) refuse(id room.ID, of *search, err *wire.Error) {
 // pass proposes a command in the group where its room was found, and learns from
 // the answer. Nothing goes to one group while something for the room is still
 // unanswered by another: what was sent first could arrive second.
-func (p *places) pass(f found, c room.Command, done func(*wire.Ack, error)) {
+func (p *places) pass(f found, c room.Command, moment uint64, done func(*wire.Ack, error)) {
 	if !p.depart(c.ID, f.group) {
 		err := wire.Errorf(wire.CodeStale, "room %q has just got another group", c.ID.Room).After(leaderAgain)
 		p.refuse(c.ID, nil, err)
@@ -313,7 +314,7 @@ func (p *places) pass(f found, c room.Command, done func(*wire.Ack, error)) {
 		return
 	}
 	c.Placement = f.placement
-	p.node.propose(f.group, c.Append(nil), func(ack *wire.Ack, err error) {
+	p.node.propose(f.group, moment, c.Append(nil), func(ack *wire.Ack, err error) {
 		switch {
 		case err == nil && f.placement > 0 && !f.exists:
 			p.remember(c.ID, found{group: f.group, exists: true})
@@ -372,7 +373,7 @@ func (n *Node) proposeWait(ctx context.Context, group uint32, c room.Command) (*
 		err error
 	}
 	answers := make(chan answer, 1)
-	n.propose(group, c.Append(nil), func(ack *wire.Ack, err error) { answers <- answer{ack, err} })
+	n.propose(group, n.flights.clock.Load(), c.Append(nil), func(ack *wire.Ack, err error) { answers <- answer{ack, err} })
 	select {
 	case a := <-answers:
 		return a.ack, a.err

@@ -81,41 +81,44 @@ func (n *Node) replicates(group uint32) bool {
 	return slices.Contains(r.Voters, n.cfg.Node) || slices.Contains(r.Learners, n.cfg.Node)
 }
 
+// way returns how commands get to the leader of a group, nil if it is this node.
+func (n *Node) way(group uint32) (*link, error) {
+	leader, err := n.leader(group)
+	if err != nil || leader == n.cfg.Node {
+		return nil, err
+	}
+	if k := n.links.get(leader); k != nil {
+		return k, nil
+	}
+	n.hints.set(group, "")
+	return nil, wire.Errorf(wire.CodeNotLeader, "the leader %q of group %d cannot be reached now", leader, group).After(leaderAgain)
+}
+
 // propose brings an encoded command to the group's leader: at most one hop.
 // It never tries again by itself: the sender does, in order, and the
-// client_msg_id makes that safe.
-func (n *Node) propose(group uint32, command []byte, done func(*wire.Ack, error)) {
-	leader, err := n.leader(group)
-	if err != nil {
-		done(nil, err)
+// client_msg_id makes that safe. The moment is that of flights, when the sender
+// was last asked whether it may go on.
+func (n *Node) propose(group uint32, moment uint64, command []byte, done func(*wire.Ack, error)) {
+	way, err := n.way(group)
+	x := &flight{group: group, moment: moment, done: done}
+	if !n.flights.depart(x, way, err) {
 		return
 	}
-	done, err = n.flights.depart(group, leader, done)
-	if err != nil {
-		done(nil, err)
+	if way == nil {
+		n.proposeHere(group, command, func(ack *wire.Ack, err error) { n.flights.land(x, ack, err) })
 		return
 	}
-	if leader == n.cfg.Node {
-		n.proposeHere(group, command, done)
-		return
-	}
-	link := n.links.get(leader)
-	if link == nil {
-		n.hints.set(group, "")
-		done(nil, wire.Errorf(wire.CodeNotLeader, "the leader %q of group %d cannot be reached now", leader, group).After(leaderAgain))
-		return
-	}
-	f := &wire.Frame{Body: &wire.Frame_Propose{Propose: &wire.Propose{Group: group, Command: command}}}
-	link.Call(f, func(answer *wire.Frame, err error) {
+	f := &wire.Frame{Body: &wire.Frame_Propose{Propose: &wire.Propose{Group: group, Command: command, Attempt: x.attempt}}}
+	way.Call(f, func(answer *wire.Frame, err error) {
 		if err == nil {
-			done(answer.GetAck(), nil)
+			n.flights.land(x, answer.GetAck(), nil)
 			return
 		}
 		e := wire.AsError(err)
 		if e.Code == wire.CodeNotLeader {
 			n.hints.set(group, e.Node)
 		}
-		done(nil, e)
+		n.flights.land(x, nil, e)
 	})
 }
 

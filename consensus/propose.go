@@ -33,6 +33,7 @@ type lanes struct {
 	bytes   int
 	running int
 	newest  *batch
+	failing *batch // the newest one when a batch failed, until it is answered
 	epoch   uint64 // of the chain of entries, see entry
 	number  uint64
 	refused time.Time // since when Raft refuses all because of a transfer
@@ -48,8 +49,8 @@ type batch struct {
 	start     time.Time
 	prev      <-chan struct{} // closed when the batch before is answered
 	answered  chan struct{}
-	// behind are those that waited when a batch failed, to be failed after
-	// the newest batch of that moment; guarded by lanes.mu.
+	// behind are those that waited or came when a batch failed, to be failed
+	// after the newest batch of that moment; guarded by lanes.mu.
 	behind []proposal
 }
 
@@ -84,7 +85,14 @@ func (l *lanes) add(p proposal) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.waiting) >= QueuedCommands || len(l.waiting) > 0 && l.bytes+len(p.command) > QueuedBytes {
-		return wire.Errorf(wire.CodeOverloaded, "group %d has %d commands waiting", l.g.cfg.ID, len(l.waiting)).After(overloadPause)
+		return l.overloaded(len(l.waiting))
+	}
+	if l.failing != nil {
+		if n := len(l.failing.behind); n >= 2*QueuedCommands {
+			return l.overloaded(n)
+		}
+		l.failing.behind = append(l.failing.behind, p)
+		return nil
 	}
 	if lane := l.another(); lane != nil {
 		if !l.g.h.startLane(lane) {
@@ -95,6 +103,10 @@ func (l *lanes) add(p proposal) error {
 	l.waiting = append(l.waiting, p)
 	l.bytes += len(p.command)
 	return nil
+}
+
+func (l *lanes) overloaded(waiting int) *wire.Error {
+	return wire.Errorf(wire.CodeOverloaded, "group %d has %d commands waiting", l.g.cfg.ID, waiting).After(overloadPause)
 }
 
 func shuttingDown() *wire.Error {
@@ -248,8 +260,10 @@ func (g *group) notLeader() *wire.Error {
 func (l *lanes) answer(b *batch, o *outcome, err error) {
 	l.mu.Lock()
 	if err != nil {
-		// Those behind fail too, after the batches that are under way.
-		l.newest.behind = append(l.newest.behind, l.waiting...)
+		// Those behind fail too, after the batches that are under way, and so
+		// do those that come until their senders have been told.
+		l.failing = l.newest
+		l.failing.behind = append(l.failing.behind, l.waiting...)
 		l.waiting, l.bytes = nil, 0
 		l.begin()
 	} else {
@@ -263,14 +277,29 @@ func (l *lanes) answer(b *batch, o *outcome, err error) {
 			p.done(o.results[i], nil)
 		}
 	}
+	b.proposals = nil // newest stays
+	for {
+		behind := l.takeBehind(b)
+		if len(behind) == 0 {
+			return
+		}
+		for _, p := range behind {
+			p.done(nil, l.g.notLeader())
+		}
+	}
+}
+
+// takeBehind takes those to be failed after a batch; once there are none, what
+// comes is taken again.
+func (l *lanes) takeBehind(b *batch) []proposal {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	behind := b.behind
 	b.behind = nil
-	l.mu.Unlock()
-	for _, p := range behind {
-		p.done(nil, l.g.notLeader())
+	if len(behind) == 0 && l.failing == b {
+		l.failing = nil
 	}
-	b.proposals = nil // newest stays
+	return behind
 }
 
 // refusedFuture is the answer for entries that Raft was never given.

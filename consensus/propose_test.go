@@ -61,6 +61,34 @@ func TestEveryCommandEnds(t *testing.T) {
 	})
 }
 
+// TestNothingOvertakesFailure proposes while the sender of a command that failed
+// is being told: what comes then fails too, although the group could take it.
+func TestNothingOvertakesFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, func(cfg *Config) { cfg.ProposeTimeout = 100 * time.Millisecond }, "a", "b", "c")
+		c.startAll(one)
+		defer c.stopAll()
+		c.mustPropose(c.leader(1), 1, 1, "m")
+		c.isolate("a", true)
+		h := c.host("a")
+		told := make(chan string, 3)
+		h.Propose(1, []byte("first"), func(_ any, err error) {
+			c.isolate("a", false)
+			for _, name := range []string{"second", "third"} {
+				h.Propose(1, []byte(name), func(_ any, err error) { told <- name + " " + wire.Code(err) })
+			}
+			time.Sleep(time.Second) // a commit takes no time here
+			told <- "first " + wire.Code(err)
+		})
+		for _, want := range []string{"first unavailable", "second not_leader", "third not_leader"} {
+			if got := <-told; got != want {
+				t.Errorf("%q, not %q", got, want)
+			}
+		}
+		c.mustPropose("a", 1, 1, "again")
+	})
+}
+
 // TestRaftRestartsInPlace replaces the leader's Raft, as is done when a
 // transfer of leadership hangs in it.
 func TestRaftRestartsInPlace(t *testing.T) {

@@ -232,6 +232,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(Encode(Change{PutApp: App{Name: "a", Homes: []string{"fra"}}}))
 	f.Add(Encode(Change{DeleteException: Exception{App: "a", Room: "r"}}))
 	f.Add([]byte(`{"v":3}`))
+	f.Add([]byte(`{"v":1,"op":"init","init":{"Apps":[]}}`))
 	f.Add([]byte(`{"v":2,"op":"groups.add","groups":[]}`))
 	f.Add([]byte(`{"v":2,"op":"group.put","group":{"id":1,"voters":["iad-1"],"learners":[]}}`))
 	f.Add(Encode(Change{PutRule: AppRule{App: "demo", Rule: Rule{"x*", []string{"sin"}}}}))

@@ -144,6 +144,18 @@ func documentOf(c Change) document {
 	return d
 }
 
+// brief leaves out lists that are there and empty, as Encode does.
+func (d document) brief() (short document) {
+	b, err := json.Marshal(d)
+	if err == nil {
+		err = json.Unmarshal(b, &short)
+	}
+	if err != nil {
+		panic(err) // strings and numbers, which have just been decoded
+	}
+	return short
+}
+
 // Decode decodes a document. The error is a *Refusal: newer_format for one of
 // a later release, bad_request for all else that cannot be understood whole.
 func Decode(b []byte) (Change, error) {
@@ -151,6 +163,7 @@ func Decode(b []byte) (Change, error) {
 	if r := decode(b, &d); r != nil {
 		return Change{}, r
 	}
+	d = d.brief()
 	var c Change
 	switch d.Op {
 	case opInit:

@@ -45,7 +45,7 @@ type sends struct {
 	limiter *rate.Limiter // nil = none
 	max     int
 	open    int
-	fence   map[string]uint32 // room -> the attempt that must come next
+	rooms   fences[string]
 }
 
 func (x *sends) init(l Limits) {
@@ -53,19 +53,17 @@ func (x *sends) init(l Limits) {
 	if l.SendsPerSecond > 0 {
 		x.limiter = rate.NewLimiter(rate.Limit(l.SendsPerSecond), l.SendsBurst)
 	}
-	x.fence = make(map[string]uint32)
+	x.rooms = make(fences[string])
 }
 
 // admit decides on a send before anything is queued for it. After a send to a
 // room has failed, those that were sent behind it must fail too, or they would
 // overtake it: the sender starts again with a higher attempt.
 func (x *sends) admit(to string, attempt uint32, now time.Time) error {
-	if need, fenced := x.fence[to]; fenced {
-		if attempt < need {
-			return wire.Errorf(wire.CodeOutOfOrder, "an earlier send to %q failed", to)
-		}
-		delete(x.fence, to)
+	if x.rooms.refuses(to, uint64(attempt)) {
+		return wire.Errorf(wire.CodeOutOfOrder, "an earlier send to %q failed", to)
 	}
+	delete(x.rooms, to) // a client sends its attempts in order
 	if x.open >= x.max {
 		return x.refuse(to, attempt, wire.Errorf(wire.CodeOverloaded, "%d sends are unanswered", x.open).After(overloadPause))
 	}
@@ -80,8 +78,8 @@ func (x *sends) admit(to string, attempt uint32, now time.Time) error {
 
 // refuse fences a room after a failure that the sender will retry.
 func (x *sends) refuse(to string, attempt uint32, err error) error {
-	if _, fenced := x.fence[to]; fenced || len(x.fence) < maxFences {
-		x.fence[to] = max(x.fence[to], attempt+1)
+	if _, fenced := x.rooms[to]; fenced || len(x.rooms) < maxFences {
+		x.rooms.failed(to, uint64(attempt))
 	}
 	return err
 }
@@ -93,6 +91,17 @@ func (x *sends) settle(to string, attempt uint32, err error) {
 		_ = x.refuse(to, attempt, err)
 	}
 }
+
+// fences tell what must not go to rooms or groups, since something that was sent
+// before it failed: to each the attempt that must come next. The session's lock
+// guards them.
+type fences[K comparable] map[K]uint64
+
+// failed lets nothing more of this attempt pass.
+func (f fences[K]) failed(to K, attempt uint64) { f[to] = max(f[to], attempt+1) }
+
+// refuses reports whether something of this attempt must not pass.
+func (f fences[K]) refuses(to K, attempt uint64) bool { return attempt < f[to] }
 
 // maxFences bounds the rooms that are fenced in one session; beyond it order
 // after a failure is the sender's own affair.

@@ -121,11 +121,12 @@ func (s *Session) send(id uint64, attempt uint32, c room.Command) {
 		s.replyError(id, refused(err))
 		return
 	}
+	moment := s.cfg.Backend.Moment()
 	if err := s.admit(c.ID, attempt); err != nil {
 		s.replyError(id, err)
 		return
 	}
-	s.cfg.Backend.Publish(c, func(ack *wire.Ack, err error) {
+	s.cfg.Backend.Publish(c, moment, func(ack *wire.Ack, err error) {
 		s.settle(c.ID, attempt, err)
 		s.cfg.Admission.settle()
 		s.answer(id, ack, err)
@@ -164,13 +165,28 @@ func (s *Session) answer(id uint64, ack *wire.Ack, err error) {
 }
 
 // propose is a node's send: it comes with a group and is not limited here,
-// since its edge did that and the group's queue has a bound.
+// since its edge did that and the group's queue has a bound. After one that did
+// not get through, those that the node sent before it knew fail too.
 func (s *Session) propose(id uint64, p *wire.Propose) {
 	if s.cfg.Peer.Node == "" {
 		s.replyError(id, wire.Errorf(wire.CodeForbidden, "only nodes propose"))
 		return
 	}
-	s.cfg.Backend.Propose(p.Group, p.Command, func(ack *wire.Ack, err error) { s.answer(id, ack, err) })
+	s.mu.Lock()
+	early := s.proposals.refuses(p.Group, p.Attempt)
+	s.mu.Unlock()
+	if early {
+		s.replyError(id, wire.Errorf(wire.CodeOutOfOrder, "an earlier command for group %d failed", p.Group))
+		return
+	}
+	s.cfg.Backend.Propose(p.Group, p.Command, func(ack *wire.Ack, err error) {
+		if err != nil && wire.AsError(err).HoldsUp() {
+			s.mu.Lock()
+			s.proposals.failed(p.Group, p.Attempt)
+			s.mu.Unlock()
+		}
+		s.answer(id, ack, err)
+	})
 }
 
 // roomID is the room that a request names: a client's app is its token's.

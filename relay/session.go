@@ -25,9 +25,13 @@ type Peer struct {
 // Backend carries out what sessions ask for; the node supplies it. Its
 // functions return *wire.Error.
 type Backend interface {
+	// Moment returns what Publish is to be called with. It is to be asked
+	// before whether the session lets the send through: the failure of an
+	// earlier one that is told between these two is noticed then.
+	Moment() uint64
 	// Publish brings a command to its room's leader. It does not block; done
 	// is called once, from any goroutine, and must not block.
-	Publish(c room.Command, done func(*wire.Ack, error))
+	Publish(c room.Command, moment uint64, done func(*wire.Ack, error))
 	// Propose hands a node's command to the group, which must be led here.
 	Propose(group uint32, command []byte, done func(*wire.Ack, error))
 	// History returns a page of at most max bytes, but of one event if there
@@ -82,6 +86,8 @@ type Session struct {
 	end     context.CancelCauseFunc
 	work    sync.WaitGroup
 	sends   sends
+	// proposals is what a node must not pass on to groups.
+	proposals fences[uint32]
 
 	mu      sync.Mutex
 	follows map[uint64]*cursor
@@ -98,6 +104,7 @@ func NewSession(cfg SessionConfig) *Session {
 	cfg.Limits.fill()
 	s := &Session{cfg: cfg, follows: make(map[uint64]*cursor)}
 	s.sends.init(cfg.Limits)
+	s.proposals = make(fences[uint32])
 	s.replies = sendq.New(cfg.Replies, sendq.Config{
 		Max:   cfg.Limits.UnsentBytes,
 		Stall: cfg.Limits.WriteStall,

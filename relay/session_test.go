@@ -59,11 +59,16 @@ func (s *store) apply(id room.ID, size int) {
 // backend answers sends as a test says.
 type backend struct {
 	publish func(c room.Command, done func(*wire.Ack, error))
+	propose func(group uint32, done func(*wire.Ack, error))
 }
 
-func (b *backend) Publish(c room.Command, done func(*wire.Ack, error)) { b.publish(c, done) }
-func (b *backend) Propose(uint32, []byte, func(*wire.Ack, error))      {}
-func (b *backend) Readable(Peer, room.ID) error                        { return nil }
+func (b *backend) Moment() uint64 { return 0 }
+
+func (b *backend) Publish(c room.Command, _ uint64, done func(*wire.Ack, error)) { b.publish(c, done) }
+func (b *backend) Propose(group uint32, _ []byte, done func(*wire.Ack, error)) {
+	b.propose(group, done)
+}
+func (b *backend) Readable(Peer, room.ID) error { return nil }
 func (b *backend) History(context.Context, room.ID, *wire.History, int) (*wire.Page, error) {
 	return &wire.Page{}, nil
 }
@@ -203,6 +208,36 @@ func TestSendsBehindAFailureAreRefused(t *testing.T) {
 		p.say(publish(uint64(i+1), c.attempt))
 		if got := p.hear().GetError().GetCode(); got != c.want {
 			t.Errorf("send %d of attempt %d: %q, want %q", i+1, c.attempt, got, c.want)
+		}
+	}
+}
+
+// A node's commands to one group do not overtake one that did not get through,
+// whoever sent them; one that a room refused holds up nothing.
+func TestCommandsBehindAFailureAreRefused(t *testing.T) {
+	_, hub := newStore()
+	next := ""
+	b := &backend{propose: func(_ uint32, done func(*wire.Ack, error)) {
+		if next != "" {
+			done(nil, wire.Errorf(next, "no"))
+			return
+		}
+		done(&wire.Ack{Seq: 1}, nil)
+	}}
+	p := start(t, SessionConfig{Peer: Peer{Node: "fra-1"}, Hub: hub, Backend: b})
+	for i, c := range []struct {
+		group   uint32
+		attempt uint64
+		becomes string
+		want    string
+	}{
+		{1, 4, "", ""}, {1, 4, wire.CodeNotMember, wire.CodeNotMember}, {1, 4, wire.CodeNotLeader, wire.CodeNotLeader},
+		{1, 4, "", wire.CodeOutOfOrder}, {2, 4, "", ""}, {1, 5, "", ""}, {1, 4, "", wire.CodeOutOfOrder}, {1, 5, "", ""},
+	} {
+		next = c.becomes
+		p.say(&wire.Frame{Id: uint64(i + 1), Body: &wire.Frame_Propose{Propose: &wire.Propose{Group: c.group, Attempt: c.attempt}}})
+		if got := p.hear().GetError().GetCode(); got != c.want {
+			t.Errorf("command %d for group %d, attempt %d: %q, want %q", i+1, c.group, c.attempt, got, c.want)
 		}
 	}
 }

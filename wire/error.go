@@ -38,6 +38,9 @@ const (
 // outcomeUnknown are the codes after which a send may still have taken effect.
 var outcomeUnknown = map[string]bool{CodeUnavailable: true, CodeShuttingDown: true, CodeInternal: true}
 
+// holdsUp are the other codes that say that a send did not get through.
+var holdsUp = map[string]bool{CodeNotLeader: true, CodeOverloaded: true, CodeOutOfOrder: true}
+
 // retryable are the codes after which the same request may succeed.
 var retryable = map[string]bool{
 	CodeRateLimited: true, CodeOverloaded: true, CodeOutOfOrder: true, CodeNotLeader: true, CodeMoved: true, CodeStale: true,
@@ -77,6 +80,10 @@ func (x *Error) Is(target error) bool {
 
 // Unknown reports whether a send that ended so may still have taken effect.
 func (x *Error) Unknown() bool { return outcomeUnknown[x.Code] }
+
+// HoldsUp reports whether a send failed on its way rather than by a rule of its
+// room, so that what was sent behind it to the same group must fail too.
+func (x *Error) HoldsUp() bool { return x.Unknown() || holdsUp[x.Code] }
 
 // AsError returns err as an *Error; one that is none becomes CodeInternal.
 func AsError(err error) *Error {

@@ -1820,7 +1820,11 @@ type Propose struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Group uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
 	// As encoded by package room.
-	Command       []byte `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	Command []byte `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	// Of the group, at the node that sends. Once a command has failed the leader
+	// refuses all of its attempt (out_of_order), since they were sent behind it.
+	// The attempt rises when all of them have their answer and their senders know.
+	Attempt       uint64 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1867,6 +1871,13 @@ func (x *Propose) GetCommand() []byte {
 		return x.Command
 	}
 	return nil
+}
+
+func (x *Propose) GetAttempt() uint64 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
 }
 
 var File_im_proto protoreflect.FileDescriptor
@@ -2000,10 +2011,11 @@ const file_im_proto_rawDesc = "" +
 	"\fafter_max_ms\x18\x03 \x01(\rR\n" +
 	"afterMaxMs\"\x1f\n" +
 	"\aRefresh\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\tR\x05token\"9\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\"S\n" +
 	"\aPropose\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x18\n" +
-	"\acommand\x18\x02 \x01(\fR\acommand*o\n" +
+	"\acommand\x18\x02 \x01(\fR\acommand\x12\x18\n" +
+	"\aattempt\x18\x03 \x01(\x04R\aattempt*o\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_MESSAGE\x10\x01\x12\x0f\n" +
