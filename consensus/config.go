@@ -129,6 +129,8 @@ type Config struct {
 	// Dial opens a stream that the other node gives to Serve, or for a
 	// snapshot to ServeSnapshot.
 	Dial func(ctx context.Context, node string, snapshot bool) (Stream, error)
+	// RTT is the least round trip to a node, 0 = not known; nil = all are near.
+	RTT func(node string) time.Duration
 	// Fatal is called once, with the first storage error. It should end the
 	// process. Default: panic.
 	Fatal func(error)

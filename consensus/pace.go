@@ -1,28 +1,51 @@
 package consensus
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 const (
 	// mostLanes bounds the entries of a group under way. It is what the
 	// pipeline to a peer holds without an answer.
 	mostLanes = pipelined
-	// farTrip is the commit time from which on a group has more than
-	// Config.Depth lanes. Below it the time is the disk's and the processor's,
-	// which more and smaller entries would only make worse.
+	// farTrip is the round trip from which on a group has more than
+	// Config.Depth lanes. Below it the time of a commit is the disk's and the
+	// processor's, which more and smaller entries would only make worse.
 	farTrip = 10 * time.Millisecond
+	// tripFor is how long a round trip is taken for known.
+	tripFor = time.Second
 )
 
-// trip is the time of a commit without load: the least one seen of late. The
-// wait for a place behind other entries is not part of it, so it does not rise
-// with the load; it rises slowly when the way has become longer.
-type trip time.Duration
+// trip is the round trip that a commit cannot do without: to the nearest voters
+// that are a quorum together with this node. It is the network's and not what a
+// commit took, which rises where processor or disk have too much to do.
+type trip struct {
+	time  time.Duration
+	asked time.Time
+}
 
-func (t *trip) saw(d time.Duration) {
-	if *t == 0 || trip(d) < *t {
-		*t = trip(d)
-		return
+// trip is called with mu held.
+func (l *lanes) trip() time.Duration {
+	if h := l.g.h; h.cfg.RTT != nil && time.Since(l.far.asked) >= tripFor {
+		l.far = trip{quorumTrip(l.g.voters(), h.cfg.Node, h.cfg.RTT), time.Now()}
 	}
-	*t += *t / 64
+	return l.far.time
+}
+
+// quorumTrip returns how far the farthest of the nearest quorum is.
+func quorumTrip(voters []string, self string, rtt func(node string) time.Duration) time.Duration {
+	if len(voters) < 2 {
+		return 0
+	}
+	trips := make([]time.Duration, 0, len(voters))
+	for _, v := range voters {
+		if v != self {
+			trips = append(trips, rtt(v))
+		}
+	}
+	slices.Sort(trips)
+	return trips[len(voters)/2-1]
 }
 
 // another returns how a further lane runs, nil if there is to be none. It is
@@ -33,13 +56,13 @@ func (l *lanes) another() func() {
 		return nil
 	case l.running < l.g.h.cfg.Depth:
 		return l.run
-	case l.pacing || l.running >= mostLanes || time.Duration(l.trip) < farTrip:
+	case l.pacing || l.running >= mostLanes || l.trip() < farTrip:
 		return nil
 	}
 	l.pacing = true
 	// Entries leave evenly spread over the trip, so that a command waits for
 	// a mostLanes-th of it at most.
-	pause := time.Duration(l.trip)/mostLanes - time.Since(l.newest.start)
+	pause := l.trip()/mostLanes - time.Since(l.newest.start)
 	return func() {
 		wait := time.NewTimer(pause)
 		defer wait.Stop()
@@ -52,11 +75,4 @@ func (l *lanes) another() func() {
 		l.mu.Unlock()
 		l.run()
 	}
-}
-
-// took notes how long a commit took.
-func (l *lanes) took(d time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.trip.saw(d)
 }

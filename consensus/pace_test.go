@@ -5,10 +5,15 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
 // lateStream delivers what is written to it after a time.
@@ -83,6 +88,7 @@ func acksOver(t *testing.T, oneWay, every time.Duration) time.Duration {
 			}
 			return late(s, oneWay), nil
 		}
+		cfg.RTT = func(string) time.Duration { return 2 * oneWay }
 	}
 	c.startAll(one)
 	defer c.stopAll()
@@ -119,4 +125,58 @@ func TestFarVotersDoNotQueue(t *testing.T) {
 			t.Errorf("half of the acks take %v or longer over a round trip of %v", p50, trip)
 		}
 	})
+}
+
+// TestSlowDiskIsNotFar: where each sync takes long, more entries under way would
+// only be more syncs.
+func TestSlowDiskIsNotFar(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var slow atomic.Bool
+		c := newCluster(t, func(cfg *Config) {
+			cfg.RTT = func(string) time.Duration { return time.Millisecond }
+		}, "a", "b", "c")
+		for _, n := range c.nodes {
+			n.fs = errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+				if slow.Load() && op.Kind == errorfs.OpFileSyncData {
+					time.Sleep(2 * farTrip)
+				}
+				return nil
+			}))
+		}
+		c.startAll(one)
+		defer c.stopAll()
+		leader := c.host(c.leader(1))
+		slow.Store(true)
+		var open sync.WaitGroup
+		for range 500 {
+			open.Add(1)
+			leader.Propose(1, []byte("m"), func(_ any, err error) {
+				if err != nil {
+					t.Error(err)
+				}
+				open.Done()
+			})
+			l := &leader.group(1).lanes
+			l.mu.Lock()
+			if l.running > leader.cfg.Depth {
+				t.Errorf("%d entries are under way", l.running)
+			}
+			l.mu.Unlock()
+			time.Sleep(time.Millisecond)
+		}
+		open.Wait()
+	})
+}
+
+func TestQuorumTrip(t *testing.T) {
+	far := map[string]time.Duration{"b": 5, "c": 100, "d": 30, "e": 200}
+	for _, c := range []struct {
+		voters string
+		want   time.Duration
+	}{{"a", 0}, {"ab", 5}, {"abc", 5}, {"acd", 30}, {"abcd", 30}, {"abcde", 30}} {
+		got := quorumTrip(strings.Split(c.voters, ""), "a", func(node string) time.Duration { return far[node] })
+		if got != c.want {
+			t.Errorf("voters %s: %d, not %d", c.voters, got, c.want)
+		}
+	}
 }

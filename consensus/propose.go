@@ -40,7 +40,7 @@ type lanes struct {
 	pacing  bool      // a lane waits for its pace
 	held    bool      // nothing leaves, see hold
 	idle    chan struct{}
-	trip    trip
+	far     trip
 }
 
 // batch is one entry under way.
@@ -139,11 +139,7 @@ func (l *lanes) run() {
 		if err == nil && !l.more() {
 			l.g.hint(o.index, o.term)
 		}
-		took := time.Since(b.start)
 		<-b.prev
-		if err == nil {
-			l.took(took)
-		}
 		l.answer(b, o, err)
 		close(b.answered)
 	}

@@ -20,6 +20,16 @@ type link struct {
 
 func (l *link) rtt() time.Duration { return l.conn.ConnectionStats().SmoothedRTT }
 
+// LeastRTT returns the least round trip seen on the link to a node, 0 without
+// one. Load at either end does not raise it.
+func (m *Mesh) LeastRTT(node string) time.Duration {
+	l := m.table.to(node)
+	if l == nil {
+		return 0
+	}
+	return l.conn.ConnectionStats().MinRTT
+}
+
 // Open opens a stream of a kind to a node, over the one link of the pair. It
 // waits for the link until ctx ends, and then returns ErrNoLink.
 func (m *Mesh) Open(ctx context.Context, node string, kind byte) (*Stream, error) {
