@@ -18,10 +18,10 @@ const (
 	chunkBytes = 16 << 10
 )
 
-// gather is how long events wait for company after a write. The first one
+// gatherFor is how long events wait for company after a write. The first one
 // after a pause leaves at once. A write of one event costs about as much CPU
 // as one of thirty.
-const gather = 3 * time.Millisecond
+const gatherFor = 3 * time.Millisecond
 
 // readAgain is how long a cursor waits after history could not be read.
 const readAgain = 100 * time.Millisecond
@@ -59,8 +59,9 @@ func (s *Session) unpark(c *cursor) bool {
 	return true
 }
 
-// take returns the next cursor to send, or ends the pump.
-func (s *Session) take() *cursor {
+// take returns the next cursor to send, nil if none is ready. Unless something
+// is gathered that has yet to be written, the pump then ends.
+func (s *Session) take(gathered bool) *cursor {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.ready) > 0 && s.ctx.Err() == nil {
@@ -71,7 +72,7 @@ func (s *Session) take() *cursor {
 		}
 	}
 	s.ready = nil
-	s.pumping = false
+	s.pumping = gathered
 	return nil
 }
 
@@ -93,19 +94,12 @@ func (s *Session) pump() {
 	s.pause()
 	var out []byte
 	events := 0
-	for c := s.take(); c != nil; c = s.take() {
-		chunk, parked, err := c.next(s.ctx, chunkBytes)
-		if err != nil {
-			if s.ctx.Err() == nil {
-				s.fail(c, err)
-			}
-			continue
-		}
-		if !parked {
-			out = wire.AppendEvents(out, c.follow, chunk)
-			events += len(chunk)
-			c.after += uint64(len(chunk))
-			s.again(c)
+	for {
+		c := s.take(len(out) > 0)
+		if c != nil {
+			out, events = s.gather(c, out, events)
+		} else if len(out) == 0 {
+			return
 		}
 		full := len(out) >= pumpBytes-chunkBytes
 		if len(out) == 0 || !full && s.more() {
@@ -114,20 +108,35 @@ func (s *Session) pump() {
 		if s.cfg.Sent != nil {
 			s.cfg.Sent(events, len(out)+s.replies.Len())
 		}
-		if err := s.write(out); err != nil {
-			s.end(err)
-			continue // take ends the pump
-		}
+		err := s.write(out)
 		out, events = out[:0], 0
-		if !full {
+		switch {
+		case err != nil:
+			s.end(err) // take ends the pump
+		case !full:
 			s.pause()
 		}
 	}
 }
 
+// gather adds what a cursor has to send to what was gathered before.
+func (s *Session) gather(c *cursor, out []byte, events int) ([]byte, int) {
+	chunk, parked, err := c.next(s.ctx, chunkBytes)
+	switch {
+	case err != nil && s.ctx.Err() == nil:
+		s.fail(c, err)
+	case err == nil && !parked:
+		out = wire.AppendEvents(out, c.follow, chunk)
+		events += len(chunk)
+		c.after += uint64(len(chunk))
+		s.again(c)
+	}
+	return out, events
+}
+
 // pause gathers events if the last write was a moment ago.
 func (s *Session) pause() {
-	wait := gather - time.Since(s.flushed)
+	wait := gatherFor - time.Since(s.flushed)
 	if wait <= 0 {
 		return
 	}
