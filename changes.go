@@ -67,6 +67,16 @@ func (c *changes) wait(ctx context.Context, seq uint64) error {
 	}
 }
 
+// next returns a channel that is closed by the next fold.
+func (c *changes) next() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fold == nil {
+		c.fold = make(chan struct{})
+	}
+	return c.fold
+}
+
 // placed returns a channel that is closed when the placement of rooms changes.
 func (k *keeper) placed() <-chan struct{} {
 	c := &k.changes

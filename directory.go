@@ -215,6 +215,7 @@ func (k *keeper) load() error {
 		return k.anew(err)
 	}
 	k.current.Store(&copied{Seq: saved.Seq, State: state})
+	k.changes.folded(saved.Seq, state.Placement(), nil)
 	return nil
 }
 

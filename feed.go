@@ -47,8 +47,15 @@ func (n *Node) feedFrom(ctx context.Context, id room.ID, direct bool, last func(
 	if err != nil {
 		return err
 	}
+	best := func() bool {
+		now, err := n.parent(id, f.group, direct)
+		return err != nil || now == parent
+	}
 	if parent == "" {
-		return n.feedHere(ctx, id, f.group, changed)
+		if err := n.beginHere(id, f.group); err != nil {
+			return err
+		}
+		return n.feedUntil(ctx, nil, changed, nil, best)
 	}
 	link := n.links.get(parent)
 	if link == nil {
@@ -70,29 +77,28 @@ func (n *Node) feedFrom(ctx context.Context, id room.ID, direct bool, last func(
 	if !known {
 		n.hub.Begin(id, head)
 	}
-	return n.feedUntil(ctx, ended, changed, link, func() bool {
-		now, err := n.parent(id, f.group, direct)
-		return err != nil || now == parent
-	})
+	return n.feedUntil(ctx, ended, changed, link.gone, best)
 }
 
 // followWithin bounds the wait for a parent's answer.
 const followWithin = 5 * time.Second
 
-// feedUntil returns when the parent is lost, or is no longer the one to take.
-func (n *Node) feedUntil(ctx context.Context, ended, changed <-chan struct{}, link *link, best func() bool) error {
+// feedUntil returns when the parent is lost, or is no longer the one to take:
+// nodes come and go, and so do replicas, this node's own too.
+func (n *Node) feedUntil(ctx context.Context, ended, changed, gone <-chan struct{}, best func() bool) error {
 	for {
-		view := n.mesh.View()
+		view, fold := n.mesh.View(), n.dir.changes.next()
 		if !best() {
 			return nil
 		}
 		select {
 		case <-view.Next():
+		case <-fold:
 		case <-changed:
 			return nil
 		case <-ended:
 			return wire.Errorf(wire.CodeUnavailable, "the parent ended the follow")
-		case <-link.gone:
+		case <-gone:
 			return wire.Errorf(wire.CodeUnavailable, "the link to the parent is gone")
 		case <-ctx.Done():
 			return nil
@@ -100,25 +106,20 @@ func (n *Node) feedUntil(ctx context.Context, ended, changed <-chan struct{}, li
 	}
 }
 
-// feedHere starts a topic whose events come from the replica on this node:
+// beginHere starts a topic whose events come from the replica on this node:
 // what the store has now is history, and every later event is appended when it
 // is applied.
-func (n *Node) feedHere(ctx context.Context, id room.ID, group uint32, changed <-chan struct{}) error {
+func (n *Node) beginHere(id room.ID, group uint32) error {
 	var head uint64
 	err := n.host.Read(group, func(r consensusReader) {
 		if s, ok := room.Load(r, id); ok {
 			head = s.Head
 		}
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		n.hub.Begin(id, head)
 	}
-	n.hub.Begin(id, head)
-	select {
-	case <-changed:
-	case <-ctx.Done():
-	}
-	return nil
+	return err
 }
 
 func (n *Node) sameRegion(node string) bool {
@@ -129,6 +130,9 @@ func (n *Node) sameRegion(node string) bool {
 // Read implements relay.Feed.
 func (f *feed) Read(ctx context.Context, id room.ID, after uint64, max int) ([][]byte, error) {
 	n := (*Node)(f)
+	// The session's other rooms wait meanwhile.
+	ctx, cancel := context.WithTimeout(ctx, followWithin)
+	defer cancel()
 	at, err := n.places.find(ctx, id)
 	if err != nil {
 		return nil, err

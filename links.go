@@ -129,7 +129,11 @@ func (k *link) ask(ctx context.Context, f *wire.Frame) (*wire.Frame, error) {
 	if k == nil {
 		return nil, wire.Errorf(wire.CodeUnavailable, "the node that knows cannot be reached now").After(leaderAgain)
 	}
-	return k.Ask(ctx, f)
+	a, err := k.Ask(ctx, f)
+	if err != nil && ctx.Err() != nil {
+		err = wire.Errorf(wire.CodeUnavailable, "the node that knows does not answer").After(leaderAgain)
+	}
+	return a, err
 }
 
 // follow asks the peer for a room's events. each is called from the session's

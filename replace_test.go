@@ -182,6 +182,13 @@ func TestOperatorMovesReplicas(t *testing.T) {
 		}
 		p := w.until("three voters", 20*time.Second, func(p starling.GroupPlan) bool { return len(p.Voters) == 3 })
 		stop := w.chatter(0, 1, 2, 3)
+		ctx, cancel := context.WithCancel(t.Context())
+		var observers []*observer
+		for i := range w.peers {
+			c := w.dial(fmt.Sprint("reader-", i), i)
+			defer c.Close()
+			observers = append(observers, w.observe(ctx, c, "lobby"))
+		}
 		next := p.Voters[slices.IndexFunc(p.Voters, func(v string) bool { return v != p.Leader })]
 		_, err := w.operate("groups.move-leader", next)
 		ok(t, err)
@@ -202,7 +209,19 @@ func TestOperatorMovesReplicas(t *testing.T) {
 		if _, err := w.operate("groups.replace", "fra-9", next); err == nil {
 			t.Error("a node that is no voter can be replaced")
 		}
-		t.Logf("%d sends", stop())
+		time.Sleep(5 * time.Second)
+		sent := stop()
+		t.Logf("%d sends", sent)
+		time.Sleep(5 * time.Second)
+		for i, o := range observers { // of whom one sat at the node that lost its replica
+			if seen := o.events(t); len(seen) != sent {
+				t.Errorf("at %s %d of %d events were seen", w.peers[i].ID, len(seen), sent)
+			}
+		}
+		cancel()
+		for _, o := range observers {
+			<-o.done
+		}
 		w.stopAll()
 	})
 }

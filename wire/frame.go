@@ -68,7 +68,8 @@ type Reader struct {
 	pos    int
 }
 
-// NewReader reads frames of at most max bytes of decoded payload.
+// NewReader reads frames of at most max bytes of decoded payload. Compressed
+// ones come from nodes only: up to ClientFrame they are refused.
 func NewReader(r io.Reader, max int) *Reader {
 	return &Reader{r: r, max: max, buf: make([]byte, 0, readBuffer)}
 }
@@ -86,6 +87,9 @@ func (r *Reader) Payload() ([]byte, error) {
 	flags := r.header[1]
 	if flags&^flagZstd != 0 {
 		return nil, Errorf(CodeProtocol, "frame with unknown flags %#x", flags)
+	}
+	if flags&flagZstd != 0 && r.max <= ClientFrame {
+		return nil, Errorf(CodeProtocol, "compressed frame, which only nodes send to each other")
 	}
 	n := int64(binary.BigEndian.Uint32(r.header[2:]))
 	if n > int64(r.max) {
