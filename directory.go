@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -72,9 +73,11 @@ func (k *keeper) run(ctx context.Context) {
 // follow folds changes as they come.
 func (k *keeper) follow(ctx context.Context) error {
 	if k.state().Version() == 0 {
-		stop := make(chan struct{})
-		defer close(stop)
-		go k.found(ctx, stop)
+		founding, stop := context.WithCancel(ctx)
+		var founder sync.WaitGroup
+		founder.Go(func() { k.found(founding) })
+		defer founder.Wait()
+		defer stop()
 	}
 	r, err := k.node.hub.Follow(directoryRoom, k.current.Load().Seq)
 	if err != nil {
@@ -131,7 +134,7 @@ func (k *keeper) fold(encoded []byte) error {
 
 // found writes the first directory of a new mesh: whoever leads group 0 does,
 // and the client_msg_id makes it happen once.
-func (k *keeper) found(ctx context.Context, stop chan struct{}) {
+func (k *keeper) found(ctx context.Context) {
 	content := directory.Encode(directory.Change{Init: k.node.cfg.firstDirectory()})
 	c := room.Command{
 		ID: directoryRoom, User: directory.SystemApp, ClientMsgID: "init", Kind: room.Message, Content: string(content), Access: room.Open,
@@ -148,8 +151,6 @@ func (k *keeper) found(ctx context.Context, stop chan struct{}) {
 		}
 		select {
 		case <-tick.C:
-		case <-stop:
-			return
 		case <-ctx.Done():
 			return
 		}

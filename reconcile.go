@@ -122,14 +122,24 @@ func (r *reconciler) look(ctx context.Context) {
 				open--
 			}
 			plans[s.ID] = p
+			continue
 		case s.Removed && !r.node.replicates(s.ID):
 			r.drop(s.ID)
 		}
+		r.forget(s.ID)
 	}
 	r.tell(ctx, plans)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.plans = plans
+}
+
+// forget drops an operator's order for a group that is led elsewhere: it is to be
+// given again to whoever leads now, and must not be obeyed much later.
+func (r *reconciler) forget(group uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.orders, group)
 }
 
 // behind counts the learners that are being filled.
@@ -210,7 +220,7 @@ func (r *reconciler) obey(group uint32, now geo.Config, want geo.Placement) geo.
 	if !ok {
 		return want
 	}
-	if !slices.Contains(now.Voters, o.old) || now.Leader != r.node.cfg.Node {
+	if !slices.Contains(now.Voters, o.old) {
 		delete(r.orders, group) // it is done
 		return want
 	}

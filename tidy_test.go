@@ -46,7 +46,7 @@ var clock = []string{"Now", "Since", "Until", "After", "AfterFunc", "NewTimer", 
 // file passes its own rules.
 var (
 	leftOpen = regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|XX` + `X)\b|(?i)\b(not |un)imple` + `mented\b`)
-	machine  = regexp.MustCompile(`(^|[^a-zA-Z0-9.])/(wor` + `k/(main|steering|shared|\.library)|far` + `m/|roo` + `t/|tm` + `p/(studio|brief|bash_jobs)|hom` + `e/[a-z])`)
+	machine  = regexp.MustCompile(`(^|[^a-zA-Z0-9.])/(wor` + `k|hom` + `e|roo` + `t|tm` + `p|Use` + `rs)/[a-zA-Z.]`)
 )
 
 // textFiles are the endings of the files in which machine paths are looked for.

@@ -13,7 +13,8 @@ func (c *Client) Publish(ctx context.Context, m Message) (Ack, error) {
 }
 
 // Create makes a room, and waits for the end of that as Publish does. A room
-// that exists is *Rejected with ErrExists.
+// that exists is *Rejected with ErrExists; after an *Unknown of the same room
+// that may be one's own doing.
 func (c *Client) Create(ctx context.Context, room string, access Access) (Ack, error) {
 	id := newID()
 	return waitFor(func(done func(Ack, error)) {

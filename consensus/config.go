@@ -189,9 +189,6 @@ type Group struct {
 	Voters []string
 	// Preferred says that this node should lead when nobody does.
 	Preferred bool
-	// Home is the node that should lead whenever it can, "" = no matter. It
-	// is the same at every node.
-	Home string
 	// Heartbeat is Config.Heartbeat for this group, the same at every node; 0 =
 	// that of Config. A group whose voters are in one region does with 500 ms.
 	Heartbeat time.Duration

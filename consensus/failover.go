@@ -180,20 +180,17 @@ func (g *group) succeed() {
 	})
 }
 
-// rank is a node's place among those who may follow the leader, the home of the
-// group first; -1 if it has no vote.
+// rank is a node's place among those who may follow the leader; -1 if it has no
+// vote.
 func (g *group) rank(node string) int {
-	leader, home := g.leader(), g.cfg.Home
+	leader := g.leader()
 	n := 0
 	for _, v := range g.voters() {
-		switch {
-		case v == node && node == home:
-			return 0
-		case v == node && home != "" && home != leader:
-			return n + 1
-		case v == node:
+		switch v {
+		case node:
 			return n
-		case v != leader && v != home:
+		case leader:
+		default:
 			n++
 		}
 	}

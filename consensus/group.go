@@ -38,7 +38,6 @@ type group struct {
 	running sync.WaitGroup
 
 	begun      time.Time
-	homeNext   time.Time // no hand-over home before; only for tend
 	stoodAfter time.Time // the silence after which this node stood; only for watchLeaders
 
 	// Raft is replaced where it hangs; see restart.

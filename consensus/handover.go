@@ -80,18 +80,15 @@ func (g *group) successor(r *instance, node string) (string, error) {
 		switch {
 		case !ok || !n.Voter:
 			return "", wire.Errorf(wire.CodeBadRequest, "%s is no voter of group %d", node, g.cfg.ID)
-		case !n.caughtUp(last, homeBehind):
+		case !n.caughtUp(last, nextBehind):
 			return "", later("%v cannot lead group %d yet, whose last entry is %d", n, g.cfg.ID, last)
 		}
 		return node, nil
 	}
 	best := Replica{}
 	for _, n := range all {
-		if n.Voter && n.Node != g.h.cfg.Node && n.caughtUp(last, homeBehind) && (n.Match > best.Match || n.Node == g.cfg.Home) {
+		if n.Voter && n.Node != g.h.cfg.Node && n.caughtUp(last, nextBehind) && n.Match > best.Match {
 			best = n
-			if n.Node == g.cfg.Home {
-				break
-			}
 		}
 	}
 	if best.Node == "" {

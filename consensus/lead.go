@@ -12,14 +12,11 @@ const (
 	// campaignEvery is how often a preferred node asks for the lead of a group
 	// that has no leader.
 	campaignEvery = 100 * time.Millisecond
-	// tendEvery is how often groups are looked at that should be led elsewhere.
+	// tendEvery is how often groups are looked after.
 	tendEvery = time.Second
-	// homeSteady is how long the home must have been in touch.
-	homeSteady = 3 * time.Second
-	// homeBehind is how many entries it may lack; the transfer sends them.
-	homeBehind = 64
-	// homeAgain is the pause after a transfer, successful or not.
-	homeAgain = 30 * time.Second
+	// nextBehind is how many entries the next leader may lack; the transfer sends
+	// them.
+	nextBehind = 64
 	// transferTimeout is how long a transfer may make Raft refuse commands.
 	transferTimeout = 10 * time.Second
 )
@@ -118,33 +115,10 @@ func (h *Host) tend() {
 		}
 		for _, g := range h.all() {
 			g.cutLog()
-			g.tendHome()
 			g.tendPlace()
 		}
 		for _, p := range h.known() {
 			p.probe()
 		}
 	}
-}
-
-// tendHome hands the lead to the home of the group, once it has been in touch
-// for a while and lacks little.
-func (g *group) tendHome() {
-	home, r, now := g.cfg.Home, g.instance(), time.Now()
-	if home == "" || home == g.h.cfg.Node || r.State() != raft.Leader || now.Before(g.homeNext) {
-		return
-	}
-	n := g.trans.progress.of(home, r.CurrentTerm())
-	if n.since.IsZero() || now.Sub(n.since) < homeSteady || n.match+homeBehind < r.LastIndex() {
-		return
-	}
-	g.homeNext = now.Add(homeAgain)
-	g.start(func() {
-		if !g.turn.TryLock() {
-			return
-		}
-		defer g.turn.Unlock()
-		leader, err := g.handOver(home)
-		g.h.cfg.Log.Info("leadership goes home", "group", g.cfg.ID, "node", home, "leader", leader, "error", err)
-	})
 }

@@ -56,7 +56,7 @@ func (l *lanes) another() func() {
 		return nil
 	case l.running < l.g.h.cfg.Depth:
 		return l.run
-	case l.pacing || l.running >= mostLanes || l.trip() < farTrip:
+	case l.pacing || l.newest == nil || l.running >= mostLanes || l.trip() < farTrip:
 		return nil
 	}
 	l.pacing = true

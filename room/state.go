@@ -197,9 +197,6 @@ func (s State) Check() error {
 	return nil
 }
 
-// Hash returns a hash of all of s. Rooms with equal hashes have equal histories.
-func (s State) Hash() [32]byte { return sha256.Sum256(s.Append(nil)) }
-
 // stateVersion is the format of stored states: version, access, members,
 // epoch, head, time, digest, numbers big-endian.
 const (

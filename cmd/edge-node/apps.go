@@ -53,7 +53,7 @@ func (a *app) rulesPutCommand() *cobra.Command {
 Nodes hear of it within moments, and make new rooms by it. One that has not
 heard of it cannot make a second room of the same id somewhere else.`,
 		Example: "  edge-node apps rules put demo 'eu/*' fra,ams\n  edge-node apps rules put demo eu/secret fra --first",
-		Args:    needsAll("APP", "PATTERN", "REGION"),
+		Args:    needs("APP", "PATTERN", "REGION"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			args = append([]string{rand.Text()}, args...)
 			if first {
@@ -71,7 +71,7 @@ func (a *app) rulesDeleteCommand() *cobra.Command {
 		Use: "delete APP PATTERN", Short: "Delete the rule of a pattern",
 		Long:    "Delete the rule of a pattern. Rooms that were made by it stay where they are.",
 		Example: "  edge-node apps rules delete demo 'eu/*'",
-		Args:    needsAll("APP", "PATTERN"),
+		Args:    needs("APP", "PATTERN"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.rules(cmd.Context(), "apps.rules.delete", append([]string{rand.Text()}, args...)...)
 		},
@@ -91,16 +91,6 @@ func (a *app) rules(ctx context.Context, what string, args ...string) error {
 		}
 		return []any{pattern, strings.Join(r.Homes, ",")}
 	})
-}
-
-// needsAll is for commands that take exactly these arguments.
-func needsAll(what ...string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) < len(what) {
-			return usagef("%s is missing; usage: %s", what[len(args)], cmd.UseLine())
-		}
-		return atMost(cmd, args, len(what))
-	}
 }
 
 func (a *app) settleCommand() *cobra.Command {
