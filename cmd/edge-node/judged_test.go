@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,6 +26,7 @@ import (
 type judged struct {
 	*devMesh
 	t       *testing.T
+	data    string // the folder with a folder for each node
 	app     *app
 	context *home.Context
 	rng     *rand.Rand
@@ -61,12 +63,12 @@ const openWithin = 30 * time.Second
 // judgedMesh starts a mesh and connects its users.
 func judgedMesh(t *testing.T, args ...string) *judged {
 	t.Helper()
-	dir := t.TempDir()
-	m := startMesh(t, dir, t.TempDir(), append([]string{"--restart-after", "200ms"}, args...)...)
+	dir, data := t.TempDir(), t.TempDir()
+	m := startMesh(t, dir, data, append([]string{"--restart-after", "200ms"}, args...)...)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	j := &judged{
-		devMesh: m, t: t, rng: rand.New(rand.NewPCG(seed, 1)), pause: 40 * time.Millisecond, leave: func() {},
+		devMesh: m, t: t, data: data, rng: rand.New(rand.NewPCG(seed, 1)), pause: 40 * time.Millisecond, leave: func() {},
 		app: &app{home: dir, context: "default", logLevel: "error", stderr: testLog{t, "client"}},
 	}
 	var err error
@@ -162,7 +164,7 @@ func (j *judged) talk() {
 	for i, c := range j.clients {
 		j.talks.Go(func() {
 			for k := 0; j.silent.Err() == nil; k++ {
-				j.ask(c, "reader-"+j.Nodes[i].ID, j.rooms[k%len(j.rooms)])
+				j.ask(j.silent, c, "reader-"+j.Nodes[i].ID, j.rooms[k%len(j.rooms)])
 				passes(j.silent, 50*time.Millisecond)
 			}
 		})
@@ -183,7 +185,11 @@ func passes(ctx context.Context, d time.Duration) {
 // send sends without waiting for the answer.
 func (j *judged) send(l *lane) {
 	l.n++
-	content := fmt.Sprint(l.user, " says ", l.n)
+	j.say(l, fmt.Sprint(l.user, " says ", l.n))
+}
+
+// say sends a content as the lane's n-th.
+func (j *judged) say(l *lane, content string) {
 	x := oracle.Send{
 		App: devApp, Room: l.room, User: l.user, Device: "one", N: l.n, ID: fmt.Sprintf("%s-%s-%d", l.user, l.room, l.n),
 		Hash: oracle.Sum(content), Call: time.Now().UnixNano(), Outcome: oracle.Unknown,
@@ -208,22 +214,24 @@ func (j *judged) send(l *lane) {
 }
 
 // ask asks how long a room is; the answer must be up to date.
-func (j *judged) ask(c *client.Client, observer, room string) {
+func (j *judged) ask(ctx context.Context, c *client.Client, observer, room string) {
 	read := oracle.Read{Observer: observer, App: devApp, Room: room, Linearizable: true, Call: time.Now().UnixNano()}
-	page, err := c.History(j.silent, room, 1<<40, 1, client.Linearizable())
+	page, err := c.History(ctx, room, 1<<40, 1, client.Linearizable())
 	if err != nil {
-		return // the room is not there yet, or the talk is over
+		return // the room is not there yet, or time is over
 	}
 	read.Head, read.Return = page.Head, time.Now().UnixNano()
 	j.rec.Add(read)
 }
 
-// flows waits until every lane has the ack of a send that began after since,
-// and returns how long that took.
-func (j *judged) flows(since time.Time) time.Duration {
+// flows waits until every lane, but for those of some nodes' users, has the ack
+// of a send that began after since, and returns how long that took.
+func (j *judged) flows(since time.Time, but ...string) time.Duration {
 	j.t.Helper()
 	waitFor(j.t, "ack for each user and room", func() bool {
-		return !slices.ContainsFunc(j.lanes, func(l *lane) bool { return l.acked.Load() <= since.UnixNano() })
+		return !slices.ContainsFunc(j.lanes, func(l *lane) bool {
+			return l.acked.Load() <= since.UnixNano() && !slices.Contains(but, strings.TrimPrefix(l.user, "user-"))
+		})
 	})
 	return time.Since(since)
 }

@@ -23,6 +23,7 @@ type kills struct {
 // order, and all replicas are equal. The long form is of three regions and of
 // as many of its 200 rounds as the time for tests allows.
 func TestKills(t *testing.T) {
+	t.Parallel()
 	k := kills{rounds: 3, stay: 3, args: []string{"--regions", "fra", "--nodes", "3"}}
 	if os.Getenv("STARLING_LONG") != "" {
 		k = kills{rounds: 200, stay: 10}
