@@ -1,7 +1,7 @@
 # Short names for what is done often. `make help` lists them; nothing here is
 # needed to build or test: the go command is enough.
 
-.PHONY: help build test race lint generate ci measure-chat measure-idle measure-durable measure-groups measure-snapshot sizes clean
+.PHONY: help build test race lint generate ci measure-chat measure-idle measure-kills measure-failover measure-durable measure-groups measure-snapshot sizes clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -30,6 +30,9 @@ measure-chat: build ## replay real chat through a mesh of processes: STARLING_DA
 
 measure-idle: build ## memory and processor time of a mesh that does nothing
 	.ci/measure-idle
+
+measure-kills: ## kill -9 of processes, 200 rounds, each judged; half an hour
+	.ci/measure-kills
 
 measure-groups: ## what idle groups cost a node: 16, 128 and 1,000 of them
 	go test -run '^$$' -bench '^BenchmarkIdle$$' -benchtime 1x -timeout 30m ./consensus

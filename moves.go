@@ -53,18 +53,22 @@ func (n *Node) moveGroup(ctx context.Context, p relay.Peer, q *wire.Query) ([]by
 		}
 		return nil, wire.Errorf(wire.CodeNotFound, "there is no group %d", group)
 	}
-	leader, err := n.leader(group)
+	way, err := n.way(group)
 	switch {
 	case err != nil:
 		return nil, err
-	case leader == n.cfg.Node:
+	case way == nil:
 		return n.moveHere(ctx, group, q)
 	case p.Node != "":
-		return nil, wire.Errorf(wire.CodeNotLeader, "this node does not lead group %d", group)
+		return nil, n.reconciler.notLeader(group)
 	}
-	f, err := n.links.get(leader).ask(ctx, &wire.Frame{Body: &wire.Frame_Query{Query: q}})
+	f, err := way.ask(ctx, &wire.Frame{Body: &wire.Frame_Query{Query: q}})
 	if err != nil {
-		return nil, err
+		e := wire.AsError(err)
+		if e.Code == wire.CodeNotLeader { // or this one would be asked again and again
+			n.hints.set(group, e.Node)
+		}
+		return nil, e
 	}
 	return f.GetAnswer().GetJson(), nil
 }

@@ -49,9 +49,6 @@ type reconciler struct {
 	led    map[uint32]time.Time // when the lead of a group was last given away
 }
 
-// order is an operator's wish to replace a replica.
-type order struct{ old, new string }
-
 // GroupPlan is what becomes of a group, in the answer to the query
 // "groups.explain".
 type GroupPlan struct {
@@ -122,24 +119,19 @@ func (r *reconciler) look(ctx context.Context) {
 				open--
 			}
 			plans[s.ID] = p
-			continue
 		case s.Removed && !r.node.replicates(s.ID):
 			r.drop(s.ID)
 		}
-		r.forget(s.ID)
 	}
 	r.tell(ctx, plans)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.plans = plans
-}
-
-// forget drops an operator's order for a group that is led elsewhere: it is to be
-// given again to whoever leads now, and must not be obeyed much later.
-func (r *reconciler) forget(group uint32) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.orders, group)
+	for id := range r.orders {
+		if r.node.host.Leader(id) != r.node.cfg.Node {
+			delete(r.orders, id) // it would be obeyed long after its time
+		}
+	}
 }
 
 // behind counts the learners that are being filled.
@@ -212,35 +204,6 @@ func (n *Node) policy(g directory.Group) geo.Policy {
 	return geo.Policy{Home: g.Region, Survive: geo.Survive(n.cfg.Survive), Grace: n.cfg.grace(), Key: fmt.Sprint("group/", g.ID)}
 }
 
-// obey puts an operator's replacement into what is wanted, until it is done.
-func (r *reconciler) obey(group uint32, now geo.Config, want geo.Placement) geo.Placement {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	o, ok := r.orders[group]
-	if !ok {
-		return want
-	}
-	if !slices.Contains(now.Voters, o.old) {
-		delete(r.orders, group) // it is done
-		return want
-	}
-	i := slices.Index(want.Voters, o.old)
-	if i < 0 {
-		return want
-	}
-	instead := o.new
-	if slices.Contains(want.Voters, o.new) { // it has its vote already; somebody else was to go
-		j := slices.IndexFunc(now.Voters, func(v string) bool { return !slices.Contains(want.Voters, v) })
-		if j < 0 {
-			return want
-		}
-		instead = now.Voters[j]
-	}
-	want.Voters = slices.Clone(want.Voters)
-	want.Voters[i] = instead
-	return want
-}
-
 // mayLead keeps leadership from wandering.
 func (r *reconciler) mayLead(group uint32, node string) bool {
 	r.mu.Lock()
@@ -273,6 +236,7 @@ func (r *reconciler) take(ctx context.Context, s consensus.Status, p GroupPlan) 
 			r.mu.Lock()
 			r.led[s.ID] = time.Now()
 			r.mu.Unlock()
+			r.passOn(ctx, s.ID, node)
 		}
 	}
 	if err != nil {
@@ -362,33 +326,12 @@ func (r *reconciler) explain(group uint32) (GroupPlan, error) {
 		}
 		return p, nil
 	}
-	return GroupPlan{}, wire.Errorf(wire.CodeNotLeader, "this node does not lead group %d", group)
+	return GroupPlan{}, r.notLeader(group)
 }
 
-// replace orders that a replica is moved to another node, unless the group's
-// policy would move it back. It is to be asked for until it is done: whoever
-// leads the group next does not know of it.
-func (r *reconciler) replace(p GroupPlan, from, to string) error {
-	nodes := r.fleet.Nodes()
-	i := slices.IndexFunc(nodes, func(x geo.NodeState) bool { return x.Node == to })
-	switch {
-	case !slices.Contains(p.Voters, from) && slices.Contains(p.Voters, to):
-		return nil // it is done
-	case !slices.Contains(p.Voters, from):
-		return wire.Errorf(wire.CodeBadRequest, "%q is no voter of group %d: %v", from, p.Group, p.Voters)
-	case slices.Contains(p.Voters, to) && len(p.Voters) <= len(p.WantVoters):
-		return wire.Errorf(wire.CodeBadRequest, "%q is a voter of group %d already: %v", to, p.Group, p.Voters)
-	case i < 0 || nodes[i].State != geo.Alive:
-		return wire.Errorf(wire.CodeNotFound, "there is no node %q that is alive", to)
-	}
-	g, _ := r.node.dir.state().Group(p.Group)
-	voters := slices.DeleteFunc(slices.Clone(p.Voters), func(v string) bool { return v == from })
-	after := geo.Config{Voters: append(voters, to), Leader: p.Leader}
-	if want := geo.Place(r.node.policy(g), nodes, after, geo.Pops()); !slices.Contains(want.Voters, to) {
-		return wire.Errorf(wire.CodeBadRequest, "what the mesh is to survive (%s) would not leave the replica at %q, but wants %v", p.Survive, to, want.Voters)
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.orders[p.Group] = order{from, to}
-	return nil
+// notLeader says who leads a group, as far as this node knows.
+func (r *reconciler) notLeader(group uint32) error {
+	e := wire.Errorf(wire.CodeNotLeader, "this node does not lead group %d", group).After(leaderAgain)
+	e.Node = r.node.host.Leader(group)
+	return e
 }

@@ -225,3 +225,43 @@ func TestOperatorMovesReplicas(t *testing.T) {
 		w.stopAll()
 	})
 }
+
+// A leader is replaced. That is asked for once, at a node that has no replica
+// and must find out who leads now; the next leader gets the order with the lead.
+func TestLeaderIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newRegion(t, 4)
+		for _, p := range w.peers {
+			w.start(p.ID)
+		}
+		p := w.until("a leader at home", 20*time.Second, func(p starling.GroupPlan) bool { return len(p.Voters) == 3 && p.Next == "" })
+		free := ""
+		for _, peer := range w.peers {
+			if !slices.Contains(p.Voters, peer.ID) {
+				free = peer.ID
+			}
+		}
+		time.Sleep(5 * time.Second) // all nodes know of all
+		stop := w.chatter(0, 1, 2, 3)
+		asked := w.nodes[free].node
+		_, err := asked.Operate(t.Context(), "groups.replace", "1", p.Leader, free)
+		ok(t, err)
+		var q starling.GroupPlan
+		moved := false
+		for began := time.Now(); !moved && time.Since(began) < 20*time.Second; time.Sleep(time.Second) {
+			b, err := asked.Operate(t.Context(), "groups.explain", "1")
+			if err != nil {
+				t.Logf("after %v: %v", time.Since(began), err)
+				continue
+			}
+			q = starling.GroupPlan{}
+			ok(t, json.Unmarshal(b, &q))
+			moved = slices.Contains(q.Voters, free) && !slices.Contains(q.Voters, p.Leader) && q.Next == ""
+		}
+		if !moved {
+			t.Errorf("it was %+v, and is %+v", p, q)
+		}
+		t.Logf("%d sends", stop())
+		w.stopAll()
+	})
+}

@@ -100,6 +100,7 @@ type devMesh struct {
 	cmd  *exec.Cmd
 	home string
 	said *heard // what dev and its nodes wrote to stderr
+	lives
 }
 
 // startMesh starts dev --processes and waits until it is ready.
@@ -107,7 +108,7 @@ func startMesh(t *testing.T, home, data string, args ...string) *devMesh {
 	t.Helper()
 	m := &devMesh{home: home, cmd: program(t, home, append([]string{"dev", "--json", "--processes", "--data", data}, args...)...)}
 	m.said = &heard{also: m.cmd.Stderr}
-	m.cmd.Stderr = m.said
+	m.cmd.Stderr = io.MultiWriter(m.said, &m.lives)
 	out, err := m.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
