@@ -39,23 +39,27 @@ func (h *hints) set(group uint32, leader string) {
 }
 
 // leader returns the node to which commands for the group go: the replica's
-// own knowledge, else the last hint, else one voter after the other.
+// own knowledge, else the last hint, else one voter after the other. A replica
+// knows nothing while its disk stalls, and others may lead meanwhile.
 func (n *Node) leader(group uint32) (string, error) {
-	replicas := n.replicas(group)
-	if len(replicas.Voters) == 0 {
+	voters := n.replicas(group).Voters
+	if len(voters) == 0 {
 		return "", noGroup(group)
 	}
 	if n.replicates(group) {
 		if leader := n.host.Leader(group); leader != "" {
 			return leader, nil
 		}
-		return "", wire.Errorf(wire.CodeNotLeader, "group %d has no leader now", group).After(leaderAgain)
+		voters = slices.DeleteFunc(slices.Clone(voters), func(v string) bool { return v == n.cfg.Node })
 	}
 	leader, tried := n.hints.get(group)
-	if leader == "" {
-		leader = replicas.Voters[tried%len(replicas.Voters)]
+	switch {
+	case leader != "" && leader != n.cfg.Node:
+		return leader, nil
+	case len(voters) == 0:
+		return "", wire.Errorf(wire.CodeNotLeader, "group %d has no leader now", group).After(leaderAgain)
 	}
-	return leader, nil
+	return voters[tried%len(voters)], nil
 }
 
 // noGroup: groups never go, so this node has yet to hear of it.

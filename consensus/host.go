@@ -189,7 +189,7 @@ func (h *Host) serving(s Stream) (release func(), err error) {
 
 // Leader returns the node that leads a group as far as this node knows, or "".
 func (h *Host) Leader(id uint32) string {
-	if g := h.group(id); g != nil {
+	if g := h.group(id); g != nil && !h.s.stall.stalled() {
 		return g.leader()
 	}
 	return ""
