@@ -35,7 +35,8 @@ type guard struct {
 	claimed    bool // there is what the files do not say
 	lagging    bool // what the files say of synced is old
 	wrote      time.Time
-	confirm    *time.Timer // nil unless lagging was set
+	took       time.Duration // the last write of a file
+	confirm    *time.Timer   // nil unless lagging was set
 	closed     bool
 }
 
@@ -66,8 +67,10 @@ const (
 	// guardTips bounds the groups of a node; a damaged count ends there.
 	guardTips = 1 << 16
 	// confirmAfter is how long a quiet guard waits before it writes down that
-	// the last claims have become durable.
+	// the last claims have become durable, and confirmSyncs the same in syncs of
+	// the disk: on a slow one the next claim would else wait for the confirmation.
 	confirmAfter = 20 * time.Millisecond
+	confirmSyncs = 4
 )
 
 var guardMagic = [4]byte{'S', 'T', 'I', 'P'}
@@ -208,11 +211,19 @@ func (g *guard) flush() error {
 	g.claimed, g.lagging, g.wrote = false, false, time.Now()
 	b := g.encode()
 	g.mu.Unlock()
+	began := time.Now()
 	if err := g.write(b); err != nil {
 		return fmt.Errorf("tip file: %w", err)
 	}
+	g.mu.Lock()
+	g.took = time.Since(began)
+	g.mu.Unlock()
 	return nil
 }
+
+// quiet is how long nothing must have been written before a confirmation; it is
+// called with mu held.
+func (g *guard) quiet() time.Duration { return max(confirmAfter, confirmSyncs*g.took) }
 
 // waits reports whether there is something to write, or being written.
 func (g *guard) waits() bool {
@@ -228,15 +239,15 @@ func (g *guard) durable(t *tip, n uint64) {
 	defer g.mu.Unlock()
 	t.synced = max(t.synced, n)
 	if g.lagging = true; g.confirm == nil && !g.closed {
-		g.confirm = time.AfterFunc(confirmAfter, g.confirmed)
+		g.confirm = time.AfterFunc(g.quiet(), g.confirmed)
 	}
 }
 
 func (g *guard) confirmed() {
 	g.mu.Lock()
 	g.confirm = nil
-	if g.lagging && time.Since(g.wrote) < confirmAfter {
-		g.confirm = time.AfterFunc(confirmAfter, g.confirmed)
+	if wait := g.quiet() - time.Since(g.wrote); g.lagging && wait > 0 {
+		g.confirm = time.AfterFunc(wait, g.confirmed)
 	} else if g.lagging {
 		g.claimed = true
 	}
