@@ -22,10 +22,6 @@ func (j *judged) signal(node string, sig syscall.Signal) {
 	}
 }
 
-func (j *judged) addr(node string) string {
-	return j.Nodes[slices.IndexFunc(j.Nodes, func(n readyNode) bool { return n.ID == node })].QUIC
-}
-
 // The process of a leader is stopped for a while, as by a debugger or a host
 // that is short of memory, and goes on as if nothing had been. Others lead by
 // then; it must find out before it answers who has waited for it meanwhile.
