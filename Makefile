@@ -31,8 +31,11 @@ measure-chat: build ## replay real chat through a mesh of processes: STARLING_DA
 measure-idle: build ## memory and processor time of a mesh that does nothing
 	.ci/measure-idle
 
-measure-kills: ## kill -9 of processes, 200 rounds, each judged; half an hour
+measure-kills: ## kill -9 of processes, 200 rounds, each judged; a quarter of an hour
 	.ci/measure-kills
+
+measure-failover: ## from the kill -9 of a leader to the next ack, 50 trials in one region and 50 over three
+	.ci/measure-failover
 
 measure-groups: ## what idle groups cost a node: 16, 128 and 1,000 of them
 	go test -run '^$$' -bench '^BenchmarkIdle$$' -benchtime 1x -timeout 30m ./consensus

@@ -1,8 +1,10 @@
 package starling
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/starling-im/starling/wire"
 )
@@ -20,7 +22,8 @@ import (
 //   - What a sender was allowed to send just before it was told is known by its
 //     moment, a clock that ticks with each telling.
 type flights struct {
-	clock atomic.Uint64
+	clock  atomic.Uint64
+	abroad chan struct{} // holds a token when something has gone to another node
 
 	mu     sync.Mutex
 	groups map[uint32]*flightsOfGroup
@@ -33,6 +36,7 @@ type flightsOfGroup struct {
 	failed  bool   // one of this attempt has failed
 	telling int    // senders that are being told of a failure
 	told    uint64 // the moment when the last of them knew
+	aside   bool   // at the last look another way was the right one
 }
 
 // flight is one command; its end is told once, by whoever knows it first.
@@ -57,25 +61,100 @@ func (f *flights) depart(x *flight, way *link, err error) (departed bool) {
 	case err != nil:
 	case g.way != way && len(g.open) > 0:
 		err = wire.Errorf(wire.CodeNotLeader, "the leader of group %d has just changed", x.group).After(leaderAgain)
-		overtaken, g.open = g.open, make(map[*flight]struct{})
-		g.telling += len(overtaken)
+		overtaken = g.ground()
 	case g.failed || g.telling > 0 || x.moment < g.told:
 		err = wire.Errorf(wire.CodeOutOfOrder, "an earlier send to group %d failed", x.group)
 	default:
 		g.way = way
 		g.open[x] = struct{}{}
 		f.mu.Unlock()
+		if way != nil {
+			select {
+			case f.abroad <- struct{}{}:
+			default:
+			}
+		}
 		return true
 	}
 	g.telling++
 	f.mu.Unlock()
-	for o := range overtaken {
-		o.done(nil, wire.Errorf(wire.CodeUnavailable, "the leader of group %d has changed", x.group))
-		f.knows(g)
-	}
+	f.lose(g, overtaken)
 	x.done(nil, err)
 	f.knows(g)
 	return false
+}
+
+// ground takes out all that is open, whose senders are to be told by lose. It is
+// called with mu held.
+func (g *flightsOfGroup) ground() map[*flight]struct{} {
+	open := g.open
+	g.open, g.aside = make(map[*flight]struct{}), false
+	g.telling += len(open)
+	return open
+}
+
+// lose tells senders that the outcome of their commands is unknown.
+func (f *flights) lose(g *flightsOfGroup, lost map[*flight]struct{}) {
+	for x := range lost {
+		x.done(nil, wire.Errorf(wire.CodeUnavailable, "the leader of group %d has changed", x.group))
+		f.knows(g)
+	}
+}
+
+// lookEvery is how often it is looked whether commands that are under way still
+// go to the leader. After two looks in a row they do not wait for its answer: a
+// leader that is there has told them by then.
+const lookEvery = 100 * time.Millisecond
+
+// run looks after the commands that went to other nodes until ctx ends. Who waits
+// for an answer sends nothing that would find out about another way, and a leader
+// that has fallen silent answers only when its link is given up.
+func (f *flights) run(ctx context.Context, way func(group uint32) (*link, error)) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-f.abroad:
+		case <-ctx.Done():
+			return
+		}
+		for open := true; open; {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			open = f.look(way)
+		}
+	}
+}
+
+// look ends what is under way to a node that does not lead any more, and reports
+// whether anything is under way to another node.
+func (f *flights) look(way func(group uint32) (*link, error)) (abroad bool) {
+	f.mu.Lock()
+	var groups []uint32
+	for id, g := range f.groups {
+		if g.way != nil && len(g.open) > 0 {
+			groups = append(groups, id)
+		}
+	}
+	f.mu.Unlock()
+	for _, id := range groups {
+		now, err := way(id)
+		f.mu.Lock()
+		g := f.groups[id]
+		aside := err == nil && g.way != nil && g.way != now && len(g.open) > 0
+		var lost map[*flight]struct{}
+		if aside && g.aside {
+			lost = g.ground()
+		} else {
+			g.aside = aside
+		}
+		f.mu.Unlock()
+		f.lose(g, lost)
+	}
+	return len(groups) > 0
 }
 
 // of is called with mu held.

@@ -48,6 +48,33 @@ func TestFlightsNeverOvertake(t *testing.T) {
 	l.check(t, "a again ", "c ")
 }
 
+// What a leader that has fallen silent does not answer ends when another has been
+// known for two looks, though nobody sends meanwhile.
+func TestFlightsToSilentLeader(t *testing.T) {
+	var l flightLog
+	before, after := &link{}, &link{}
+	a := l.send("a", before, nil)
+	for _, x := range []struct {
+		way  *link
+		err  error
+		told []string
+	}{
+		{before, nil, nil}, {nil, wire.Errorf(wire.CodeNotLeader, "nobody leads"), nil},
+		{after, nil, nil}, {before, nil, nil}, {after, nil, nil}, {after, nil, []string{"a unavailable"}},
+	} {
+		if !l.look(func(uint32) (*link, error) { return x.way, x.err }) {
+			t.Error("nothing is under way")
+		}
+		l.check(t, x.told...)
+	}
+	l.land(a, nil, nil) // too late
+	l.land(l.send("a again", after, nil), nil, nil)
+	if l.look(func(uint32) (*link, error) { return before, nil }) {
+		t.Error("something is under way")
+	}
+	l.check(t, "a again ")
+}
+
 // After a failure nothing goes on before all of its attempt have an answer.
 func TestFlightsBehindFailure(t *testing.T) {
 	var l flightLog

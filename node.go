@@ -70,6 +70,7 @@ func New(cfg Config, env Env) (*Node, error) {
 		env.Log = slog.New(slog.DiscardHandler)
 	}
 	n := &Node{cfg: cfg, env: env, log: env.Log.With("node", cfg.Node), ready: make(chan struct{}), since: time.Now().UnixMilli()}
+	n.flights.abroad = make(chan struct{}, 1)
 	n.hub = relay.NewHub(relay.HubConfig{Feed: (*feed)(n)})
 	n.admission = relay.NewAdmission(cfg.admission())
 	n.dir = newKeeper(n)
@@ -160,6 +161,7 @@ func (n *Node) Run(ctx context.Context) error {
 	parts.Go(func() { n.links.run(ctx) })
 	parts.Go(func() { n.dir.run(ctx) })
 	parts.Go(func() { n.reconciler.run(ctx) })
+	parts.Go(func() { n.flights.run(ctx, n.way) })
 	if n.env.HTTP != nil {
 		parts.Go(func() { n.serveHTTP(ctx) })
 	}

@@ -104,6 +104,11 @@ func (j *judged) dial(user string, addrs ...string) *client.Client {
 	return c
 }
 
+// addr is where a node listens.
+func (j *judged) addr(node string) string {
+	return j.Nodes[slices.IndexFunc(j.Nodes, func(n readyNode) bool { return n.ID == node })].QUIC
+}
+
 // enter lets everyone leave the rooms where they are and go to others, of which
 // a new history is written.
 func (j *judged) enter(rooms ...string) {
