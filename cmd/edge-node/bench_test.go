@@ -63,5 +63,15 @@ func TestBench(t *testing.T) {
 	if !strings.Contains(table, "PER SECOND") || !strings.Contains(table, ", 1 in flight over 1 session\n") {
 		t.Errorf("bench says %q", table)
 	}
+	output(t, home, "", "bench", "--rooms", "600", "--messages", "1", "--warm-up", "0s")
+	page := lines[[]starling.RoomInfo](t, output(t, home, "", "rooms", "--json"))[0]
+	all := lines[[]starling.RoomInfo](t, output(t, home, "", "rooms", "--all", "--json"))[0]
+	rest := lines[[]starling.RoomInfo](t, output(t, home, "", "rooms", "--after", page[len(page)-1].Room, "--json"))[0]
+	if len(page) < 300 || len(all) != 600+rooms+probed || len(page)+len(rest) != len(all) {
+		t.Errorf("%d rooms, then %d, and %d in all", len(page), len(rest), len(all))
+	}
+	if table := output(t, home, "", "rooms", "--all"); strings.Count(table, "\n") != len(all)+1 {
+		t.Errorf("%d lines for %d rooms", strings.Count(table, "\n"), len(all))
+	}
 	m.stop(t)
 }
