@@ -1,7 +1,7 @@
 # Short names for what is done often. `make help` lists them; nothing here is
 # needed to build or test: the go command is enough.
 
-.PHONY: help build test race lint generate ci measure-chat measure-idle measure-kills measure-failover measure-durable measure-groups measure-snapshot sizes clean
+.PHONY: help build test race lint generate ci measure-chat measure-idle measure-kills measure-failover measure-durable measure-groups measure-snapshot measure-rooms sizes clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -42,6 +42,9 @@ measure-groups: ## what idle groups cost a node: 16, 128 and 1,000 of them
 
 measure-snapshot: ## a snapshot of 5 GiB in 256 MiB of memory
 	.ci/measure-snapshot
+
+measure-rooms: ## a million rooms, a thousand of them active; half an hour, by itself
+	.ci/measure-rooms
 
 measure-durable: ## acknowledged messages beside NATS JetStream and bare Raft; five minutes, by itself
 	cd bench && go run . durable

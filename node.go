@@ -52,6 +52,7 @@ type Node struct {
 	settler    settler
 	reconciler *reconciler
 	hints      hints
+	hashes     hashes
 	flights    flights
 	sent       counters // events that relay sessions sent to other nodes
 	// unsent is the most bytes that ever waited for one client.

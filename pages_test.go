@@ -1,11 +1,15 @@
 package starling_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 
+	"github.com/starling-im/starling"
 	"github.com/starling-im/starling/client"
 	"github.com/starling-im/starling/wire"
 )
@@ -51,6 +55,61 @@ func TestPagesThroughANodeWithoutAReplica(t *testing.T) {
 			ok(t, c.Close())
 		}
 		ok(t, near.Close())
+		w.stopAll()
+	})
+}
+
+// A list of rooms comes by pages, each of them small enough for a frame, in which
+// no room is left out or comes twice, wherever it lives and however long its name.
+func TestRoomsByPages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "fra", "iad", "sin")
+		for _, p := range w.peers {
+			w.start(p.ID)
+		}
+		c := w.dial("alice", 0)
+		var want []string
+		for i := range 1300 {
+			name := fmt.Sprintf("room-%d", i)
+			if i%3 == 0 { // "<" takes six bytes in JSON
+				name = fmt.Sprintf("%04d-%s", i, strings.Repeat("<", 120))
+			}
+			want = append(want, name)
+		}
+		var sent sync.WaitGroup
+		for _, name := range want {
+			sent.Add(1)
+			c.Send(t.Context(), client.Message{Room: name, Content: "x"}, func(_ client.Ack, err error) {
+				if err != nil {
+					t.Error(err)
+				}
+				sent.Done()
+			})
+		}
+		sent.Wait()
+		slices.Sort(want)
+		var got []string
+		pages := 0
+		for after := []string(nil); ; pages++ {
+			answer, err := c.Query(t.Context(), "rooms", after...)
+			ok(t, err)
+			var page []starling.RoomInfo
+			ok(t, json.Unmarshal(answer, &page))
+			if len(page) == 0 {
+				break
+			}
+			for _, r := range page {
+				got = append(got, r.Room)
+			}
+			after = got[len(got)-1:]
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%d rooms on %d pages, want %d", len(got), pages, len(want))
+		}
+		if _, err := c.Query(t.Context(), "rooms", "a", "b"); wire.Code(err) != wire.CodeBadRequest {
+			t.Errorf("two arguments: %v", err)
+		}
+		ok(t, c.Close())
 		w.stopAll()
 	})
 }

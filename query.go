@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -47,6 +48,33 @@ type ReplicaInfo struct {
 
 // maxHashed bounds the rooms of a group that are read for its hash.
 const maxHashed = 100_000
+
+// hashes remembers the last hash of each group: dev asks for the groups many times
+// a second while a mesh starts, and a hash reads every room.
+type hashes struct {
+	mu   sync.Mutex
+	last map[uint32]hashed
+}
+
+type hashed struct {
+	applied uint64
+	hash    string
+}
+
+// of returns the hash of a group as of an applied index, which make makes.
+func (h *hashes) of(group uint32, applied uint64, make func() string) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if last, ok := h.last[group]; ok && last.applied == applied {
+		return last.hash
+	}
+	if h.last == nil {
+		h.last = map[uint32]hashed{}
+	}
+	hash := make()
+	h.last[group] = hashed{applied, hash}
+	return hash
+}
 
 // RoomInfo is one room in the answer to the query "rooms".
 type RoomInfo struct {
@@ -96,7 +124,7 @@ func (n *Node) query(ctx context.Context, p relay.Peer, q *wire.Query) ([]byte, 
 	node := p.Node != ""
 	switch {
 	case q.What == queryRooms && !node:
-		return n.queryRooms(ctx, p.App)
+		return n.queryRooms(ctx, p.App, q.Args)
 	case (q.What == queryMembers || q.What == queryGroups || q.What == queryLinks) && !p.Operator:
 		return nil, wire.Errorf(wire.CodeForbidden, "the query %q needs a token of an operator", q.What)
 	case q.What == queryMembers:
@@ -108,7 +136,7 @@ func (n *Node) query(ctx context.Context, p relay.Peer, q *wire.Query) ([]byte, 
 	case q.What == queryGroupsHere && node:
 		return json.Marshal(n.groupsHere())
 	case q.What == queryRoomsHere && node:
-		return json.Marshal(n.roomsHere(q.App))
+		return json.Marshal(n.roomsHere(q.App, strings.Join(q.Args, "")))
 	case q.What == queryLinksHere && node:
 		return json.Marshal(n.linksHere())
 	}
@@ -169,8 +197,10 @@ func (n *Node) groupsHere() []GroupInfo {
 		}
 		_ = n.host.Read(s.ID, func(r consensusReader) {
 			if g.Rooms = room.CountRooms(r); g.Rooms <= maxHashed {
-				hash := room.Hash(r)
-				self.Hash = hex.EncodeToString(hash[:8])
+				self.Hash = n.hashes.of(s.ID, s.Applied, func() string {
+					hash := room.Hash(r)
+					return hex.EncodeToString(hash[:8])
+				})
 			}
 		})
 		g.Replicas = []ReplicaInfo{self}
@@ -209,8 +239,9 @@ func (n *Node) queryGroups(ctx context.Context) ([]byte, error) {
 	return json.Marshal(groups)
 }
 
-// roomsHere lists the rooms of an app in the replicas on this node.
-func (n *Node) roomsHere(app string) []RoomInfo {
+// roomsHere lists the rooms of an app in the replicas on this node that come after
+// one: the first of them, and no fewer than an answer has.
+func (n *Node) roomsHere(app, after string) []RoomInfo {
 	rooms := []RoomInfo{}
 	for _, s := range n.host.Status() {
 		region := ""
@@ -218,7 +249,7 @@ func (n *Node) roomsHere(app string) []RoomInfo {
 			region = d.Region
 		}
 		_ = n.host.Read(s.ID, func(r consensusReader) {
-			for _, i := range room.List(r, app, "", maxRooms) {
+			for _, i := range room.List(r, app, after, maxRooms+1) { // one may be the directory's
 				if i.ID != directoryRoom {
 					rooms = append(rooms, RoomInfo{i.ID.Room, i.State.Head, s.ID, region})
 				}
@@ -226,12 +257,19 @@ func (n *Node) roomsHere(app string) []RoomInfo {
 		})
 	}
 	slices.SortFunc(rooms, func(a, b RoomInfo) int { return cmp.Compare(a.Room, b.Room) })
-	return fitting(rooms)
+	return rooms[:min(len(rooms), maxRooms)]
 }
 
-// queryRooms merges the replicas' lists: of each room the newest word.
-func (n *Node) queryRooms(ctx context.Context, app string) ([]byte, error) {
-	all := gather(ctx, n, &wire.Query{What: queryRoomsHere, App: app}, n.roomsHere(app))
+// queryRooms merges the replicas' lists: of each room the newest word. The list is
+// one page; the next is asked for by the last room of it, so that nobody ever has
+// all rooms in memory.
+func (n *Node) queryRooms(ctx context.Context, app string, args []string) ([]byte, error) {
+	if len(args) > 1 {
+		return nil, wire.Errorf(wire.CodeBadRequest, "the query %q takes the room after which to go on, not %d arguments", queryRooms, len(args))
+	}
+	after := strings.Join(args, "")
+	all := gather(ctx, n, &wire.Query{What: queryRoomsHere, App: app, Args: args}, n.roomsHere(app, after))
+	all = slices.DeleteFunc(all, func(r RoomInfo) bool { return r.Room <= after }) // an older release says all
 	slices.SortFunc(all, func(a, b RoomInfo) int { return cmp.Or(cmp.Compare(a.Room, b.Room), cmp.Compare(b.Seq, a.Seq)) })
 	all = slices.CompactFunc(all, func(a, b RoomInfo) bool { return a.Room == b.Room })
 	return json.Marshal(fitting(all))

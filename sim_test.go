@@ -30,7 +30,7 @@ import (
 	"github.com/starling-im/starling/mesh"
 )
 
-// world is a mesh of three regions, one node each, in one bubble: real nodes
+// world is a mesh of some regions, mostly one node each, in one bubble: real nodes
 // over a simulated network with the measured round-trip times, on disks that
 // can forget what was not synced.
 type world struct {
@@ -60,7 +60,8 @@ type running struct {
 	done chan error
 }
 
-// newWorld makes a world; start its nodes.
+// newWorld makes a world with a node for each of the regions, of which one may be
+// named several times; start its nodes.
 func newWorld(t *testing.T, regions ...string) *world {
 	ca, err := mesh.NewCA("sim", time.Now())
 	ok(t, err)
@@ -73,8 +74,10 @@ func newWorld(t *testing.T, regions ...string) *world {
 		key:   edge.Key{ID: "demo-1", App: "demo", Secret: secret},
 		disks: make(map[string]*simdisk.Disk), nodes: make(map[string]*running),
 	}
+	of := make(map[string]int)
 	for i, r := range regions {
-		p := starling.Peer{ID: r + "-1", Region: r, Addr: fmt.Sprintf("10.0.%d.1:7400", i)}
+		of[r]++
+		p := starling.Peer{ID: fmt.Sprintf("%s-%d", r, of[r]), Region: r, Addr: fmt.Sprintf("10.0.%d.1:7400", i)}
 		w.peers = append(w.peers, p)
 		w.disks[p.ID] = simdisk.New(uint64(i))
 		w.issue(p)
@@ -111,8 +114,12 @@ func (w *world) host(id string) string {
 // region.
 func (w *world) region(addr netip.Addr) string { return w.peers[addr.As4()[2]].Region }
 
-// latency is half the measured round-trip time between two addresses.
+// latency is half the measured round-trip time between two addresses; nodes of
+// one region are no farther apart than the rooms of a building.
 func (w *world) latency(from, to netip.Addr) time.Duration {
+	if w.region(from) == w.region(to) && from.As4()[2] != to.As4()[2] {
+		return 250 * time.Microsecond
+	}
 	rtt, _ := geo.Pops().RTT(w.region(from), w.region(to))
 	return rtt / 2
 }

@@ -24,6 +24,8 @@ type logStore struct {
 	bytes       int         // of recent
 	// floor is the last entry that the snapshot covers, without its data.
 	floor raft.Log
+
+	ahead ahead
 }
 
 var _ raft.MonotonicLogStore = (*logStore)(nil)
@@ -73,18 +75,32 @@ func (l *logStore) GetLog(index uint64, to *raft.Log) error {
 		return nil
 	}
 	l.mu.RUnlock()
-	value, ok, err := l.s.get(l.key(index))
-	if err != nil {
-		return err
+	ok, inOrder, changes := l.ahead.take(index, to)
+	if ok {
+		return nil
 	}
-	if !ok {
+	var err error
+	if inOrder {
+		ok, err = l.readAhead(index, to, changes)
+	} else {
+		ok, err = l.readOne(index, to)
+	}
+	if err == nil && !ok {
 		return l.atFloor(index, to)
 	}
+	return err
+}
+
+func (l *logStore) readOne(index uint64, to *raft.Log) (found bool, err error) {
+	value, ok, err := l.s.get(l.key(index))
+	if err != nil || !ok {
+		return false, err
+	}
 	if err := decodeLog(value, to); err != nil {
-		return l.s.fail(err)
+		return false, l.s.fail(err)
 	}
 	to.Index = index
-	return nil
+	return true, nil
 }
 
 // atFloor stands in for the entry at which a snapshot ends, where an install
@@ -198,6 +214,7 @@ func (l *logStore) DeleteRange(min, max uint64) error {
 	if err := l.s.commit(b, pebble.NoSync); err != nil {
 		return err
 	}
+	l.ahead.drop()
 	switch {
 	case min <= l.first && max >= l.last:
 		l.clear()
@@ -235,6 +252,7 @@ func (l *logStore) forget() {
 
 // clear is called with mu held.
 func (l *logStore) clear() {
+	l.ahead.drop()
 	l.first, l.last, l.recent, l.bytes, l.sizes = 0, 0, nil, 0, sizes{}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -26,8 +27,11 @@ which connect to one node of the region after the other. Each of the rooms
 belongs to one session. First every room is made and the mesh is under load for
 the time of --warm-up; then what is acknowledged counts, for --seconds or until
 --messages of them. A send that ends otherwise than with an ack ends the run.
+With --rate so many sends begin in a second once every room is made, evenly, and
+no more than --window are unanswered.
 
-The messages stay in the mesh, in rooms whose names begin with bench/. With the
+The messages stay in the mesh, in rooms whose names begin with bench/ and the
+--name of the run; one name twice means the same rooms twice. With the
 limits "production" the mesh holds each session to 20 sends a second; "dev" has
 the limits "bench", unless told otherwise.
 
@@ -38,12 +42,14 @@ message.`
 // benchOptions are the flags of bench.
 type benchOptions struct {
 	userFlags
+	run      string
 	rooms    int
 	sessions int
 	window   int
 	size     int
 	seconds  float64
 	messages int
+	rate     float64
 	warmUp   time.Duration
 }
 
@@ -51,6 +57,8 @@ type benchOptions struct {
 const (
 	maxBenchRooms   = 1 << 20
 	maxBenchSeconds = 24 * 60 * 60
+	maxBenchRate    = 1_000_000
+	maxBenchName    = 64
 )
 
 func (a *app) benchCommand() *cobra.Command {
@@ -72,12 +80,14 @@ func (a *app) benchCommand() *cobra.Command {
 	}
 	o.flags(a, cmd)
 	f := cmd.Flags()
+	f.StringVar(&o.run, "name", "", "name in the names of the rooms (default: one that no other run has)")
 	f.IntVar(&o.rooms, "rooms", 200, "rooms to send to, in turn")
 	f.IntVar(&o.sessions, "sessions", 3, "sessions that send; no more than --window are used")
 	f.IntVar(&o.window, "window", 256, "sends that are unanswered at any time, of all sessions together")
 	f.IntVar(&o.size, "size", 128, "bytes of each message's content")
 	f.Float64Var(&o.seconds, "seconds", 10, "how long to count")
 	f.IntVar(&o.messages, "messages", 0, "count until so many are acknowledged, instead of --seconds")
+	f.Float64Var(&o.rate, "rate", 0, "sends that begin in a second; 0 = as many as the window lets through")
 	f.DurationVar(&o.warmUp, "warm-up", 2*time.Second, "how long to send before it counts")
 	return cmd
 }
@@ -98,6 +108,10 @@ func (o *benchOptions) check(asked func(flag string) bool) error {
 		return usagef("--messages is %d", o.messages)
 	case o.messages > 0 && asked("seconds"):
 		return usagef("--seconds and --messages exclude each other")
+	case !(o.rate >= 0 && o.rate <= maxBenchRate):
+		return usagef("--rate is %v, not 0 to %d", o.rate, maxBenchRate)
+	case len(o.run) > maxBenchName || o.run != printable(o.run) || asked("name") && o.run == "":
+		return usagef("--name is %q, not 1 to %d bytes without control characters", o.run, maxBenchName)
 	case o.warmUp < 0:
 		return usagef("--warm-up is %v", o.warmUp)
 	}
@@ -122,11 +136,11 @@ func (a *app) bench(ctx context.Context, o *benchOptions) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cfg := load.Config{Targets: o.rooms, Window: o.window, WarmUp: o.warmUp, Messages: o.messages}
+	cfg := load.Config{Targets: o.rooms, Window: o.window, Rate: o.rate, WarmUp: o.warmUp, Messages: o.messages}
 	if o.messages == 0 {
 		cfg.For = time.Duration(o.seconds * float64(time.Second))
 	}
-	names := roomNames(o.rooms)
+	names := roomNames(cmp.Or(o.run, rand.Text()), o.rooms)
 	content := strings.Repeat("x", o.size)
 	for _, c := range clients {
 		cfg.Senders = append(cfg.Senders, func(room int, done func(error)) {
@@ -169,8 +183,7 @@ func (a *app) benchClients(ctx context.Context, mesh *home.Context, o *benchOpti
 }
 
 // roomNames names the rooms of one run.
-func roomNames(n int) []string {
-	run := rand.Text()
+func roomNames(run string, n int) []string {
 	names := make([]string, n)
 	for i := range names {
 		names[i] = fmt.Sprintf("bench/%s/%d", run, i)
@@ -183,8 +196,10 @@ func roomNames(n int) []string {
 func (a *app) benchSays(o *benchOptions, p load.Progress) {
 	text := ""
 	switch {
+	case p.Phase == load.Making:
+		text = fmt.Sprintf("%.1f s, %d of %s made", p.Took.Seconds(), p.Messages, plural(o.rooms, "room"))
 	case p.Phase == load.WarmingUp:
-		text = fmt.Sprintf("%s made, warming up for %v", plural(o.rooms, "room"), o.warmUp)
+		text = fmt.Sprintf("%s made in %.1f s, warming up for %v", plural(o.rooms, "room"), p.Took.Seconds(), o.warmUp)
 	case p.Phase == load.Done:
 		text = "done counting"
 	case p.Took == 0:
@@ -219,6 +234,8 @@ type benchResult struct {
 	Longest   float64 `json:"longest_ms"`
 	Messages  int     `json:"messages"`
 	Seconds   float64 `json:"seconds"`
+	// Made is how long it took until each room had had its first message, in s.
+	Made float64 `json:"made_s"`
 	// CPU is the processor time of this process in s; nil = not known here.
 	CPU      *float64 `json:"client_cpu_s,omitempty"`
 	Size     int      `json:"size"`
@@ -232,7 +249,7 @@ func benchOutcome(o *benchOptions, m load.Result, used cpuMeter) benchResult {
 	r := benchResult{
 		PerSecond: float64(m.Messages) / m.Took.Seconds(), Messages: m.Messages, Seconds: m.Took.Seconds(),
 		P50: ms(m.Times.Within(0.5)), P99: ms(m.Times.Within(0.99)), Longest: ms(m.Times.Longest()),
-		Size: o.size, Rooms: o.rooms, Sessions: o.sessions, Window: o.window,
+		Made: m.Made.Seconds(), Size: o.size, Rooms: o.rooms, Sessions: o.sessions, Window: o.window,
 	}
 	if used.known {
 		s := used.used.Seconds()

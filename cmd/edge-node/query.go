@@ -13,7 +13,6 @@ import (
 
 	"github.com/starling-im/starling"
 	"github.com/starling-im/starling/cmd/edge-node/internal/home"
-	"github.com/starling-im/starling/edge"
 )
 
 // queryWithin bounds the wait for an answer about the mesh.
@@ -135,63 +134,4 @@ commands to replicas (class raft), and as events to nodes that follow (relay).`,
 			})
 		},
 	}
-}
-
-func (a *app) roomsCommand() *cobra.Command {
-	u := userFlags{name: "operator"}
-	cmd := &cobra.Command{
-		Use: "rooms", Short: "List the rooms of an app", GroupID: groupMesh,
-		Long: `List the rooms of an app: the newest seq of each, the group that orders it, and
-the region where that group is at home.`,
-		Example: "  edge-node rooms\n  edge-node rooms --app demo --json",
-		Args:    noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			answer, err := a.rooms(cmd.Context(), &u)
-			if err != nil {
-				return err
-			}
-			return show(a, answer, "ROOM SEQ GROUP REGION", func(r starling.RoomInfo) []any {
-				return []any{printable(r.Room), r.Seq, r.Group, r.Region}
-			})
-		},
-	}
-	u.flags(a, cmd)
-	return cmd
-}
-
-// rooms asks for the rooms of the user's app.
-func (a *app) rooms(ctx context.Context, u *userFlags) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, queryWithin)
-	defer cancel()
-	c, err := a.dialUser(ctx, u, edge.Claims{User: "operator"})
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	return c.Query(ctx, "rooms")
-}
-
-// completeRoom completes the name of a room, if the mesh answers at once.
-func (a *app) completeRoom(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	const patience = 500 * time.Millisecond
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	a.home = a.homeOrDefault()
-	u := userFlags{}
-	if f := cmd.Flags().Lookup("app"); f != nil {
-		u.app = f.Value.String()
-	}
-	answer, err := a.rooms(ctx, &u)
-	var rooms []starling.RoomInfo
-	if err != nil || json.Unmarshal(answer, &rooms) != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	names := make([]string, len(rooms))
-	for i, r := range rooms {
-		names[i] = r.Room
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
 }

@@ -107,13 +107,12 @@ func linkCounts(events int, before, after []starling.LinkInfo) (counts []linkCou
 	return counts, true
 }
 
-// homes maps rooms to the regions where they live.
+// homes maps rooms to the regions where they live: those of the first page.
 func (a *app) homes(ctx context.Context, o *replayOptions) map[string]string {
 	homes := make(map[string]string)
-	var rooms []starling.RoomInfo
 	u := o.userFlags
-	answer, err := a.rooms(ctx, &u)
-	if err != nil || json.Unmarshal(answer, &rooms) != nil {
+	rooms, err := a.rooms(ctx, &u, "")
+	if err != nil {
 		a.logger().Info("rooms are unknown", "err", err)
 	}
 	for _, r := range rooms {

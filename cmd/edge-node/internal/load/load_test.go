@@ -93,6 +93,43 @@ func TestRunCountsUnderTheWholeLoad(t *testing.T) {
 	}
 }
 
+// With a rate the sends begin evenly once every target was made, as fast as can be.
+func TestRunKeepsTheRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{after: 10 * time.Millisecond, of: make([]atomic.Int64, 3000)}
+		cfg := Config{
+			Senders: []Send{s.send, s.send, s.send}, Targets: 3000, Window: 12, Rate: 100,
+			WarmUp: time.Second, For: 10 * time.Second, Say: func(p Progress) {
+				if p.Phase == Making && (p.Messages < 2000 || p.Messages > 3000) {
+					t.Errorf("%d targets made after %v", p.Messages, p.Took)
+				}
+			},
+		}
+		r, err := Run(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Made < 2500*time.Millisecond || r.Made > 2600*time.Millisecond { // 3000 targets, 12 at once, 10 ms each
+			t.Errorf("the targets were made in %v", r.Made)
+		}
+		if r.Messages < 998 || r.Messages > 1002 || s.most.Load() > 12 {
+			t.Errorf("%d messages in 10 s, up to %d at once", r.Messages, s.most.Load())
+		}
+	})
+}
+
+// What the window kept from being sent in time is sent later.
+func TestRunMakesUpForStalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{after: 500 * time.Millisecond, of: make([]atomic.Int64, 1)}
+		cfg := Config{Senders: []Send{s.send}, Targets: 1, Window: 1, Rate: 4, WarmUp: time.Second, For: 10 * time.Second, Say: func(Progress) {}}
+		r, err := Run(t.Context(), cfg)
+		if err != nil || r.Messages < 19 || r.Messages > 21 {
+			t.Errorf("%d messages in 10 s at 500 ms each, %v", r.Messages, err)
+		}
+	})
+}
+
 func TestRunFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{after: time.Millisecond, of: make([]atomic.Int64, 10), fail: 500}
