@@ -22,7 +22,7 @@ func TestFault16DirectoryWithoutQuorum(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone, lives := withoutDirectory(t, groups)
-	maker := j.dial("maker", j.addr(groups[0].Replicas[0].Node), j.addr(awake(groups, gone)))
+	maker := j.dial("maker", j.addr(awake(groups, gone)))
 	var all []string
 	for i := range 12 {
 		all = append(all, fmt.Sprint("old-", i))
