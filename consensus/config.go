@@ -126,6 +126,9 @@ type Config struct {
 	// run, but of which a leader sends entries to it; nil = never. It may take
 	// its time. The replica starts empty: Group.Voters does not count.
 	Join func(group uint32) (Group, bool)
+	// Left is called when this node's replica of a group has ended, while the
+	// Host goes on; nil = nobody asks.
+	Left func(group uint32)
 	// Dial opens a stream that the other node gives to Serve, or for a
 	// snapshot to ServeSnapshot.
 	Dial func(ctx context.Context, node string, snapshot bool) (Stream, error)
@@ -216,6 +219,9 @@ type Status struct {
 	// ConfigIndex is the entry of the newest configuration that is committed,
 	// as far as this node knows.
 	ConfigIndex uint64
+	// Epoch is when the group was last recovered with loss, 0 = never: other
+	// epochs are other histories.
+	Epoch uint64
 	// Removed says that the group goes on without this replica, which may be
 	// dropped. Where it never hears of that it keeps silent nevertheless.
 	Removed bool
