@@ -55,9 +55,10 @@ func (n *Node) feedFrom(ctx context.Context, id room.ID, direct bool, last func(
 		return wire.Errorf(wire.CodeUnavailable, "%q cannot be reached", parent)
 	}
 	after, known := last()
-	ask := &wire.Follow{App: id.App, Room: id.Room, AfterSeq: after, FromHead: !known, AsRelay: n.sameRegion(parent)}
+	epoch := n.hub.Epoch(id)
+	ask := &wire.Follow{App: id.App, Room: id.Room, AfterSeq: after, FromHead: !known, Epoch: epoch, AsRelay: n.sameRegion(parent)}
 	timeout, cancel := context.WithTimeout(ctx, followWithin)
-	head, ended, stop, err := link.follow(timeout, ask, func(events [][]byte) {
+	is, ended, stop, err := link.follow(timeout, ask, func(events [][]byte) {
 		for _, e := range events {
 			n.hub.Append(id, wire.EventSeq(e), e)
 		}
@@ -67,8 +68,13 @@ func (n *Node) feedFrom(ctx context.Context, id room.ID, direct bool, last func(
 		return err
 	}
 	defer stop()
-	if !known {
-		n.hub.Begin(id, head)
+	if !known || !is.Recovered {
+		n.hub.Begin(id, is.HeadSeq, is.Epoch)
+		if known {
+			return nil // what was asked for is of an epoch that is over
+		}
+	} else if epoch == 0 {
+		n.hub.Begin(id, after, is.Epoch)
 	}
 	return n.feedUntil(ctx, ended, changed, link, func() bool {
 		now, err := n.parent(id, f.group, direct)
@@ -104,8 +110,10 @@ func (n *Node) feedUntil(ctx context.Context, ended, changed <-chan struct{}, li
 // what the store has now is history, and every later event is appended when it
 // is applied.
 func (n *Node) feedHere(ctx context.Context, id room.ID, group uint32, changed <-chan struct{}) error {
-	var head uint64
+	var head, epoch uint64
+	ended := n.departures.of(group)
 	err := n.host.Read(group, func(r consensusReader) {
+		epoch = room.Epoch(r, id)
 		if s, ok := room.Load(r, id); ok {
 			head = s.Head
 		}
@@ -113,9 +121,10 @@ func (n *Node) feedHere(ctx context.Context, id room.ID, group uint32, changed <
 	if err != nil {
 		return err
 	}
-	n.hub.Begin(id, head)
+	n.hub.Begin(id, head, epoch)
 	select {
 	case <-changed:
+	case <-ended:
 	case <-ctx.Done():
 	}
 	return nil

@@ -30,6 +30,7 @@ type GroupInfo struct {
 	Region   string        `json:"region,omitempty"`
 	Leader   string        `json:"leader"`
 	Term     uint64        `json:"term"`
+	Epoch    uint64        `json:"epoch,omitzero"` // when it was last recovered with loss, Unix ms
 	Rooms    int           `json:"rooms"`
 	Replicas []ReplicaInfo `json:"replicas"`
 }
@@ -91,6 +92,9 @@ func (n *Node) query(ctx context.Context, p relay.Peer, q *wire.Query) ([]byte, 
 		return answer, err
 	}
 	if answer, ok, err := n.move(ctx, p, q); ok {
+		return answer, err
+	}
+	if answer, ok, err := n.recover(ctx, p, q); ok {
 		return answer, err
 	}
 	node := p.Node != ""
@@ -163,7 +167,7 @@ func (n *Node) groupsHere() []GroupInfo {
 	groups := []GroupInfo{}
 	for _, s := range n.host.Status() {
 		self := ReplicaInfo{Node: n.cfg.Node, Region: n.cfg.Region, Applied: s.Applied, Voter: slices.Contains(s.Voters, n.cfg.Node)}
-		g := GroupInfo{ID: s.ID, Leader: s.Leader, Term: s.Term}
+		g := GroupInfo{ID: s.ID, Leader: s.Leader, Term: s.Term, Epoch: s.Epoch}
 		if d, ok := n.dir.state().Group(s.ID); ok {
 			g.Region = d.Region
 		}
@@ -185,9 +189,12 @@ func (n *Node) queryGroups(ctx context.Context) ([]byte, error) {
 	merged := map[uint32]*GroupInfo{}
 	for i, g := range all {
 		m := merged[g.ID]
-		if m == nil {
+		switch {
+		case m == nil || g.Epoch > m.Epoch:
 			merged[g.ID] = &all[i]
 			continue
+		case g.Epoch < m.Epoch:
+			continue // what it has is over
 		}
 		m.Replicas = append(m.Replicas, g.Replicas...)
 		m.Rooms = max(m.Rooms, g.Rooms)

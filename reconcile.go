@@ -323,6 +323,7 @@ func (r *reconciler) drop(group uint32) {
 // join says that this node takes a replica of a group that it is told of.
 func (n *Node) join(group uint32) (consensus.Group, bool) {
 	_, ok := n.dir.state().Group(group)
+	ok = ok || group == 0
 	return consensus.Group{ID: group, Heartbeat: n.heartbeat()}, ok
 }
 

@@ -207,6 +207,7 @@ type Status struct {
 	Applied   uint64 // last entry in the data
 	Commit    uint64 // last entry known to be committed
 	LastIndex uint64 // last entry in the log
+	LastTerm  uint64 // its term
 	Voters    []string
 	// Doubt says why this replica neither votes nor leads, "" = it does both:
 	// its disk may have forgotten what it had acknowledged. The doubt ends by

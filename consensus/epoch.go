@@ -143,6 +143,23 @@ func (h *Host) Outlive(id uint32, epoch uint64) {
 	}
 }
 
+// Has reports whether this node takes part in a group.
+func (h *Host) Has(id uint32) bool { return h.group(id) != nil }
+
+// Outlived reports whether a group was recovered without the replica that this
+// node has or could have; it gets another one when a leader wants that.
+func (h *Host) Outlived(id uint32) bool {
+	known := h.epochs.of(id)
+	if known == 0 {
+		return false
+	}
+	if g := h.group(id); g != nil {
+		return g.epoch < known
+	}
+	have, err := h.s.epochOf(id)
+	return err == nil && have < known
+}
+
 // retire ends a replica of an earlier epoch.
 func (h *Host) retire(id uint32) {
 	h.starting.Lock()

@@ -247,10 +247,12 @@ func (g *group) status() Status {
 	if g.h.s.stall.stalled() {
 		state = "stalled"
 	}
+	last := r.LastIndex()
+	newest, _ := g.lastID(last)
 	return Status{
 		Doubt: d.String(), Tip: tip,
 		ID: g.cfg.ID, Leader: g.leader(), State: state, Term: r.CurrentTerm(),
-		Applied: g.fsm.position().index, Commit: r.CommitIndex(), LastIndex: r.LastIndex(), Voters: g.voters(),
+		Applied: g.fsm.position().index, Commit: r.CommitIndex(), LastIndex: last, LastTerm: newest.term, Voters: g.voters(),
 		Epoch: g.epoch, Replicas: g.replicas(r), ConfigIndex: g.fsm.configured().index, Removed: g.removed(),
 	}
 }

@@ -23,7 +23,7 @@ type Host struct {
 
 	sending, receiving chan struct{} // a slot for each snapshot in flight
 
-	starting sync.Mutex // held by Start and Drop; Close waits for it
+	starting slowLock // held by Start, Drop and Recover; Close waits for it
 	joins    joins
 
 	mu      sync.Mutex
@@ -36,6 +36,13 @@ type Host struct {
 	lanes   sync.WaitGroup // those of running that carry commands
 }
 
+// slowLock is a lock that is held while timers run: who waits for it waits as on
+// a channel, so that virtual time goes on.
+type slowLock chan struct{}
+
+func (l slowLock) Lock()   { l <- struct{}{} }
+func (l slowLock) Unlock() { <-l }
+
 // Open opens the folder. Its errors include ErrLocked and a *wire.Error with
 // wire.CodeNewerFormat.
 func Open(cfg Config) (*Host, error) {
@@ -44,6 +51,7 @@ func Open(cfg Config) (*Host, error) {
 	}
 	h := &Host{
 		cfg:       cfg.withDefaults(),
+		starting:  make(slowLock, 1),
 		sending:   make(chan struct{}, snapshotsInFlight),
 		receiving: make(chan struct{}, snapshotsInFlight),
 		groups:    map[uint32]*group{}, peers: map[string]*peer{}, streams: map[Stream]struct{}{},

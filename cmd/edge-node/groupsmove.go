@@ -58,7 +58,7 @@ interrupted, begin again.`,
 		},
 	}
 	replace.Flags().DurationVar(&within, "within", 10*time.Minute, "give up waiting after this time")
-	return []*cobra.Command{explain, lead, replace, a.reconcileCommand("pause"), a.reconcileCommand("resume")}
+	return []*cobra.Command{explain, lead, replace, a.recoverCommand(), a.reconcileCommand("pause"), a.reconcileCommand("resume")}
 }
 
 // reconcileCommand pauses or resumes the moves of replicas.
