@@ -237,7 +237,7 @@ func (k *keeper) startGroups() {
 }
 
 func (k *keeper) start(id uint32, first []string, home string) {
-	g := consensus.Group{ID: id, Voters: first, Preferred: home == k.node.cfg.Node, Heartbeat: k.node.heartbeat()}
+	g := consensus.Group{ID: id, Voters: first, Preferred: home == k.node.cfg.Node, Heartbeat: k.node.heartbeat(id)}
 	if err := k.node.host.Start(g); err != nil {
 		k.node.fail(err)
 	}

@@ -28,6 +28,9 @@ type MemberInfo struct {
 type GroupInfo struct {
 	ID       uint32        `json:"id"`
 	Region   string        `json:"region,omitempty"`
+	Survive  string        `json:"survive"` // what it is to outlive: node, region or none
+	Allow    []string      `json:"allow,omitempty"`
+	Forbid   []string      `json:"forbid,omitempty"`
 	Leader   string        `json:"leader"`
 	Term     uint64        `json:"term"`
 	Epoch    uint64        `json:"epoch,omitzero"` // when it was last recovered with loss, Unix ms
@@ -168,9 +171,8 @@ func (n *Node) groupsHere() []GroupInfo {
 	for _, s := range n.host.Status() {
 		self := ReplicaInfo{Node: n.cfg.Node, Region: n.cfg.Region, Applied: s.Applied, Voter: slices.Contains(s.Voters, n.cfg.Node)}
 		g := GroupInfo{ID: s.ID, Leader: s.Leader, Term: s.Term, Epoch: s.Epoch}
-		if d, ok := n.dir.state().Group(s.ID); ok {
-			g.Region = d.Region
-		}
+		d, _ := n.dir.state().Group(s.ID)
+		g.Region, g.Survive, g.Allow, g.Forbid = d.Region, cmp.Or(d.Survive, n.cfg.Survive), d.Allow, d.Forbid
 		_ = n.host.Read(s.ID, func(r consensusReader) {
 			if g.Rooms = room.CountRooms(r); g.Rooms <= maxHashed {
 				hash := room.Hash(r)
@@ -204,7 +206,7 @@ func (n *Node) queryGroups(ctx context.Context) ([]byte, error) {
 	}
 	for _, g := range n.dir.state().Groups() { // those that nobody speaks for
 		if merged[g.ID] == nil {
-			merged[g.ID] = &GroupInfo{ID: g.ID, Region: g.Region, Replicas: []ReplicaInfo{}}
+			merged[g.ID] = &GroupInfo{ID: g.ID, Region: g.Region, Survive: cmp.Or(g.Survive, n.cfg.Survive), Allow: g.Allow, Forbid: g.Forbid, Replicas: []ReplicaInfo{}}
 		}
 	}
 	groups := []GroupInfo{}

@@ -290,9 +290,10 @@ func (h *Host) Close() error {
 	h.mu.Unlock()
 	h.cancel()
 	h.starting.Lock() // a group that starts now is among all, and none starts later
+	all := h.all()
 	h.starting.Unlock()
 	var stopping []func()
-	for _, g := range h.all() {
+	for _, g := range all {
 		stopping = append(stopping, g.instance().stop())
 	}
 	for _, p := range peers {
