@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/starling-im/starling/directory"
 	"github.com/starling-im/starling/edge"
 	"github.com/starling-im/starling/geo"
+	"github.com/starling-im/starling/relay"
 	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
 )
@@ -34,6 +36,7 @@ type keeper struct {
 // copied is the directory after a number of changes.
 type copied struct {
 	Seq   uint64
+	Epoch uint64 // of the room
 	State *directory.State
 }
 
@@ -58,16 +61,29 @@ func (k *keeper) run(ctx context.Context) {
 		k.node.fail(err)
 		return
 	}
-	if voters := k.node.cfg.directoryVoters(); k.node.replicates(0) {
-		k.start(0, voters, voters[0])
+	if err := k.startRoot(); err != nil {
+		k.node.fail(err)
+		return
 	}
 	k.startGroups()
 	for ctx.Err() == nil {
 		if err := k.follow(ctx); err != nil && ctx.Err() == nil {
 			k.node.log.Debug("following the directory again", "err", err)
+			k.node.root.seek(ctx)
 			wait(ctx, followAgain)
 		}
 	}
+}
+
+// startRoot starts group 0 where its first replicas are, or where there is one by
+// now.
+func (k *keeper) startRoot() error {
+	held, err := k.node.host.Held()
+	voters := k.node.root.first
+	if err == nil && (slices.Contains(voters, k.node.cfg.Node) || slices.Contains(held, 0)) {
+		k.start(0, voters, voters[0])
+	}
+	return err
 }
 
 // follow folds changes as they come.
@@ -79,11 +95,51 @@ func (k *keeper) follow(ctx context.Context) error {
 		defer founder.Wait()
 		defer stop()
 	}
-	r, err := k.node.hub.Follow(directoryRoom, k.current.Load().Seq)
+	now := *k.current.Load()
+	r, err := k.node.hub.Follow(directoryRoom, now.Seq)
 	if err != nil {
 		return err
 	}
-	defer r.Close()
+	defer func() { r.Close() }()
+	page, err := k.head(ctx, r)
+	if err != nil {
+		return err
+	}
+	until := uint64(0)
+	if now.Seq > 0 && page.Epoch > max(1, now.Epoch) {
+		// The directory was recovered with loss, and what is here may have been
+		// lost. It serves until all there is now has been folded again.
+		k.node.log.Warn("the directory has another epoch and is fetched anew", "was", now.Epoch, "is", page.Epoch)
+		now, until = copied{State: directory.New(geo.Rank)}, page.HeadSeq
+		r.Close()
+		if r, err = k.node.hub.Follow(directoryRoom, 0); err != nil {
+			return err
+		}
+		if !r.Meet(page.HeadSeq, page.Epoch) {
+			return errEpoch
+		}
+	}
+	now.Epoch = page.Epoch
+	return k.foldAll(ctx, r, now, until)
+}
+
+// errEpoch says that one of two that know the directory has yet to hear of its
+// epoch.
+var errEpoch = wire.Errorf(wire.CodeUnavailable, "the directory is just getting another epoch").After(followAgain)
+
+// head reads the head of the directory's room, after a reader of it began.
+func (k *keeper) head(ctx context.Context, r *relay.Reader) (*wire.Page, error) {
+	ctx, cancel := context.WithTimeout(ctx, followWithin)
+	defer cancel()
+	page, err := k.node.pageOf(ctx, directoryRoom, &wire.History{Limit: headOnly}, 0)
+	if err == nil && (!r.Meet(page.HeadSeq, page.Epoch) || page.Epoch < k.current.Load().Epoch) {
+		err = errEpoch
+	}
+	return page, err
+}
+
+// foldAll folds what a reader brings, and shows it from a seq on.
+func (k *keeper) foldAll(ctx context.Context, r *relay.Reader, now copied, until uint64) error {
 	for {
 		events, err := r.Next(ctx)
 		if err != nil {
@@ -91,9 +147,12 @@ func (k *keeper) follow(ctx context.Context) error {
 		}
 		for _, b := range events {
 			k.hold()
-			if err := k.fold(b); err != nil {
+			if now, err = k.fold(now, b, until); err != nil {
 				return err
 			}
+		}
+		if now.Seq < until {
+			continue
 		}
 		if err := k.save(); err != nil {
 			k.node.fail(err)
@@ -105,12 +164,11 @@ func (k *keeper) follow(ctx context.Context) error {
 
 // fold applies one change. One that the directory refuses changes nothing, on
 // every node alike; one that this release cannot read stops the node.
-func (k *keeper) fold(encoded []byte) error {
+func (k *keeper) fold(now copied, encoded []byte, until uint64) (copied, error) {
 	e, err := wire.DecodeEvent(encoded)
 	if err != nil {
-		return err
+		return now, err
 	}
-	now := *k.current.Load()
 	change, err := directory.Decode([]byte(e.Content))
 	if err == nil {
 		var next *directory.State
@@ -121,15 +179,18 @@ func (k *keeper) fold(encoded []byte) error {
 	var refused *directory.Refusal
 	if errors.As(err, &refused) && refused.Code == wire.CodeNewerFormat {
 		k.node.fail(err)
-		return err
+		return now, err
 	}
 	if err != nil {
 		k.node.log.Warn("a change of the directory is refused", "seq", e.Seq, "err", err)
 	}
 	now.Seq = e.Seq
-	k.current.Store(&now)
-	k.changes.folded(e.Seq, now.State.Placement(), err)
-	return nil
+	if now.Seq >= until {
+		shown := now
+		k.current.Store(&shown)
+		k.changes.folded(e.Seq, now.State.Placement(), err)
+	}
+	return now, nil
 }
 
 // found writes the first directory of a new mesh: whoever leads group 0 does,
@@ -177,7 +238,7 @@ func (k *keeper) startGroups() {
 }
 
 func (k *keeper) start(id uint32, first []string, home string) {
-	g := consensus.Group{ID: id, Voters: first, Preferred: home == k.node.cfg.Node, Heartbeat: k.node.heartbeat()}
+	g := consensus.Group{ID: id, Voters: first, Preferred: home == k.node.cfg.Node, Heartbeat: k.node.heartbeat(id)}
 	if err := k.node.host.Start(g); err != nil {
 		k.node.fail(err)
 	}
@@ -192,6 +253,7 @@ const (
 type savedDirectory struct {
 	Format int             `json:"format"`
 	Seq    uint64          `json:"seq"`
+	Epoch  uint64          `json:"epoch,omitzero"`
 	State  json.RawMessage `json:"state"`
 }
 
@@ -215,7 +277,7 @@ func (k *keeper) load() error {
 	if err != nil {
 		return k.anew(err)
 	}
-	k.current.Store(&copied{Seq: saved.Seq, State: state})
+	k.current.Store(&copied{Seq: saved.Seq, Epoch: saved.Epoch, State: state})
 	k.changes.folded(saved.Seq, state.Placement(), nil)
 	return nil
 }
@@ -234,7 +296,7 @@ func (k *keeper) save() error {
 	if err != nil {
 		return err
 	}
-	text, err := json.Marshal(savedDirectory{directoryFormat, now.Seq, state})
+	text, err := json.Marshal(savedDirectory{directoryFormat, now.Seq, now.Epoch, state})
 	if err != nil {
 		return err
 	}

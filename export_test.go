@@ -24,6 +24,7 @@ func (n *Node) MakeWithoutAsking() {
 
 // Change changes the directory.
 func (n *Node) Change(ctx context.Context, id string, c directory.Change) error {
+	<-n.ready
 	return n.dir.change(ctx, id, "operator", c)
 }
 
@@ -32,6 +33,7 @@ func (n *Node) Directory() *directory.State { return n.dir.state() }
 
 // Operate asks the node as an operator.
 func (n *Node) Operate(ctx context.Context, what string, args ...string) ([]byte, error) {
+	<-n.ready
 	return n.query(ctx, relay.Peer{App: directory.SystemApp, User: "op", Operator: true}, &wire.Query{What: what, Args: args})
 }
 

@@ -52,19 +52,21 @@ func (n *Node) feedFrom(ctx context.Context, id room.ID, direct bool, last func(
 		return err != nil || now == parent
 	}
 	if parent == "" {
+		departed := n.departures.of(f.group)
 		if err := n.beginHere(id, f.group); err != nil {
 			return err
 		}
-		return n.feedUntil(ctx, nil, changed, nil, best)
+		return n.feedUntil(ctx, departed, changed, nil, best)
 	}
 	link := n.links.get(parent)
 	if link == nil {
 		return wire.Errorf(wire.CodeUnavailable, "%q cannot be reached", parent)
 	}
 	after, known := last()
-	ask := &wire.Follow{App: id.App, Room: id.Room, AfterSeq: after, FromHead: !known, AsRelay: n.sameRegion(parent)}
+	epoch := n.hub.Epoch(id)
+	ask := &wire.Follow{App: id.App, Room: id.Room, AfterSeq: after, FromHead: !known, Epoch: epoch, AsRelay: n.sameRegion(parent)}
 	timeout, cancel := context.WithTimeout(ctx, followWithin)
-	head, ended, stop, err := link.follow(timeout, ask, func(events [][]byte) {
+	is, ended, stop, err := link.follow(timeout, ask, func(events [][]byte) {
 		for _, e := range events {
 			n.hub.Append(id, wire.EventSeq(e), e)
 		}
@@ -74,8 +76,13 @@ func (n *Node) feedFrom(ctx context.Context, id room.ID, direct bool, last func(
 		return err
 	}
 	defer stop()
-	if !known {
-		n.hub.Begin(id, head)
+	if !known || !is.Recovered {
+		n.hub.Begin(id, is.HeadSeq, is.Epoch)
+		if known {
+			return nil // what was asked for is of an epoch that is over
+		}
+	} else if epoch == 0 {
+		n.hub.Begin(id, after, is.Epoch)
 	}
 	return n.feedUntil(ctx, ended, changed, link.gone, best)
 }
@@ -110,14 +117,15 @@ func (n *Node) feedUntil(ctx context.Context, ended, changed, gone <-chan struct
 // what the store has now is history, and every later event is appended when it
 // is applied.
 func (n *Node) beginHere(id room.ID, group uint32) error {
-	var head uint64
+	var head, epoch uint64
 	err := n.host.Read(group, func(r consensusReader) {
+		epoch = room.Epoch(r, id)
 		if s, ok := room.Load(r, id); ok {
 			head = s.Head
 		}
 	})
 	if err == nil {
-		n.hub.Begin(id, head)
+		n.hub.Begin(id, head, epoch)
 	}
 	return err
 }

@@ -63,3 +63,11 @@ func (f *meshFleet) aliveFor(node string) time.Duration {
 	}
 	return 0
 }
+
+// sites are the nodes of the directory as package geo sees them.
+func (n *Node) sites() (sites []geo.Site) {
+	for _, d := range n.dir.state().Nodes() {
+		sites = append(sites, geo.Site{Node: d.ID, Region: d.Region})
+	}
+	return sites
+}

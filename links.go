@@ -139,11 +139,12 @@ func (k *link) ask(ctx context.Context, f *wire.Frame) (*wire.Frame, error) {
 // follow asks the peer for a room's events. each is called from the session's
 // reading goroutine with consecutive events, until the link is gone, the peer
 // closes ended, or stop is called.
-func (k *link) follow(ctx context.Context, ask *wire.Follow, each func(events [][]byte)) (head uint64, ended <-chan struct{}, stop func(), err error) {
+func (k *link) follow(ctx context.Context, ask *wire.Follow, each func(events [][]byte)) (answer *wire.Followed, ended <-chan struct{}, stop func(), err error) {
 	f := &linkFollow{each: each, ended: make(chan struct{})}
 	type outcome struct {
-		id, head uint64
-		err      error
+		id  uint64
+		is  *wire.Followed
+		err error
 	}
 	answered := make(chan outcome, 1)
 	k.Call(&wire.Frame{Body: &wire.Frame_Follow{Follow: ask}}, func(a *wire.Frame, err error) {
@@ -158,7 +159,7 @@ func (k *link) follow(ctx context.Context, ask *wire.Follow, each func(events []
 		k.mu.Lock()
 		k.follows[a.Id] = f
 		k.mu.Unlock()
-		answered <- outcome{id: a.Id, head: a.GetFollowed().HeadSeq}
+		answered <- outcome{id: a.Id, is: a.GetFollowed()}
 	})
 	forget := func(id uint64) {
 		k.mu.Lock()
@@ -169,15 +170,15 @@ func (k *link) follow(ctx context.Context, ask *wire.Follow, each func(events []
 	select {
 	case o := <-answered:
 		if o.err != nil {
-			return 0, nil, nil, o.err
+			return nil, nil, nil, o.err
 		}
-		return o.head, f.ended, func() { forget(o.id) }, nil
+		return o.is, f.ended, func() { forget(o.id) }, nil
 	case <-ctx.Done():
 		go func() {
 			if o := <-answered; o.err == nil {
 				forget(o.id)
 			}
 		}()
-		return 0, nil, nil, ctx.Err()
+		return nil, nil, nil, ctx.Err()
 	}
 }

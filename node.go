@@ -54,6 +54,8 @@ type Node struct {
 	hints      hints
 	hashes     hashes
 	flights    flights
+	departures departures
+	root       root
 	sent       counters // events that relay sessions sent to other nodes
 	// unsent is the most bytes that ever waited for one client.
 	unsent atomic.Int64
@@ -77,6 +79,7 @@ func New(cfg Config, env Env) (*Node, error) {
 	n.dir = newKeeper(n)
 	n.places = newPlaces(n)
 	n.settler.node = n
+	n.root.node, n.root.first = n, cfg.directoryVoters()
 	n.reconciler = newReconciler(n, env.Fleet)
 	n.links = newLinks(n)
 	n.door = edge.New(edge.Config{
@@ -141,7 +144,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	host, err := consensus.Open(consensus.Config{
 		Node: n.cfg.Node, Dir: n.cfg.Data, FS: n.env.FS, NoSync: n.cfg.NoSync,
-		Machine: n.newMachine, Dial: n.dialRaft, Join: n.join, RTT: n.mesh.LeastRTT, Log: n.log,
+		Machine: n.newMachine, Dial: n.dialRaft, Join: n.join, Left: n.departures.left, RTT: n.mesh.LeastRTT, Log: n.log,
 		Fatal: func(err error) {
 			n.fail(fmt.Errorf("the disk failed, and a node that is unsure of its log must not go on: %w", err))
 		},

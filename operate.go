@@ -1,9 +1,9 @@
 package starling
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +20,11 @@ type RuleInfo struct {
 	App     string   `json:"app"`
 	Pattern string   `json:"pattern"`
 	Homes   []string `json:"homes"`
+	// Survive is what the rooms outlive; Allow and Forbid are the regions whose
+	// disks may, or must not, hold them.
+	Survive string   `json:"survive"`
+	Allow   []string `json:"allow,omitempty"`
+	Forbid  []string `json:"forbid,omitempty"`
 }
 
 // AddedInfo is one group in the answer to the query "groups.add".
@@ -27,6 +32,10 @@ type AddedInfo struct {
 	ID     uint32   `json:"id"`
 	Region string   `json:"region"`
 	Voters []string `json:"voters"`
+	// As in RuleInfo.
+	Survive string   `json:"survive"`
+	Allow   []string `json:"allow,omitempty"`
+	Forbid  []string `json:"forbid,omitempty"`
 }
 
 // What operators may ask a node to do. The first argument of those that change
@@ -34,10 +43,11 @@ type AddedInfo struct {
 // happens once.
 const (
 	queryRules      = "apps.rules"        // APP
-	queryRulePut    = "apps.rules.put"    // ID APP PATTERN HOME,HOME… [first]
+	queryRulePut    = "apps.rules.put"    // ID APP PATTERN HOME,HOME… [first] [CLASS…]
 	queryRuleDelete = "apps.rules.delete" // ID APP PATTERN
-	queryGroupsAdd  = "groups.add"        // ID REGION COUNT
+	queryGroupsAdd  = "groups.add"        // ID REGION COUNT [CLASS…]
 	querySettle     = "placement.settle"
+	// CLASS is survive=VALUE, allow=REGION,REGION… or forbid=REGION,REGION….
 
 	// queryDisplacedHere is for other nodes: GROUP PLACEMENT APP ROOM.
 	queryDisplacedHere = "placement.displaced.here"
@@ -45,7 +55,7 @@ const (
 
 // operations has the number of arguments of each.
 var operations = map[string]struct{ least, most int }{
-	queryRules: {1, 1}, queryRulePut: {4, 5}, queryRuleDelete: {3, 3}, queryGroupsAdd: {3, 3}, querySettle: {0, 0},
+	queryRules: {1, 1}, queryRulePut: {4, 8}, queryRuleDelete: {3, 3}, queryGroupsAdd: {3, 6}, querySettle: {0, 0},
 }
 
 // operate does what an operator asks for; ok is false if it is nothing of this.
@@ -71,10 +81,12 @@ func (n *Node) operate(ctx context.Context, p relay.Peer, q *wire.Query) (answer
 		result, err = n.rules(a[0])
 	case queryRulePut:
 		rule := directory.AppRule{App: a[1], Rule: directory.Rule{Pattern: a[2], Homes: strings.Split(a[3], ",")}}
-		if len(a) == 5 {
-			if rule.First = a[4] == "first"; !rule.First {
-				return nil, true, wire.Errorf(wire.CodeBadRequest, "the last argument of %q is %q, not first", q.What, a[4])
-			}
+		more := a[4:]
+		if rule.First = len(more) > 0 && more[0] == "first"; rule.First {
+			more = more[1:]
+		}
+		if rule.Rule.Class, err = n.class(more); err != nil {
+			return nil, true, err
 		}
 		result, err = n.changeRules(ctx, a[0], p.User, rule.App, directory.Change{PutRule: rule})
 	case queryRuleDelete:
@@ -83,7 +95,7 @@ func (n *Node) operate(ctx context.Context, p relay.Peer, q *wire.Query) (answer
 	case querySettle:
 		result, err = n.settler.settle(ctx, p.User)
 	case queryGroupsAdd:
-		result, err = n.addGroups(ctx, a[0], p.User, a[1], a[2])
+		result, err = n.addGroups(ctx, a[0], p.User, a[1], a[2], a[3:])
 	}
 	if err != nil {
 		return nil, true, err
@@ -99,9 +111,9 @@ func (n *Node) rules(app string) ([]RuleInfo, error) {
 	}
 	var rules []RuleInfo
 	for _, r := range a.Rules {
-		rules = append(rules, RuleInfo{app, r.Pattern, r.Homes})
+		rules = append(rules, RuleInfo{app, r.Pattern, r.Homes, cmp.Or(r.Survive, n.cfg.Survive), r.Allow, r.Forbid})
 	}
-	return append(rules, RuleInfo{App: app, Homes: a.Homes}), nil
+	return append(rules, RuleInfo{App: app, Homes: a.Homes, Survive: n.cfg.Survive}), nil
 }
 
 func (n *Node) changeRules(ctx context.Context, id, user, app string, c directory.Change) ([]RuleInfo, error) {
@@ -116,7 +128,11 @@ const maxGroupsAdded = 64
 
 // addGroups adds groups to a region. Where their first replicas are is decided
 // here, by who is there now.
-func (n *Node) addGroups(ctx context.Context, id, user, region, count string) ([]AddedInfo, error) {
+func (n *Node) addGroups(ctx context.Context, id, user, region, count string, classes []string) ([]AddedInfo, error) {
+	class, err := n.class(classes)
+	if err != nil {
+		return nil, err
+	}
 	many, err := strconv.Atoi(count)
 	if err != nil || many < 1 || many > maxGroupsAdded {
 		return nil, wire.Errorf(wire.CodeBadRequest, "%q groups cannot be added, but 1 to %d", count, maxGroupsAdded)
@@ -132,9 +148,8 @@ func (n *Node) addGroups(ctx context.Context, id, user, region, count string) ([
 	var groups []directory.Group
 	var added []AddedInfo
 	for i := range uint32(many) {
-		g := directory.Group{ID: next + i, Region: region}
-		policy := geo.Policy{Home: region, Survive: geo.Survive(n.cfg.Survive), Key: fmt.Sprint("group/", g.ID)}
-		g.Voters = geo.Place(policy, n.nodeStates(load), geo.Config{}, geo.Pops()).Voters
+		g := directory.Group{ID: next + i, Region: region, Class: class}
+		g.Voters = geo.Place(n.policy(g), n.nodeStates(load), geo.Config{}, geo.Pops()).Voters
 		if len(g.Voters) == 0 || !slices.Contains(n.regionNodes(region), g.Voters[0]) {
 			return nil, wire.Errorf(wire.CodeNotFound, "no node of region %q is alive", region)
 		}
@@ -142,13 +157,42 @@ func (n *Node) addGroups(ctx context.Context, id, user, region, count string) ([
 			load[v]++
 		}
 		groups = append(groups, g)
-		added = append(added, AddedInfo{g.ID, region, g.Voters})
+		added = append(added, n.added(g))
 	}
 	err = n.dir.change(ctx, id, user, directory.Change{AddGroups: groups})
 	if err == errRepeated { // the first answer was lost, and by now others come next
 		return n.newestGroups(region), nil
 	}
 	return added, err
+}
+
+func (n *Node) added(g directory.Group) AddedInfo {
+	return AddedInfo{g.ID, g.Region, g.Voters, cmp.Or(g.Survive, n.cfg.Survive), g.Allow, g.Forbid}
+}
+
+// class reads CLASS arguments. What the mesh does anyway is not said, so that each
+// policy has one class.
+func (n *Node) class(args []string) (c directory.Class, err error) {
+	for _, a := range args {
+		name, value, _ := strings.Cut(a, "=")
+		regions := slices.Compact(slices.Sorted(slices.Values(strings.Split(value, ","))))
+		switch {
+		case value == "":
+			return c, wire.Errorf(wire.CodeBadRequest, "%q says nothing", a)
+		case name == "survive":
+			c.Survive = value
+		case name == "allow":
+			c.Allow = regions
+		case name == "forbid":
+			c.Forbid = regions
+		default:
+			return c, wire.Errorf(wire.CodeBadRequest, "%q is none of survive=, allow= and forbid=", a)
+		}
+	}
+	if c.Survive == n.cfg.Survive {
+		c.Survive = ""
+	}
+	return c, nil
 }
 
 // newestGroups are the groups that were added to a region last.
@@ -161,7 +205,7 @@ func (n *Node) newestGroups(region string) (added []AddedInfo) {
 		if g.Since > since {
 			since, added = g.Since, nil
 		}
-		added = append(added, AddedInfo{g.ID, g.Region, g.Voters})
+		added = append(added, n.added(g))
 	}
 	return added
 }

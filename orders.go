@@ -83,7 +83,7 @@ func (r *reconciler) replace(p GroupPlan, from, to string) error {
 	voters := slices.DeleteFunc(slices.Clone(p.Voters), func(v string) bool { return v == from })
 	after := geo.Config{Voters: append(voters, to), Leader: p.Leader}
 	if want := geo.Place(r.node.policy(g), nodes, after, geo.Pops()); !slices.Contains(want.Voters, to) {
-		return wire.Errorf(wire.CodeBadRequest, "what the mesh is to survive (%s) would not leave the replica at %q, but wants %v", p.Survive, to, want.Voters)
+		return wire.Errorf(wire.CodeBadRequest, "what the group is to survive (%s) would not leave the replica at %q, but wants %v", p.Survive, to, want.Voters)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

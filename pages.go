@@ -91,13 +91,14 @@ func (n *Node) pageHere(id room.ID, group uint32, h *wire.History, max int) (*wi
 	page := new(wire.Page)
 	var encoded [][]byte
 	err := n.host.Read(group, func(r consensusReader) {
+		page.Epoch = room.Epoch(r, id)
 		s, ok := room.Load(r, id)
 		if !ok {
 			page.Moved, _ = room.Moved(r, id)
 			page.Placement = room.Placement(r)
 			return
 		}
-		page.HeadSeq, page.Epoch = s.Head, s.Epoch
+		page.HeadSeq = s.Head
 		if h.Limit == headOnly {
 			return
 		}

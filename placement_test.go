@@ -53,6 +53,8 @@ type migration struct {
 	acks map[string]map[uint64][]string // of each room and seq: the messages
 	sent map[string][]uint64            // of each client and room: the seqs, in the order of sending
 	bad  []string
+
+	lone []directory.Group // of one voter each
 }
 
 func newMigration(t *testing.T, seed uint64, asks bool) *migration {
@@ -71,6 +73,9 @@ func newMigration(t *testing.T, seed uint64, asks bool) *migration {
 	for _, p := range m.peers {
 		m.start(p.ID)
 	}
+	for i, p := range m.peers {
+		m.lone = append(m.lone, directory.Group{ID: uint32(90 + i), Region: p.Region, Voters: []string{p.ID}, Class: directory.Class{Survive: "none"}})
+	}
 	return m
 }
 
@@ -81,8 +86,14 @@ func (m *migration) change(step int) {
 	slow, fast := m.peers[late].ID, m.peers[(late+1+at)%3].ID
 	m.gates[slow].close()
 	home := regions[m.rng.IntN(3)]
-	c := directory.Change{PutRule: directory.AppRule{App: "demo", Rule: directory.Rule{Pattern: "r-*", Homes: []string{home}}}}
-	if step%2 == 1 {
+	rule := directory.Rule{Pattern: "r-*", Homes: []string{home}}
+	if m.rng.IntN(2) == 0 && step > 0 {
+		rule.Survive = "none"
+	}
+	c := directory.Change{PutRule: directory.AppRule{App: "demo", Rule: rule}}
+	if step == 0 {
+		c = directory.Change{AddGroups: m.lone}
+	} else if step%3 == 2 {
 		c = directory.Change{AddGroups: []directory.Group{{ID: uint32(100 + step), Region: home, Voters: []string{"fra-1", "iad-1", "sin-1"}}}}
 	}
 	if err := m.nodes[fast].node.Change(m.t.Context(), fmt.Sprint("change-", step), c); err != nil {
@@ -235,14 +246,14 @@ func (m *migration) settle() {
 	_ = c.Close()
 }
 
-// Rules change and groups are added while rooms are made everywhere, by nodes
+// Rules, with what their rooms outlive, change and groups are added while rooms are made everywhere, by nodes
 // that have not heard of it: no room ever has two histories, and who followed it
 // before it was made sees all of it.
 func TestOneIDHasOneHistory(t *testing.T) {
 	for seed := range rounds(3, 60) {
 		synctest.Test(t, func(t *testing.T) {
 			m := newMigration(t, seed, true)
-			if split := m.run(6); len(split) > 0 {
+			if split := m.run(7); len(split) > 0 {
 				t.Errorf("seed %d: two histories: %v", seed, split)
 			}
 			if len(m.bad) > 0 {

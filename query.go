@@ -29,8 +29,12 @@ type MemberInfo struct {
 type GroupInfo struct {
 	ID       uint32        `json:"id"`
 	Region   string        `json:"region,omitempty"`
+	Survive  string        `json:"survive"` // what it is to outlive: node, region or none
+	Allow    []string      `json:"allow,omitempty"`
+	Forbid   []string      `json:"forbid,omitempty"`
 	Leader   string        `json:"leader"`
 	Term     uint64        `json:"term"`
+	Epoch    uint64        `json:"epoch,omitzero"` // when it was last recovered with loss, Unix ms
 	Rooms    int           `json:"rooms"`
 	Replicas []ReplicaInfo `json:"replicas"`
 }
@@ -121,6 +125,9 @@ func (n *Node) query(ctx context.Context, p relay.Peer, q *wire.Query) ([]byte, 
 	if answer, ok, err := n.move(ctx, p, q); ok {
 		return answer, err
 	}
+	if answer, ok, err := n.recover(ctx, p, q); ok {
+		return answer, err
+	}
 	node := p.Node != ""
 	switch {
 	case q.What == queryRooms && !node:
@@ -191,10 +198,9 @@ func (n *Node) groupsHere() []GroupInfo {
 	groups := []GroupInfo{}
 	for _, s := range n.host.Status() {
 		self := ReplicaInfo{Node: n.cfg.Node, Region: n.cfg.Region, Applied: s.Applied, Voter: slices.Contains(s.Voters, n.cfg.Node)}
-		g := GroupInfo{ID: s.ID, Leader: s.Leader, Term: s.Term}
-		if d, ok := n.dir.state().Group(s.ID); ok {
-			g.Region = d.Region
-		}
+		g := GroupInfo{ID: s.ID, Leader: s.Leader, Term: s.Term, Epoch: s.Epoch}
+		d, _ := n.dir.state().Group(s.ID)
+		g.Region, g.Survive, g.Allow, g.Forbid = d.Region, cmp.Or(d.Survive, n.cfg.Survive), d.Allow, d.Forbid
 		_ = n.host.Read(s.ID, func(r consensusReader) {
 			if g.Rooms = room.CountRooms(r); g.Rooms <= maxHashed {
 				self.Hash = n.hashes.of(s.ID, s.Applied, func() string {
@@ -215,9 +221,12 @@ func (n *Node) queryGroups(ctx context.Context) ([]byte, error) {
 	merged := map[uint32]*GroupInfo{}
 	for i, g := range all {
 		m := merged[g.ID]
-		if m == nil {
+		switch {
+		case m == nil || g.Epoch > m.Epoch:
 			merged[g.ID] = &all[i]
 			continue
+		case g.Epoch < m.Epoch:
+			continue // what it has is over
 		}
 		m.Replicas = append(m.Replicas, g.Replicas...)
 		m.Rooms = max(m.Rooms, g.Rooms)
@@ -227,7 +236,7 @@ func (n *Node) queryGroups(ctx context.Context) ([]byte, error) {
 	}
 	for _, g := range n.dir.state().Groups() { // those that nobody speaks for
 		if merged[g.ID] == nil {
-			merged[g.ID] = &GroupInfo{ID: g.ID, Region: g.Region, Replicas: []ReplicaInfo{}}
+			merged[g.ID] = &GroupInfo{ID: g.ID, Region: g.Region, Survive: cmp.Or(g.Survive, n.cfg.Survive), Allow: g.Allow, Forbid: g.Forbid, Replicas: []ReplicaInfo{}}
 		}
 	}
 	groups := []GroupInfo{}

@@ -1,6 +1,7 @@
 package starling
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -55,7 +56,12 @@ type GroupPlan struct {
 	Group   uint32 `json:"group"`
 	Region  string `json:"region"`
 	Survive string `json:"survive"`
-	Leader  string `json:"leader"`
+	// Allow and Forbid are the regions whose disks may, or must not, hold it.
+	Allow  []string `json:"allow,omitempty"`
+	Forbid []string `json:"forbid,omitempty"`
+	// Losses say what is lost or stands still if what is lost, as it is now.
+	Losses []string `json:"losses"`
+	Leader string   `json:"leader"`
 	// Voters and Learners are those of now, WantVoters and WantLearners those
 	// that there should be.
 	Voters       []string `json:"voters"`
@@ -173,7 +179,8 @@ func (r *reconciler) plan(s consensus.Status, nodes []geo.NodeState) GroupPlan {
 		step, why = geo.Step{}, fmt.Sprintf("%s is to lead, once it has been there for a while", step.Node)
 	}
 	p := GroupPlan{
-		Group: s.ID, Region: g.Region, Survive: string(policy.Survive), Leader: s.Leader, Voters: now.Voters, Learners: now.Learners,
+		Group: s.ID, Region: g.Region, Survive: string(policy.Survive), Allow: g.Allow, Forbid: g.Forbid,
+		Losses: geo.Losses(now.Voters, now.Learners, n.sites()), Leader: s.Leader, Voters: now.Voters, Learners: now.Learners,
 		WantVoters: want.Voters, WantLearners: want.Learners, UnderReplicated: want.UnderReplicated,
 		Why: why, Paused: n.dir.state().Paused(), step: step, seen: s.ConfigIndex,
 	}
@@ -201,7 +208,10 @@ func preferred(g directory.Group, nodes []geo.NodeState, voters []string) []stri
 
 // policy is what is wanted of a group's replicas.
 func (n *Node) policy(g directory.Group) geo.Policy {
-	return geo.Policy{Home: g.Region, Survive: geo.Survive(n.cfg.Survive), Grace: n.cfg.grace(), Key: fmt.Sprint("group/", g.ID)}
+	return geo.Policy{
+		Home: g.Region, Survive: geo.Survive(cmp.Or(g.Survive, n.cfg.Survive)), Allow: g.Allow, Forbid: g.Forbid,
+		Grace: n.cfg.grace(), Key: fmt.Sprint("group/", g.ID),
+	}
 }
 
 // mayLead keeps leadership from wandering.
@@ -297,13 +307,14 @@ func (r *reconciler) drop(group uint32) {
 // join says that this node takes a replica of a group that it is told of.
 func (n *Node) join(group uint32) (consensus.Group, bool) {
 	_, ok := n.dir.state().Group(group)
-	return consensus.Group{ID: group, Heartbeat: n.heartbeat()}, ok
+	return consensus.Group{ID: group, Heartbeat: n.heartbeat(group)}, ok || group == 0
 }
 
 // heartbeat is how long the voters of a group wait for their leader: less where
 // they are all in one region; 0 = what package consensus takes for far ones.
-func (n *Node) heartbeat() time.Duration {
-	if geo.Survive(n.cfg.Survive) == geo.SurviveRegion {
+func (n *Node) heartbeat(group uint32) time.Duration {
+	g, _ := n.dir.state().Group(group)
+	if n.policy(g).Survive == geo.SurviveRegion {
 		return 0
 	}
 	return nearHeartbeat

@@ -39,6 +39,9 @@ func (m *machine) Apply(tx consensus.Tx, now int64, commands [][]byte) []any {
 
 // Committed implements consensus.Machine.
 func (m *machine) Committed() {
+	if m.rooms.Renewed() {
+		m.begin() // those who follow must not take what comes now for what they knew
+	}
 	for _, p := range m.rooms.Take() {
 		m.hub.Append(p.ID, p.Seq, p.Data)
 	}
@@ -48,13 +51,47 @@ func (m *machine) Committed() {
 // as history what the snapshot brought.
 func (m *machine) Restored() {
 	m.rooms.Reset()
+	m.begin()
+}
+
+// begin tells the hub where the group's rooms are now, and in which epoch.
+func (m *machine) begin() {
 	_ = m.node.host.Read(m.group, func(r consensusReader) {
 		for _, id := range m.hub.Rooms() {
-			if s, ok := room.Load(r, id); ok {
-				m.hub.Begin(id, s.Head)
+			s, ok := room.Load(r, id)
+			if at, err := m.node.locate(id); ok || err == nil && at == m.group {
+				m.hub.Begin(id, s.Head, room.Epoch(r, id))
 			}
 		}
 	})
+}
+
+// departures tell who counts on a replica of this node that it has ended.
+type departures struct {
+	mu    sync.Mutex
+	ended map[uint32]chan struct{}
+}
+
+// of returns a channel that is closed when the replica of a group ends.
+func (d *departures) of(group uint32) <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ended == nil {
+		d.ended = make(map[uint32]chan struct{})
+	}
+	if d.ended[group] == nil {
+		d.ended[group] = make(chan struct{})
+	}
+	return d.ended[group]
+}
+
+func (d *departures) left(group uint32) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c := d.ended[group]; c != nil {
+		close(c)
+		delete(d.ended, group)
+	}
 }
 
 // counters count events by the node that they were sent to.

@@ -73,7 +73,7 @@ const leaderAgain = 50 * time.Millisecond
 // replicas are the nodes that hold a group, as last heard of.
 func (n *Node) replicas(group uint32) directory.Replicas {
 	if group == 0 {
-		return directory.Replicas{Voters: n.cfg.directoryVoters()}
+		return n.root.replicas()
 	}
 	g, _ := n.dir.state().Group(group)
 	return g.Replicas()
@@ -81,8 +81,11 @@ func (n *Node) replicas(group uint32) directory.Replicas {
 
 // replicates reports whether this node holds a replica of a group.
 func (n *Node) replicates(group uint32) bool {
+	if group == 0 {
+		return n.host.Has(0)
+	}
 	r := n.replicas(group)
-	return slices.Contains(r.Voters, n.cfg.Node) || slices.Contains(r.Learners, n.cfg.Node)
+	return !n.host.Outlived(group) && (slices.Contains(r.Voters, n.cfg.Node) || slices.Contains(r.Learners, n.cfg.Node))
 }
 
 // way returns how commands get to the leader of a group, nil if it is this node.
@@ -152,12 +155,14 @@ func (n *Node) parent(id room.ID, group uint32, asRelay bool) (string, error) {
 		return "", noGroup(group)
 	}
 	q := geo.Hop{Self: geo.Site{Node: n.cfg.Node, Region: n.cfg.Region}, Room: id.App + "/" + id.Room, AsRelay: asRelay}
+	here := n.replicates(group)
 	for _, m := range n.mesh.View().Members {
 		site := geo.Site{Node: m.ID, Region: m.Region}
 		if m.ID == n.cfg.Node || m.Linked {
 			q.Alive = append(q.Alive, site)
 		}
-		if slices.Contains(replicas.Voters, m.ID) || slices.Contains(replicas.Learners, m.ID) {
+		holds := slices.Contains(replicas.Voters, m.ID) || slices.Contains(replicas.Learners, m.ID)
+		if holds && m.ID != n.cfg.Node || here && m.ID == n.cfg.Node {
 			q.Replicas = append(q.Replicas, site)
 		}
 	}

@@ -67,8 +67,9 @@ func (e *TooFar) Error() string {
 	return fmt.Sprintf("client: room %q does not keep the events after this position any more; its head is %d", e.Room, e.Head)
 }
 
-// EpochChanged ends a Follow whose room was restored from a backup: what was
-// read of it may differ from what it holds now. Discard it and start again.
+// EpochChanged ends a Follow whose room was restored from a backup, or recovered
+// with loss after too many of its replicas were gone: what was read of it may
+// differ from what it holds now. Discard it and start again.
 type EpochChanged struct {
 	Room     string
 	Old, New uint64

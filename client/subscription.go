@@ -29,7 +29,15 @@ func (f *Follow) attach(l *link) {
 		return
 	}
 	f.sub = &subscription{f: f, link: l}
-	l.follow(f.sub, &wire.Follow{Room: f.room, AfterSeq: f.last, Epoch: f.epoch, FromHead: f.fromHead})
+	l.follow(f.sub, &wire.Follow{Room: f.room, AfterSeq: f.last, Epoch: f.known(), FromHead: f.fromHead})
+}
+
+// known is the epoch of what was taken; nothing has none.
+func (f *Follow) known() uint64 {
+	if f.last == 0 {
+		return 0
+	}
+	return f.epoch
 }
 
 // detach puts the subscription out of use.
@@ -72,7 +80,7 @@ func (s *subscription) answered(frame *wire.Frame, err error) {
 	d := frame.GetFollowed()
 	switch {
 	case d.Epoch == 0: // the node has not seen the room yet
-	case f.epoch != 0 && d.Epoch != f.epoch:
+	case f.known() != 0 && d.Epoch != f.epoch:
 		f.failLocked(&EpochChanged{Room: f.room, Old: f.epoch, New: d.Epoch, Head: d.HeadSeq})
 		return
 	case !d.Recovered:

@@ -138,7 +138,7 @@ func (g *group) confirm(ctx context.Context, term uint64) error {
 			need--
 			continue
 		}
-		g.h.peer(node).ask(appendMessage(g.cfg.ID, &raft.AppendEntriesRequest{Term: term}), false, func(m *wire.RaftMessage, err error) {
+		g.h.peer(node).ask(appendMessage(g.cfg.ID, g.epoch, &raft.AppendEntriesRequest{Term: term}), false, func(m *wire.RaftMessage, err error) {
 			reply := m.GetAppendReply()
 			answers <- err == nil && reply.GetSuccess() && reply.GetTerm() == term && !reply.GetDoubtful()
 		})

@@ -50,10 +50,10 @@ func newBeats(p *peer) *beats {
 }
 
 // add queues a request without entries.
-func (b *beats) add(group uint32, r *raft.AppendEntriesRequest, done beatDone) {
+func (b *beats) add(group uint32, epoch uint64, r *raft.AppendEntriesRequest, done beatDone) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.out = append(b.out, &wire.Beat{Group: group, Term: r.Term, PrevLogIndex: r.PrevLogEntry, PrevLogTerm: r.PrevLogTerm, LeaderCommit: r.LeaderCommitIndex})
+	b.out = append(b.out, &wire.Beat{Group: group, Epoch: epoch, Term: r.Term, PrevLogIndex: r.PrevLogEntry, PrevLogTerm: r.PrevLogTerm, LeaderCommit: r.LeaderCommitIndex})
 	b.waiting[b.next] = done
 	b.next++
 	if len(b.out) >= beatsMost {
@@ -171,7 +171,10 @@ func (b *beats) repliesCame(first uint64, m *wire.BeatReplies) {
 func (h *Host) beatsCame(p *peer, first uint64, m *wire.Beats) {
 	for i, beat := range m.Beats {
 		id := first + uint64(i)
-		if g := h.group(beat.Group); g == nil {
+		if !h.agree(beat.Group, beat.Epoch) {
+			h.disagree(p, &wire.RaftMessage{Group: beat.Group})
+			p.beats.reply(id, &wire.BeatReply{Error: errOutlived.Error()})
+		} else if g := h.group(beat.Group); g == nil {
 			h.join(beat.Group)
 			p.beats.reply(id, &wire.BeatReply{Error: notHere})
 		} else if !g.inbox.pushBeat(p, id, beat) {

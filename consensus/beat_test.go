@@ -172,8 +172,8 @@ func TestBeatsNeverOvertake(t *testing.T) {
 		x := c.host("a").peer("x")
 		ended := make(chan error, 2)
 		for _, bulk := range []bool{true, false} {
-			x.beats.add(1, &raft.AppendEntriesRequest{Term: 9}, func(_ *wire.BeatReply, err error) { ended <- err })
-			_ = x.send(appendMessage(1, &raft.AppendEntriesRequest{Term: 9}), bulk)
+			x.beats.add(1, 0, &raft.AppendEntriesRequest{Term: 9}, func(_ *wire.BeatReply, err error) { ended <- err })
+			_ = x.send(appendMessage(1, 0, &raft.AppendEntriesRequest{Term: 9}), bulk)
 			if m := p.hear(); len(m.GetBeats().GetBeats()) != 1 {
 				t.Errorf("bulk %v: first came %v", bulk, m)
 			}

@@ -126,6 +126,9 @@ type Config struct {
 	// run, but of which a leader sends entries to it; nil = never. It may take
 	// its time. The replica starts empty: Group.Voters does not count.
 	Join func(group uint32) (Group, bool)
+	// Left is called when this node's replica of a group has ended, while the
+	// Host goes on; nil = nobody asks.
+	Left func(group uint32)
 	// Dial opens a stream that the other node gives to Serve, or for a
 	// snapshot to ServeSnapshot.
 	Dial func(ctx context.Context, node string, snapshot bool) (Stream, error)
@@ -203,6 +206,7 @@ type Status struct {
 	Applied   uint64 // last entry in the data
 	Commit    uint64 // last entry known to be committed
 	LastIndex uint64 // last entry in the log
+	LastTerm  uint64 // its term
 	Voters    []string
 	// Doubt says why this replica neither votes nor leads, "" = it does both:
 	// its disk may have forgotten what it had acknowledged. The doubt ends by
@@ -215,6 +219,9 @@ type Status struct {
 	// ConfigIndex is the entry of the newest configuration that is committed,
 	// as far as this node knows.
 	ConfigIndex uint64
+	// Epoch is when the group was last recovered with loss, 0 = never: other
+	// epochs are other histories.
+	Epoch uint64
 	// Removed says that the group goes on without this replica, which may be
 	// dropped. Where it never hears of that it keeps silent nevertheless.
 	Removed bool

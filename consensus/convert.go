@@ -17,7 +17,7 @@ func header(node string) raft.RPCHeader {
 	return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(node), Addr: []byte(node)}
 }
 
-func appendMessage(group uint32, r *raft.AppendEntriesRequest) *wire.RaftMessage {
+func appendMessage(group uint32, epoch uint64, r *raft.AppendEntriesRequest) *wire.RaftMessage {
 	a := &wire.AppendEntries{Term: r.Term, PrevLogIndex: r.PrevLogEntry, PrevLogTerm: r.PrevLogTerm, LeaderCommit: r.LeaderCommitIndex}
 	if len(r.Entries) > 0 {
 		a.Entries = make([]*wire.LogEntry, len(r.Entries))
@@ -28,7 +28,7 @@ func appendMessage(group uint32, r *raft.AppendEntriesRequest) *wire.RaftMessage
 			a.Entries[i] = to
 		}
 	}
-	return &wire.RaftMessage{Group: group, Body: &wire.RaftMessage_Append{Append: a}}
+	return &wire.RaftMessage{Group: group, Epoch: epoch, Body: &wire.RaftMessage_Append{Append: a}}
 }
 
 // command turns a request of a node into what Raft takes.

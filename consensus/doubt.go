@@ -179,7 +179,10 @@ func (g *group) trust(was doubt, why string) bool {
 // screen answers for Raft what a replica in doubt must not do, and takes from
 // a leader's request what it must not have; cut says that it did.
 func (g *group) screen(d doubt, c any) (response any, cut bool, err error) {
-	if d == sure && !g.removed() {
+	if g.outlived() {
+		return nil, false, errOutlived
+	}
+	if d == sure && !g.removed() && g.inquired.Load() {
 		return g.screenSure(c), false, nil
 	}
 	switch r := c.(type) {
@@ -200,7 +203,7 @@ func (g *group) screen(d doubt, c any) (response any, cut bool, err error) {
 }
 
 func (g *group) mayVote(d doubt, candidate logID) bool {
-	return !g.removed() && (d == sure || d == unsure && !candidate.less(g.target()))
+	return !g.removed() && g.inquired.Load() && (d == sure || d == unsure && !candidate.less(g.target()))
 }
 
 // committedOnly drops the entries of a request that are not known to be

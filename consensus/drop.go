@@ -74,10 +74,7 @@ func (h *Host) Drop(id uint32) error {
 		if _, in := find(g.replicas(g.instance()), h.cfg.Node); in && !g.removed() {
 			return later("group %d counts on its replica on this node", id)
 		}
-		h.mu.Lock()
-		delete(h.groups, id)
-		h.mu.Unlock()
-		g.close()
+		h.remove(g)
 	}
 	if err := h.s.drop(id); err != nil {
 		return wire.Errorf(wire.CodeUnavailable, "%v", err)

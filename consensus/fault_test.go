@@ -183,7 +183,7 @@ func TestRaftIsTold(t *testing.T) {
 		t.Error("a log that does not say that it must have no holes")
 	}
 	g.trans.SetHeartbeatHandler(func(raft.RPC) { t.Error("a heartbeat went past Raft's main loop") })
-	if !g.inbox.push(c.host("a").peer("b"), appendMessage(1, &raft.AppendEntriesRequest{})) {
+	if !g.inbox.push(c.host("a").peer("b"), appendMessage(1, 0, &raft.AppendEntriesRequest{})) {
 		t.Error("the inbox takes no heartbeat")
 	}
 	eventually(t, "the heartbeat is handled", func() bool {

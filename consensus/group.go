@@ -24,6 +24,8 @@ type group struct {
 	lanes  lanes
 	reads  reads
 
+	epoch    uint64       // see epochs
+	inquired atomic.Bool  // the replica may vote, see inquire
 	opened   atomic.Int64 // since when the replica is in doubt, Unix ns
 	settles  sync.Mutex   // held by settle
 	finders  atomic.Int32 // FindTip being answered
@@ -69,7 +71,6 @@ func (h *Host) open(cfg Group) (*group, error) {
 		h: h, cfg: cfg, logs: logs,
 		stable: &stableStore{s: h.s, group: cfg.ID},
 		snaps:  &snapshotStore{h: h, s: h.s, group: cfg.ID, logs: logs},
-		trans:  newTransport(h, cfg),
 		begun:  time.Now(),
 	}
 	g.ctx, g.cancel = context.WithCancel(h.ctx)
@@ -78,6 +79,11 @@ func (h *Host) open(cfg Group) (*group, error) {
 	if err := g.snaps.load(); err != nil {
 		return nil, err
 	}
+	if outlived, err := g.begins(); outlived || err != nil {
+		g.cancel()
+		return nil, cmp.Or(err, errOutlived)
+	}
+	g.trans = newTransport(h, cfg, g.epoch)
 	if err := g.examine(); err != nil {
 		return nil, err
 	}
@@ -98,6 +104,7 @@ func (h *Host) open(cfg Group) (*group, error) {
 	if err := g.spendVotes(); err != nil {
 		return nil, err
 	}
+	g.inquired.Store(g.doubt() == fresh) // it must ask for more than that
 	g.fsm.m = h.cfg.Machine(cfg.ID)
 	return g, g.run()
 }
@@ -107,8 +114,8 @@ func (h *Host) open(cfg Group) (*group, error) {
 // anybody if it was interrupted between them.
 func (g *group) bootstrap() error {
 	last, err := g.logs.LastIndex()
-	if err != nil || last > 0 || g.snaps.meta.ID != "" {
-		return err
+	if err != nil || last > 0 || g.snaps.meta.ID != "" || g.epoch > 0 {
+		return err // in a later epoch the first configuration is history
 	}
 	var c raft.Configuration
 	in := false
@@ -239,10 +246,12 @@ func (g *group) status() Status {
 	if g.h.s.stall.stalled() {
 		state = "stalled"
 	}
+	last := r.LastIndex()
+	newest, _ := g.lastID(last)
 	return Status{
 		Doubt: d.String(), Tip: tip,
 		ID: g.cfg.ID, Leader: g.leader(), State: state, Term: r.CurrentTerm(),
-		Applied: g.fsm.position().index, Commit: r.CommitIndex(), LastIndex: r.LastIndex(), Voters: g.voters(),
-		Replicas: g.replicas(r), ConfigIndex: g.fsm.configured().index, Removed: g.removed(),
+		Applied: g.fsm.position().index, Commit: r.CommitIndex(), LastIndex: last, LastTerm: newest.term, Voters: g.voters(),
+		Epoch: g.epoch, Replicas: g.replicas(r), ConfigIndex: g.fsm.configured().index, Removed: g.removed(),
 	}
 }

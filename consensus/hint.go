@@ -71,7 +71,7 @@ func (h *hints) enter(term uint64) {
 
 // send is called with mu held; a queue that is full will bring the news itself.
 func (h *hints) send(node string, index uint64) {
-	m := appendMessage(h.t.group, &raft.AppendEntriesRequest{Term: h.term, PrevLogEntry: index, PrevLogTerm: h.term, LeaderCommitIndex: index})
+	m := appendMessage(h.t.group, h.t.epoch, &raft.AppendEntriesRequest{Term: h.term, PrevLogEntry: index, PrevLogTerm: h.term, LeaderCommitIndex: index})
 	_ = h.t.h.peer(node).send(m, false) // without an id: no answer
 }
 

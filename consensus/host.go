@@ -17,12 +17,13 @@ type Host struct {
 	cfg    Config
 	s      *store
 	lives  *lives
+	epochs *epochs
 	ctx    context.Context // ends when the Host closes or its store breaks
 	cancel context.CancelFunc
 
 	sending, receiving chan struct{} // a slot for each snapshot in flight
 
-	starting sync.Mutex // held by Start and Drop; Close waits for it
+	starting slowLock // held by Start, Drop and Recover; Close waits for it
 	joins    joins
 
 	mu      sync.Mutex
@@ -35,6 +36,13 @@ type Host struct {
 	lanes   sync.WaitGroup // those of running that carry commands
 }
 
+// slowLock is a lock that is held while timers run: who waits for it waits as on
+// a channel, so that virtual time goes on.
+type slowLock chan struct{}
+
+func (l slowLock) Lock()   { l <- struct{}{} }
+func (l slowLock) Unlock() { <-l }
+
 // Open opens the folder. Its errors include ErrLocked and a *wire.Error with
 // wire.CodeNewerFormat.
 func Open(cfg Config) (*Host, error) {
@@ -43,6 +51,7 @@ func Open(cfg Config) (*Host, error) {
 	}
 	h := &Host{
 		cfg:       cfg.withDefaults(),
+		starting:  make(slowLock, 1),
 		sending:   make(chan struct{}, snapshotsInFlight),
 		receiving: make(chan struct{}, snapshotsInFlight),
 		groups:    map[uint32]*group{}, peers: map[string]*peer{}, streams: map[Stream]struct{}{},
@@ -62,7 +71,10 @@ func Open(cfg Config) (*Host, error) {
 		h.cancel()
 		return nil, errors.Join(err, s.close())
 	}
-	err = s.resumeDrops()
+	h.epochs, err = openEpochs(s)
+	if err == nil {
+		err = s.resumeDrops()
+	}
 	if err == nil {
 		err = clearSnapshots(s, h.cfg.FS, h.snapshotDir())
 	}
@@ -82,7 +94,12 @@ func (h *Host) snapshotDir() string { return h.cfg.FS.PathJoin(h.cfg.Dir, "snaps
 // Start takes part in a group, with the state on disk if there is any. For a
 // group that runs already it does nothing, so that a caller may start all
 // groups again whenever it hears of new ones.
-func (h *Host) Start(cfg Group) error {
+//
+// A replica that was outlived (see Outlive) is not started either: it is made
+// anew once a leader of the group sends entries to it.
+func (h *Host) Start(cfg Group) error { return h.startGroup(cfg, false) }
+
+func (h *Host) startGroup(cfg Group, anew bool) error {
 	h.starting.Lock()
 	defer h.starting.Unlock()
 	if err := h.down(); err != nil {
@@ -92,20 +109,36 @@ func (h *Host) Start(cfg Group) error {
 		return nil
 	}
 	g, err := h.open(cfg)
+	if errors.Is(err, errOutlived) && anew {
+		h.cfg.Log.Warn("a replica is made anew: its group was recovered without it, and what it had is removed", "group", cfg.ID)
+		if err = h.s.drop(cfg.ID); err == nil {
+			g, err = h.open(cfg)
+		}
+	} else if errors.Is(err, errOutlived) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("consensus: group %d: %w", cfg.ID, err)
 	}
+	h.begin(g)
+	return nil
+}
+
+// begin lets a group that was opened take part.
+func (h *Host) begin(g *group) {
 	h.mu.Lock()
-	h.groups[cfg.ID] = g
+	h.groups[g.cfg.ID] = g
 	h.mu.Unlock()
 	g.greet()
+	if !g.inquired.Load() {
+		g.start(g.inquire)
+	}
 	if g.doubt() != sure {
 		g.start(g.settle)
 	}
-	if cfg.Preferred {
+	if g.cfg.Preferred {
 		g.start(g.campaign)
 	}
-	return nil
 }
 
 func (h *Host) group(id uint32) *group {
@@ -256,10 +289,11 @@ func (h *Host) Close() error {
 	peers := slices.Collect(maps.Values(h.peers))
 	h.mu.Unlock()
 	h.cancel()
-	h.starting.Lock() // a group that starts now is among all
-	defer h.starting.Unlock()
+	h.starting.Lock() // a group that starts now is among all, and none starts later
+	all := h.all()
+	h.starting.Unlock()
 	var stopping []func()
-	for _, g := range h.all() {
+	for _, g := range all {
 		stopping = append(stopping, g.instance().stop())
 	}
 	for _, p := range peers {

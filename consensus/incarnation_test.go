@@ -193,7 +193,7 @@ func TestGreeting(t *testing.T) {
 				t.Errorf("greeting %d: %v", i, err)
 			}
 		}
-		if err := serve(preVote(1, 1, 1, 1)); wire.Code(err) != wire.CodeProtocol {
+		if err := serve(preVote(1, 0, 1, 1, 1)); wire.Code(err) != wire.CodeProtocol {
 			t.Errorf("no greeting: %v", err)
 		}
 		c.stop("a")

@@ -36,7 +36,7 @@ func (h *Host) join(group uint32) {
 		}
 		// The first configuration is in the leader's log.
 		g.ID, g.Voters = group, nil
-		if err := h.Start(g); err != nil && h.down() == nil {
+		if err := h.startGroup(g, true); err != nil && h.down() == nil {
 			h.cfg.Log.Warn("cannot join a group", "group", group, "error", err)
 		}
 	})

@@ -73,7 +73,7 @@ func (g *group) electable(but string) bool {
 			continue
 		}
 		asked++
-		g.h.peer(node).ask(preVote(g.cfg.ID, r.CurrentTerm()+1, last, term), false, func(m *wire.RaftMessage, err error) {
+		g.h.peer(node).ask(preVote(g.cfg.ID, g.epoch, r.CurrentTerm()+1, last, term), false, func(m *wire.RaftMessage, err error) {
 			votes <- err == nil && m.GetPreVoteReply().GetGranted()
 		})
 	}

@@ -239,7 +239,7 @@ func TestRemovedComesBack(t *testing.T) {
 			t.Errorf("the one that came back disturbs: term %d, was %d", now, term)
 		}
 		voted := c.host("b").peer("c")
-		if m, err := voted.askWait(preVote(1, term+100, 1<<40, term+99), false); err == nil && m.GetPreVoteReply().GetGranted() {
+		if m, err := voted.askWait(preVote(1, 0, term+100, 1<<40, term+99), false); err == nil && m.GetPreVoteReply().GetGranted() {
 			t.Error("the one that was removed votes")
 		}
 		c.rejoin(t, "c", 10)

@@ -106,10 +106,15 @@ func (p *peer) answered(id uint64, m *wire.RaftMessage, err error) {
 	}
 	r.timer.Stop()
 	if err == nil && m.Error != "" {
-		m, err = nil, fmt.Errorf("consensus: %s: %s", p.node, m.Error)
+		m, err = nil, &peerError{p.node, m.Error}
 	}
 	r.done(m, err)
 }
+
+// peerError is what another node answered instead of what it was asked.
+type peerError struct{ node, text string }
+
+func (e *peerError) Error() string { return "consensus: " + e.node + ": " + e.text }
 
 // failAll ends all requests: their answers were lost with a stream.
 func (p *peer) failAll(err error) {

@@ -83,7 +83,7 @@ func (g *group) askPlace(r *instance, now time.Time) {
 		if string(s.ID) == g.h.cfg.Node {
 			continue
 		}
-		m := &wire.RaftMessage{Group: g.cfg.ID, Body: &wire.RaftMessage_FindPlace{FindPlace: &wire.FindPlace{}}}
+		m := &wire.RaftMessage{Group: g.cfg.ID, Epoch: g.epoch, Body: &wire.RaftMessage_FindPlace{FindPlace: &wire.FindPlace{}}}
 		g.h.peer(string(s.ID)).ask(m, false, func(m *wire.RaftMessage, err error) {
 			if a := m.GetFindPlaceReply(); err == nil && a != nil && !a.Member {
 				g.leftOut(string(s.ID), a.ConfigIndex, now)

@@ -52,6 +52,10 @@ func (h *Host) Serve(node string, s Stream) error {
 			p.beats.repliesCame(m.Id, b)
 			continue
 		}
+		if !h.agree(m.Group, m.Epoch) {
+			h.disagree(p, m)
+			continue
+		}
 		if isAnswer(m) {
 			p.answered(m.Id, m, nil)
 			continue
@@ -79,7 +83,9 @@ const (
 
 func (h *Host) refuse(p *peer, m *wire.RaftMessage, why string) {
 	if m.Id != 0 {
-		_ = p.send(answer(m.Group, m.Id, nil, errors.New(why)), false)
+		a := answer(m.Group, m.Id, nil, errors.New(why))
+		a.Epoch = h.epochs.of(m.Group)
+		_ = p.send(a, false)
 	}
 }
 
@@ -210,7 +216,7 @@ func (b *inbox) handle(it inboxItem, ch chan raft.RPCResponse) bool {
 		err = resp.Error
 	}
 	if b.g.h.down() == nil {
-		it.answer(resp.Response, err, d.lost(), cut)
+		it.answer(b.g.epoch, resp.Response, err, d.lost(), cut)
 	}
 	return err == nil
 }
@@ -224,7 +230,7 @@ func (it inboxItem) command() (any, error) {
 
 // answer sends Raft's answer. Of a replica in doubt it says so; cut says that
 // the replica did not get all of the request.
-func (it inboxItem) answer(response any, err error, doubtful, cut bool) {
+func (it inboxItem) answer(epoch uint64, response any, err error, doubtful, cut bool) {
 	if it.beat != nil {
 		r := beatReply(response, err)
 		r.Doubtful = doubtful && r.Error == ""
@@ -235,6 +241,7 @@ func (it inboxItem) answer(response any, err error, doubtful, cut bool) {
 		return
 	}
 	m := answer(it.m.Group, it.m.Id, response, err)
+	m.Epoch = epoch
 	if r := m.GetAppendReply(); r != nil && doubtful {
 		r.Doubtful, r.Success = true, r.Success && !cut
 	}
@@ -277,7 +284,7 @@ func (h *Host) ServeSnapshot(node string, s Stream) error {
 
 func (h *Host) receive(node string, m *wire.RaftMessage, data io.Reader) (any, error) {
 	g, head := h.group(m.Group), m.GetSnapshot()
-	if g == nil || head == nil {
+	if g == nil || head == nil || !h.agree(m.Group, m.Epoch) {
 		return nil, wire.Errorf(wire.CodeBadRequest, "no snapshot of a group that is here")
 	}
 	release, err := h.slot(h.receiving)

@@ -70,7 +70,7 @@ func (g *group) ask(d doubt) {
 	answers := make(chan told, len(ask))
 	r := g.instance()
 	for _, node := range ask {
-		m := &wire.RaftMessage{Group: g.cfg.ID, Body: &wire.RaftMessage_FindTip{FindTip: &wire.FindTip{Term: r.CurrentTerm(), Index: r.LastIndex()}}}
+		m := &wire.RaftMessage{Group: g.cfg.ID, Epoch: g.epoch, Body: &wire.RaftMessage_FindTip{FindTip: &wire.FindTip{Term: r.CurrentTerm(), Index: r.LastIndex()}}}
 		g.h.peer(node).ask(m, false, func(m *wire.RaftMessage, err error) {
 			answers <- told{node, m.GetFindTipReply()}
 		})
@@ -211,7 +211,7 @@ func (g *group) answering(p *peer, m *wire.RaftMessage, fn func() (*wire.RaftMes
 		if err != nil {
 			a = answer(m.Group, m.Id, nil, err)
 		}
-		a.Group, a.Id = m.Group, m.Id
+		a.Group, a.Id, a.Epoch = m.Group, m.Id, g.epoch
 		_ = p.send(a, false)
 	})
 }
@@ -237,31 +237,4 @@ func (g *group) tipFor() (*wire.FindTipReply, error) {
 		return nil, errors.New("term changed meanwhile")
 	}
 	return &wire.FindTipReply{Term: term, Index: id.index, IndexTerm: id.term, Confirmed: confirmed}, nil
-}
-
-// Recover lets a replica take part with what it has, although its disk may have
-// lost entries that were acknowledged; it returns how many are known to be
-// missing. It is for a group whose voters are in doubt and cannot settle it
-// among themselves, and an operator who accepts the loss. A quorum of voters
-// must be recovered, the one with the longest log among them. The errors are
-// *wire.Error: not_leader if the group is not here, bad_request if the replica
-// is not in doubt, unavailable.
-func (h *Host) Recover(id uint32) (missing uint64, err error) {
-	g := h.group(id)
-	if g == nil {
-		return 0, noGroup(id)
-	}
-	d, tip := g.doubtful()
-	if d == sure {
-		return 0, wire.Errorf(wire.CodeBadRequest, "group %d is not in doubt", id)
-	}
-	last := g.instance().LastIndex()
-	if tip > last {
-		missing = tip - last
-	}
-	h.cfg.Log.Warn("a replica is recovered by hand", "group", id, "reason", d.String(), "last", last, "missing", missing)
-	if !g.trust(d, "an operator accepts the loss") {
-		return 0, wire.Errorf(wire.CodeUnavailable, "group %d changed meanwhile", id)
-	}
-	return missing, nil
 }

@@ -35,9 +35,10 @@ const (
 	tableFormat = 'f' // the version of everything else, and whether it is guarded
 	tableLog    = 'l' // index, big-endian → entry
 	tableStable = 's' // term and vote
-	tableMeta   = 'm' // applied, snapshot, restoring, writes
+	tableMeta   = 'm' // applied, snapshot, restoring, writes, epoch
 	tableData   = 'd' // the machine's keys
 	tablePeer   = 'p' // of no group: node → its highest life seen
+	tableEpoch  = 'e' // nothing else: the highest epoch heard of
 )
 
 // storeVersion is the format of the whole folder. It rises when an older

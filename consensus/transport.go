@@ -17,6 +17,7 @@ import (
 type transport struct {
 	h     *Host
 	group uint32
+	epoch uint64
 	rpc   chan raft.RPC
 	hints hints
 	// progress is what answers tell of the other replicas.
@@ -31,8 +32,8 @@ type transport struct {
 	opened   map[string]uint64 // the term in which each peer was sent a first request
 }
 
-func newTransport(h *Host, cfg Group) *transport {
-	t := &transport{h: h, group: cfg.ID, rpc: make(chan raft.RPC), opened: map[string]uint64{}}
+func newTransport(h *Host, cfg Group, epoch uint64) *transport {
+	t := &transport{h: h, group: cfg.ID, epoch: epoch, rpc: make(chan raft.RPC), opened: map[string]uint64{}}
 	t.hints.t = t
 	return t
 }
@@ -68,7 +69,7 @@ func (t *transport) append(p *peer, r *raft.AppendEntriesRequest, to *raft.Appen
 	t.withhold(p.node, r)
 	p.count(r)
 	if len(r.Entries) == 0 && !t.opens(p.node, r) && !t.handing.Load() {
-		p.beats.add(t.group, r, func(m *wire.BeatReply, err error) {
+		p.beats.add(t.group, t.epoch, r, func(m *wire.BeatReply, err error) {
 			var reply *wire.AppendEntriesReply
 			if err == nil {
 				reply = &wire.AppendEntriesReply{Term: m.Term, LastLog: m.LastLog, Success: m.Success, NoRetryBackoff: m.NoRetryBackoff, Doubtful: m.Doubtful}
@@ -77,7 +78,7 @@ func (t *transport) append(p *peer, r *raft.AppendEntriesRequest, to *raft.Appen
 		})
 		return
 	}
-	p.ask(appendMessage(t.group, r), true, func(m *wire.RaftMessage, err error) {
+	p.ask(appendMessage(t.group, t.epoch, r), true, func(m *wire.RaftMessage, err error) {
 		reply := m.GetAppendReply()
 		if err == nil && reply == nil {
 			err = wrongAnswer(m)
@@ -129,7 +130,7 @@ func (p *peer) count(r *raft.AppendEntriesRequest) {
 }
 
 func (t *transport) RequestVote(id raft.ServerID, _ raft.ServerAddress, r *raft.RequestVoteRequest, to *raft.RequestVoteResponse) error {
-	m, err := t.h.peer(string(id)).askWait(&wire.RaftMessage{Group: t.group, Body: &wire.RaftMessage_Vote{Vote: &wire.RequestVote{
+	m, err := t.h.peer(string(id)).askWait(&wire.RaftMessage{Group: t.group, Epoch: t.epoch, Body: &wire.RaftMessage_Vote{Vote: &wire.RequestVote{
 		Term: r.Term, LastLogIndex: r.LastLogIndex, LastLogTerm: r.LastLogTerm, LeadershipTransfer: r.LeadershipTransfer,
 	}}}, false)
 	if err != nil {
@@ -144,7 +145,7 @@ func (t *transport) RequestVote(id raft.ServerID, _ raft.ServerAddress, r *raft.
 }
 
 func (t *transport) RequestPreVote(id raft.ServerID, _ raft.ServerAddress, r *raft.RequestPreVoteRequest, to *raft.RequestPreVoteResponse) error {
-	m, err := t.h.peer(string(id)).askWait(preVote(t.group, r.Term, r.LastLogIndex, r.LastLogTerm), false)
+	m, err := t.h.peer(string(id)).askWait(preVote(t.group, t.epoch, r.Term, r.LastLogIndex, r.LastLogTerm), false)
 	if err != nil {
 		return err
 	}
@@ -156,14 +157,14 @@ func (t *transport) RequestPreVote(id raft.ServerID, _ raft.ServerAddress, r *ra
 	return nil
 }
 
-func preVote(group uint32, term, lastIndex, lastTerm uint64) *wire.RaftMessage {
-	return &wire.RaftMessage{Group: group, Body: &wire.RaftMessage_PreVote{PreVote: &wire.RequestVote{
+func preVote(group uint32, epoch, term, lastIndex, lastTerm uint64) *wire.RaftMessage {
+	return &wire.RaftMessage{Group: group, Epoch: epoch, Body: &wire.RaftMessage_PreVote{PreVote: &wire.RequestVote{
 		Term: term, LastLogIndex: lastIndex, LastLogTerm: lastTerm,
 	}}}
 }
 
 func (t *transport) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, _ *raft.TimeoutNowRequest, to *raft.TimeoutNowResponse) error {
-	_, err := t.h.peer(string(id)).askWait(&wire.RaftMessage{Group: t.group, Body: &wire.RaftMessage_TimeoutNow{TimeoutNow: &wire.TimeoutNow{}}}, false)
+	_, err := t.h.peer(string(id)).askWait(&wire.RaftMessage{Group: t.group, Epoch: t.epoch, Body: &wire.RaftMessage_TimeoutNow{TimeoutNow: &wire.TimeoutNow{}}}, false)
 	to.RPCHeader = header(string(id))
 	return err
 }
@@ -179,7 +180,7 @@ func (t *transport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, r *r
 	}
 	defer s.Close()
 	defer context.AfterFunc(t.h.ctx, func() { _ = s.Close() })()
-	head := wire.AppendMessage(nil, &wire.RaftMessage{Group: t.group, Id: 1, Body: &wire.RaftMessage_Snapshot{Snapshot: &wire.InstallSnapshot{
+	head := wire.AppendMessage(nil, &wire.RaftMessage{Group: t.group, Epoch: t.epoch, Id: 1, Body: &wire.RaftMessage_Snapshot{Snapshot: &wire.InstallSnapshot{
 		Term: r.Term, LastLogIndex: r.LastLogIndex, LastLogTerm: r.LastLogTerm,
 		Configuration: r.Configuration, ConfigurationIndex: r.ConfigurationIndex, SizeBytes: uint64(r.Size),
 	}}})

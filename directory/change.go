@@ -45,6 +45,7 @@ type Rule struct {
 	// Pattern is a room's whole id or, with a * at its end, how the id begins.
 	Pattern string   `json:"pattern"`
 	Homes   []string `json:"homes"`
+	Class            // since format 3
 }
 
 // Key is a secret by which an app signs tokens. IDs are unique in the mesh.
@@ -66,6 +67,7 @@ type Group struct {
 	ID     uint32   `json:"id"`
 	Region string   `json:"region"` // the home of its rooms
 	Voters []string `json:"voters"` // node ids of its first configuration
+	Class           // since format 3; it never changes
 	// Since is the placement with which it came; set by the State.
 	Since uint64 `json:"since,omitzero"`
 	// Now are its replicas if they are others than the first ones; see Replicas.

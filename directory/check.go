@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -81,6 +82,9 @@ func (s *State) checkGroup(g Group) *Refusal {
 	if g.ID == 0 {
 		return refuse(CodeBadRequest, "group 0 is the directory's own")
 	}
+	if r := checkClass(fmt.Sprintf("group %d", g.ID), g.Class, g.Region); r != nil {
+		return r
+	}
 	if g.Since > s.placement {
 		return refuse(CodeBadRequest, "group %d is of placement %d, and %d is the newest", g.ID, g.Since, s.placement)
 	}
@@ -130,7 +134,7 @@ func (s *State) checkEarlier() *Refusal {
 		}
 		until := uint64(0)
 		for _, e := range list {
-			rules := append([]Rule{{"*", e.Homes}}, e.Rules...)
+			rules := append([]Rule{{Pattern: "*", Homes: e.Homes}}, e.Rules...)
 			if e.Until <= until || e.Until > s.placement || len(e.Rules) > maxRules || slices.ContainsFunc(rules, func(r Rule) bool { return len(r.Homes) == 0 }) {
 				return refuse(CodeBadRequest, "earlier placement %d of app %q makes no sense", e.Until, e.App)
 			}
@@ -159,8 +163,14 @@ func (s *State) checkApp(a App, keys map[string]string) *Refusal {
 		return refuse(CodeTooMany, "app %q has %d rules, the limit is %d", a.Name, len(a.Rules), maxRules)
 	}
 	for _, rule := range a.Rules {
-		if r := first(checkName("pattern", rule.Pattern, roomBytes), s.checkHomes(a.Name, rule.Homes)); r != nil {
+		what := fmt.Sprintf("rule %q of app %q", rule.Pattern, a.Name)
+		if r := first(checkName("pattern", rule.Pattern, roomBytes), s.checkHomes(a.Name, rule.Homes), checkClass(what, rule.Class, rule.Homes...)); r != nil {
 			return r
+		}
+		for _, h := range rule.Homes {
+			if !rule.isZero() && len(s.pools[pool{h, rule.key()}].names) == 0 {
+				return noGroups(h, rule.Class)
+			}
 		}
 		if i := strings.IndexByte(rule.Pattern, '*'); i >= 0 && i != len(rule.Pattern)-1 {
 			return refuse(CodeBadRequest, "pattern %q of app %q has a * before its end", rule.Pattern, a.Name)

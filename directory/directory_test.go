@@ -86,12 +86,13 @@ func TestRoomsSpread(t *testing.T) {
 }
 
 func TestChangesSurviveTheirDocuments(t *testing.T) {
-	app := App{Name: "a", Open: true, Homes: []string{"fra"}, Rules: []Rule{{"x*", []string{"iad"}}}, Keys: []Key{{ID: "k", Secret: []byte{0, 255}}}}
+	app := App{Name: "a", Open: true, Homes: []string{"fra"}, Rules: []Rule{{Pattern: "x*", Homes: []string{"iad"}}}, Keys: []Key{{ID: "k", Secret: []byte{0, 255}}}}
 	for _, c := range []Change{
 		{Init: world()}, {PutApp: app}, {DeleteApp: "a"}, {PutException: Exception{App: "a", Room: "r", Group: 1}},
 		{DeleteException: Exception{App: "a", Room: "r"}}, {PutNode: Node{"n", "fra", "host:1"}},
-		{DeleteNode: "n"}, {PutRule: AppRule{App: "a", Rule: Rule{"x*", []string{"fra"}}, First: true}},
-		{DeleteRule: AppRule{App: "a", Rule: Rule{Pattern: "x*"}}}, {Settle: 3},
+		{DeleteNode: "n"}, {PutRule: AppRule{App: "a", Rule: Rule{Pattern: "x*", Homes: []string{"fra"}}, First: true}},
+		{DeleteRule: AppRule{App: "a", Rule: Rule{Pattern: "x*"}}},
+		{PutRule: AppRule{App: "a", Rule: Rule{Pattern: "y*", Homes: []string{"fra"}, Class: Class{Survive: "none", Forbid: []string{"iad"}}}}}, {Settle: 3},
 		{AddGroups: []Group{{ID: 7, Region: "fra", Voters: []string{"n"}}}}, {Reconcile: Pause},
 		{PutGroup: GroupReplicas{7, Replicas{[]string{"n"}, []string{"m"}}}},
 	} {
@@ -114,7 +115,7 @@ func TestChangesSurviveTheirDocuments(t *testing.T) {
 // changed, and needs a new version.
 func TestFormats(t *testing.T) {
 	i := Init{
-		Apps:       []App{{Name: "demo", Open: true, Homes: []string{"fra"}, Rules: []Rule{{"x*", []string{"fra"}}}, Keys: []Key{{ID: "k", Secret: []byte("s")}}}},
+		Apps:       []App{{Name: "demo", Open: true, Homes: []string{"fra"}, Rules: []Rule{{Pattern: "x*", Homes: []string{"fra"}}}, Keys: []Key{{ID: "k", Secret: []byte("s")}}}},
 		Nodes:      []Node{{"n", "fra", "host:1"}},
 		Groups:     []Group{{ID: 1, Region: "fra", Voters: []string{"n"}}},
 		Exceptions: []Exception{{App: "demo", Room: "r", Group: 1}},
@@ -133,7 +134,7 @@ func TestFormats(t *testing.T) {
 		change Change
 		want   string
 	}{
-		{Change{PutRule: AppRule{"demo", Rule{"y", []string{"fra"}}, true}}, `{"v":2,"op":"rule.put","rule":{"app":"demo","rule":{"pattern":"y","homes":["fra"]},"first":true}}`},
+		{Change{PutRule: AppRule{"demo", Rule{Pattern: "y", Homes: []string{"fra"}}, true}}, `{"v":2,"op":"rule.put","rule":{"app":"demo","rule":{"pattern":"y","homes":["fra"]},"first":true}}`},
 		{Change{AddGroups: []Group{{ID: 2, Region: "fra", Voters: []string{"n"}}}}, `{"v":2,"op":"groups.add","groups":[{"id":2,"region":"fra","voters":["n"]}]}`},
 		{Change{PutGroup: GroupReplicas{1, Replicas{Voters: []string{"n"}}}}, `{"v":2,"op":"group.put","group":{"id":1,"voters":["n"]}}`},
 		{Change{DeleteException: Exception{App: "demo", Room: "r"}}, `{"v":1,"op":"exception.delete","exception":{"app":"demo","room":"r"}}`},
@@ -158,7 +159,7 @@ func TestFormats(t *testing.T) {
 
 func TestRestoreRefuses(t *testing.T) {
 	for text, code := range map[string]string{
-		`{"v":3,"more":1}`:      CodeNewerFormat,
+		`{"v":4,"more":1}`:      CodeNewerFormat,
 		`{"v":2,"more":1}`:      CodeBadRequest,
 		`{"v":2}`:               CodeBadRequest, // nothing in it needs format 2
 		`{"v":1,"placement":1}`: CodeBadRequest,
@@ -200,7 +201,7 @@ func TestEverythingIsBounded(t *testing.T) {
 	homes := []string{"fra"}
 	for name, c := range map[string]Change{
 		"homes":  {PutApp: App{Name: "a", Homes: slices.Repeat(homes, maxHomes+1)}},
-		"rules":  {PutApp: App{Name: "a", Homes: homes, Rules: slices.Repeat([]Rule{{"x", homes}}, maxRules+1)}},
+		"rules":  {PutApp: App{Name: "a", Homes: homes, Rules: slices.Repeat([]Rule{{Pattern: "x", Homes: homes}}, maxRules+1)}},
 		"keys":   {PutApp: App{Name: "a", Homes: homes, Keys: make([]Key, maxKeys+1)}},
 		"apps":   {PutApp: App{Name: "one more", Homes: homes}},
 		"nodes":  {PutNode: Node{"one more", "fra", "a:1"}},
@@ -235,7 +236,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"v":1,"op":"init","init":{"Apps":[]}}`))
 	f.Add([]byte(`{"v":2,"op":"groups.add","groups":[]}`))
 	f.Add([]byte(`{"v":2,"op":"group.put","group":{"id":1,"voters":["iad-1"],"learners":[]}}`))
-	f.Add(Encode(Change{PutRule: AppRule{App: "demo", Rule: Rule{"x*", []string{"sin"}}}}))
+	f.Add(Encode(Change{PutRule: AppRule{App: "demo", Rule: Rule{Pattern: "x*", Homes: []string{"sin"}}}}))
 	f.Add(Encode(Change{AddGroups: []Group{{ID: 99, Region: "fra", Voters: []string{"fra-1"}}}}))
 	f.Add(Encode(Change{PutGroup: GroupReplicas{1, Replicas{[]string{"iad-1"}, []string{"sin-1"}}}}))
 	f.Add(Encode(Change{Settle: 1}))
@@ -284,7 +285,7 @@ func BenchmarkLocate(b *testing.B) {
 func TestEarlierPlacementsAreBounded(t *testing.T) {
 	change := map[string]func(n int) Change{
 		"rules": func(n int) Change {
-			return Change{PutRule: AppRule{App: "demo", Rule: Rule{"x", []string{[]string{"fra", "iad", "sin"}[n%3]}}}}
+			return Change{PutRule: AppRule{App: "demo", Rule: Rule{Pattern: "x", Homes: []string{[]string{"fra", "iad", "sin"}[n%3]}}}}
 		},
 		"groups": func(n int) Change {
 			return Change{AddGroups: []Group{{ID: uint32(100 + n), Region: "fra", Voters: []string{"fra-1"}}}}
@@ -328,7 +329,7 @@ func TestPlacesAreAllThatWere(t *testing.T) {
 		for step := range 12 {
 			home := regions[r.IntN(3)]
 			c := []Change{
-				{PutRule: AppRule{App: "demo", Rule: Rule{[]string{"team/*", "a", "*"}[r.IntN(3)], []string{home}}, First: r.IntN(2) == 0}},
+				{PutRule: AppRule{App: "demo", Rule: Rule{Pattern: []string{"team/*", "a", "*"}[r.IntN(3)], Homes: []string{home}}, First: r.IntN(2) == 0}},
 				{DeleteRule: AppRule{App: "demo", Rule: Rule{Pattern: "a"}}},
 				{AddGroups: []Group{{ID: uint32(100 + step), Region: home, Voters: []string{home + "-1"}}}},
 				{PutException: Exception{App: "demo", Room: rooms[r.IntN(len(rooms))], Group: uint32(1 + r.IntN(12))}},

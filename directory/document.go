@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"reflect"
+	"slices"
 )
 
 // Init is the first directory of a mesh.
@@ -89,7 +90,7 @@ func (c Change) op() string {
 // documentVersion is the newest format of documents that this release reads, of
 // changes and of snapshots. It writes the oldest that can say what there is to
 // say, so that the release before reads it too.
-const documentVersion = 2
+const documentVersion = 3
 
 // document is the JSON form of a Change: the op and the one field it needs.
 type document struct {
@@ -140,6 +141,9 @@ func documentOf(c Change) document {
 			d.Rule = c.DeleteRule
 		}
 		d.Groups, d.Group, d.Placement, d.Reconcile = c.AddGroups, c.PutGroup, c.Settle, c.Reconcile
+	}
+	if classed(slices.Concat(c.Init.Groups, c.AddGroups), append(rulesOf(append(c.Init.Apps, c.PutApp)), []Rule{c.PutRule.Rule, c.DeleteRule.Rule})...) {
+		d.V = 3
 	}
 	return d
 }

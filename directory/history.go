@@ -58,10 +58,14 @@ func (s *State) putRule(p AppRule) *Refusal {
 		return refuse(CodeNotFound, "there is no app %q", p.App)
 	}
 	for _, h := range p.Rule.Homes {
-		if len(s.regions[h].names) == 0 {
+		if len(s.pools[pool{h, p.Rule.key()}].names) == 0 {
+			if !p.Rule.isZero() {
+				return noGroups(h, p.Rule.Class)
+			}
 			return refuse(CodeNotFound, "region %q, a home of app %q, has no groups", h, p.App)
 		}
 	}
+	p.Rule.Class = p.Rule.bare()
 	rules := slices.Clone(a.Rules)
 	switch i := slices.IndexFunc(rules, func(r Rule) bool { return r.Pattern == p.Rule.Pattern }); {
 	case i >= 0:
@@ -78,7 +82,7 @@ func (s *State) putRule(p AppRule) *Refusal {
 func (s *State) deleteRule(p AppRule) *Refusal {
 	a, ok := s.apps[p.App]
 	i := slices.IndexFunc(a.Rules, func(r Rule) bool { return r.Pattern == p.Rule.Pattern })
-	if !ok || i < 0 || len(p.Rule.Homes) > 0 || p.First {
+	if !ok || i < 0 || len(p.Rule.Homes) > 0 || !p.Rule.isZero() || p.First {
 		return refuse(CodeNotFound, "there is no rule %q of app %q", p.Rule.Pattern, p.App)
 	}
 	s.putRules(a, slices.Delete(slices.Clone(a.Rules), i, i+1))
@@ -103,7 +107,7 @@ func (s *State) addGroups(groups []Group) *Refusal {
 		if g.Since != 0 || !reflect.ValueOf(g.Now).IsZero() {
 			return refuse(CodeBadRequest, "group %d is new, and has a past", g.ID)
 		}
-		g.Since = s.placement
+		g.Since, g.Class = s.placement, g.bare()
 		s.groups[g.ID] = g
 	}
 	return nil

@@ -18,7 +18,9 @@ const (
 // Locate returns the group in which a room is made, if it does not exist: what
 // an exception says; else a group of the region that the id itself names, as in
 // ~fra/standup; else of the homes that the app's first matching rule names; else
-// of the app's homes. The error is a *Refusal with code not_found: no such app,
+// of the app's homes. Where a rule matches it is a group of just its class, else
+// one of the mesh's class; so it is where an id names a region without groups of
+// the rule's class. The error is a *Refusal with code not_found: no such app,
 // no such region, no group in the region.
 func (s *State) Locate(app, room string) (group uint32, err error) {
 	group, _, r := s.locateAt(app, room, s.placement)
@@ -60,25 +62,31 @@ func (s *State) locateAt(app, room string, placement uint64) (group uint32, from
 		return group, from, nil
 	}
 	key := app + "\x00" + room
+	was, since := s.appAt(a, placement)
+	from = max(from, since) // also of a room that names its region: a rule may name its class
+	homes, class := was.homes(room)
 	home, ok := namedRegion(room)
 	if !ok {
-		was, since := s.appAt(a, placement)
-		from = max(from, since)
-		home = s.rank(key, was.homes(room))[0]
+		home = s.rank(key, homes)[0]
 	}
-	reg, ok := s.regions[home]
-	if !ok {
+	if _, ok := s.regions[home]; !ok {
 		return 0, from, refuse(CodeNotFound, "there is no region %q", home)
 	}
+	reg := s.pools[pool{home, class.key()}]
 	names, since := reg.at(placement)
 	from = max(from, since)
+	if len(names) == 0 && ok { // a rule cannot take the region's rooms away
+		reg, class = s.pools[pool{home, Class{}.key()}], Class{}
+		names, since = reg.at(placement)
+		from = max(from, since)
+	}
 	if len(names) == 0 {
-		return 0, from, refuse(CodeNotFound, "region %q has no groups", home)
+		return 0, from, noGroups(home, class)
 	}
 	return reg.groups[s.rank(key, names)[0]].ID, from, nil
 }
 
-// region is what a region has.
+// region is what a region has, or what of it is of one class.
 type region struct {
 	names  []string // by which its groups are ranked
 	groups map[string]Group
@@ -103,14 +111,15 @@ func (r region) at(placement uint64) (names []string, from uint64) {
 	return names, from
 }
 
-// homes returns the regions that a room of a may live in.
-func (a App) homes(room string) []string {
+// homes returns the regions that a room of a may live in, and the class of its
+// group.
+func (a App) homes(room string) ([]string, Class) {
 	for _, r := range a.Rules {
 		if begin, ok := strings.CutSuffix(r.Pattern, "*"); room == r.Pattern || ok && strings.HasPrefix(room, begin) {
-			return r.Homes
+			return r.Homes, r.Class
 		}
 	}
-	return a.Homes
+	return a.Homes, Class{}
 }
 
 // namedRegion returns REGION of a room ~REGION/….

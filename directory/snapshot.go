@@ -53,6 +53,15 @@ func (s *State) Snapshot() ([]byte, error) {
 
 // format returns the oldest format that can hold s.
 func (s *State) format() int {
+	rules := rulesOf(sortedValues(s.apps))
+	for _, list := range s.earlier {
+		for _, e := range list {
+			rules = append(rules, e.Rules)
+		}
+	}
+	if classed(s.Groups(), rules...) {
+		return 3
+	}
 	if s.placement > 0 || s.paused {
 		return 2
 	}

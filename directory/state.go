@@ -25,6 +25,7 @@ type State struct {
 	// Of the above, for lookups.
 	keys    map[string]Key
 	regions map[string]region
+	pools   map[pool]region
 }
 
 // place is a room as exceptions name it.
@@ -177,6 +178,9 @@ func (s *State) putApp(a App) {
 	if len(a.Keys) == 0 {
 		a.Keys = nil
 	}
+	for i, r := range a.Rules {
+		a.Rules[i].Class = r.bare()
+	}
 	s.apps[a.Name] = a
 }
 
@@ -204,6 +208,7 @@ func (s *State) fill(i Init) *Refusal {
 		s.nodes[n.ID] = n
 	}
 	for _, g := range i.Groups {
+		g.Class = g.bare()
 		s.groups[g.ID] = g
 	}
 	for _, e := range i.Exceptions {
@@ -217,7 +222,7 @@ func (s *State) fill(i Init) *Refusal {
 
 // index makes the tables for lookups anew.
 func (s *State) index() {
-	s.keys, s.regions = map[string]Key{}, map[string]region{}
+	s.keys, s.regions, s.pools = map[string]Key{}, map[string]region{}, map[pool]region{}
 	for _, a := range s.apps {
 		for _, k := range a.Keys {
 			k.App = a.Name
@@ -228,13 +233,18 @@ func (s *State) index() {
 		s.regions[n.Region] = region{}
 	}
 	for _, g := range s.Groups() {
-		r := s.regions[g.Region]
-		if r.groups == nil {
-			r.groups = map[string]Group{}
-		}
-		name := groupName(g.ID)
-		r.names = append(r.names, name)
-		r.groups[name] = g
-		s.regions[g.Region] = r
+		in := pool{g.Region, g.key()}
+		s.regions[g.Region], s.pools[in] = s.regions[g.Region].with(g), s.pools[in].with(g)
 	}
+}
+
+// with returns r with another group.
+func (r region) with(g Group) region {
+	if r.groups == nil {
+		r.groups = map[string]Group{}
+	}
+	name := groupName(g.ID)
+	r.names = append(r.names, name)
+	r.groups[name] = g
+	return r
 }

@@ -109,6 +109,12 @@ func (s *scene) do(t *testing.T, w []string) (out []string) {
 		s.now.CaughtUp = append(s.now.CaughtUp, w[1])
 	case "want":
 		return show(Place(s.policy, s.nodes, s.now, Pops()))
+	case "losses":
+		var sites []Site
+		for _, n := range s.nodes {
+			sites = append(sites, n.Site)
+		}
+		return Losses(s.now.Voters, s.now.Learners, sites)
 	case "step", "steps":
 		for range 30 {
 			step, why := s.step()

@@ -14,8 +14,9 @@ type cursor struct {
 	follow  uint64 // the frame id that named the follow
 	topic   *topic
 	after   uint64
-	queued  bool // is in session.ready, or being sent
-	ended   bool // unfollowed; guarded by the session's lock
+	life    uint64 // of the topic, when the follow began
+	queued  bool   // is in session.ready, or being sent
+	ended   bool   // unfollowed; guarded by the session's lock
 }
 
 // wake puts the cursor up for sending; part of the waiter interface.
@@ -26,6 +27,9 @@ func (c *cursor) wake() { c.session.enqueue(c) }
 func (c *cursor) next(ctx context.Context, max int) (events [][]byte, parked bool, err error) {
 	for {
 		events, version, ok := c.topic.read(c.after, max)
+		if err := c.topic.outlived(c.life); err != nil {
+			return nil, false, err
+		}
 		if !ok {
 			events, err = c.topic.hub.cfg.Feed.Read(ctx, c.topic.id, c.after, max)
 			if err != nil {

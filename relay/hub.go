@@ -21,7 +21,8 @@ type Feed interface {
 	// Read returns encoded events after a position in order, at most max
 	// bytes of them but one if there is one; none if there are none yet.
 	Read(ctx context.Context, id room.ID, after uint64, max int) ([][]byte, error)
-	// Head returns the newest seq and the epoch of a room, 0 if there is none.
+	// Head returns the newest seq of a room, 0 if there is none, and its epoch or
+	// that in which it would be made.
 	Head(ctx context.Context, id room.ID) (head, epoch uint64, err error)
 }
 
@@ -83,14 +84,28 @@ func (h *Hub) bound() {
 	}
 }
 
-// Begin says that every event of the room after head will be appended.
-func (h *Hub) Begin(id room.ID, head uint64) {
+// Begin says that every event of the room after head will be appended, and which
+// epoch the room is in; 0 = not known.
+func (h *Hub) Begin(id room.ID, head, epoch uint64) {
 	h.mu.Lock()
 	t := h.topics[id]
 	h.mu.Unlock()
 	if t != nil {
-		t.begin(head)
+		t.begin(head, epoch)
 	}
+}
+
+// Epoch returns the epoch of a room that is followed, as far as known; else 0.
+func (h *Hub) Epoch(id room.ID) uint64 {
+	h.mu.Lock()
+	t := h.topics[id]
+	h.mu.Unlock()
+	if t == nil {
+		return 0
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.epoch
 }
 
 // Bytes returns the size of all tails.

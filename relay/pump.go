@@ -188,7 +188,7 @@ func (s *Session) eventStream() (Stream, error) {
 // fail deals with a cursor that cannot be read now. If that will pass, it is
 // tried again; otherwise the follow ends with an error that names it.
 func (s *Session) fail(c *cursor, err error) {
-	if e := wire.AsError(err); e.Retryable {
+	if e := wire.AsError(err); e.Retryable && e.Code != wire.CodeEpochChanged {
 		s.park(c)
 		time.AfterFunc(max(readAgain, time.Duration(e.RetryAfterMs)*time.Millisecond), c.wake)
 		return

@@ -11,6 +11,7 @@ import (
 type Reader struct {
 	topic *topic
 	after uint64
+	life  uint64
 	woken chan struct{}
 }
 
@@ -20,7 +21,16 @@ func (h *Hub) Follow(id room.ID, after uint64) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Reader{topic: t, after: after, woken: make(chan struct{}, 1)}, nil
+	life, _ := t.meet(0, 0)
+	return &Reader{topic: t, after: after, life: life, woken: make(chan struct{}, 1)}, nil
+}
+
+// Meet tells the reader the head and the epoch of the room as they were read after
+// it began. It reports false if they and the topic are of two epochs: one of them
+// will change.
+func (r *Reader) Meet(head, epoch uint64) bool {
+	_, current := r.topic.meet(head, epoch)
+	return current
 }
 
 func (r *Reader) wake() {
@@ -31,10 +41,14 @@ func (r *Reader) wake() {
 }
 
 // Next waits for events and returns them encoded, in order, without a gap. An
-// error of the feed is returned; Next may then be called again.
+// error of the feed is returned; Next may then be called again, unless it is
+// epoch_changed.
 func (r *Reader) Next(ctx context.Context) ([][]byte, error) {
 	for {
 		events, version, ok := r.topic.read(r.after, chunkBytes)
+		if err := r.topic.outlived(r.life); err != nil {
+			return nil, err
+		}
 		if !ok {
 			var err error
 			if events, err = r.topic.hub.cfg.Feed.Read(ctx, r.topic.id, r.after, chunkBytes); err != nil {

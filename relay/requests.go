@@ -216,7 +216,12 @@ func (s *Session) follow(ctx context.Context, id uint64, f *wire.Follow) (*wire.
 		s.abandon(c)
 		return nil, err
 	}
-	c.after = f.AfterSeq
+	life, current := c.topic.meet(head, epoch)
+	if !current || f.Epoch > epoch {
+		s.abandon(c)
+		return nil, wire.Errorf(wire.CodeUnavailable, "this node has yet to hear of the epoch of room %q", where.Room).After(readAgain)
+	}
+	c.after, c.life = f.AfterSeq, life
 	if f.FromHead {
 		c.after = head
 	}

@@ -23,7 +23,7 @@ type store struct {
 }
 
 func (s *store) Run(ctx context.Context, id room.ID, _ bool, _ func() (uint64, bool)) {
-	s.hub.Begin(id, s.head())
+	s.hub.Begin(id, s.head(), 1)
 	<-ctx.Done()
 }
 

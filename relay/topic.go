@@ -24,6 +24,8 @@ type topic struct {
 	tail    [][]byte
 	bytes   int
 	version uint64 // counts changes of the tail; see wait
+	epoch   uint64 // of the room that the tail is of; 0 = not known
+	life    uint64 // counts the changes of a known epoch
 	gone    bool   // given back by its last follower: takes nothing any more
 	waiting []waiter
 
@@ -56,16 +58,47 @@ func (t *topic) append(seq uint64, event []byte) {
 }
 
 // begin says that every event after head will be appended. If that is news,
-// the tail starts anew there, and who waits reads what is between as history.
-func (t *topic) begin(head uint64) {
+// the tail starts anew there, and who waits reads what is between as history. With
+// a later epoch it starts anew in any case: what the tail has may be no more, and
+// who reads it must follow again.
+func (t *topic) begin(head, epoch uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.gone || t.first > 0 && head+1 <= t.first+uint64(len(t.tail)) {
+	renewed := t.epoch != 0 && epoch > t.epoch
+	if head > 0 || renewed { // a room that does not exist may be made elsewhere
+		t.epoch = max(t.epoch, epoch)
+	}
+	if renewed {
+		t.life++
+	}
+	if t.gone || !renewed && t.first > 0 && head+1 <= t.first+uint64(len(t.tail)) {
 		return
 	}
 	t.hub.account(-t.bytes)
 	t.first, t.tail, t.bytes = head+1, nil, 0
 	t.changed()
+}
+
+// meet compares the epoch of a room as it was just read with that of the topic,
+// and returns the life for which a reader of the topic reads. It reports false if
+// one of the two has yet to hear of the other's epoch.
+func (t *topic) meet(head, epoch uint64) (life uint64, current bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.epoch == 0 && head > 0 {
+		t.epoch = epoch
+	}
+	return t.life, t.epoch == 0 || epoch == t.epoch
+}
+
+// outlived says that what was read in a life may not be what the room holds.
+func (t *topic) outlived(life uint64) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if life == t.life {
+		return nil
+	}
+	return wire.Errorf(wire.CodeEpochChanged, "room %q was recovered with loss and has another epoch: follow it again", t.id.Room)
 }
 
 // changed wakes all who wait; t is locked.

@@ -50,7 +50,7 @@ func TestTopicReads(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			topic := newTopic(HubConfig{})
 			if c.begin >= 0 {
-				topic.begin(uint64(c.begin))
+				topic.begin(uint64(c.begin), 0)
 			}
 			for _, s := range c.seqs {
 				topic.append(s, event(s, 1))
@@ -69,7 +69,7 @@ func TestTopicReads(t *testing.T) {
 
 func TestTopicWakesOnceAndOnlyIfNothingWasMissed(t *testing.T) {
 	topic := newTopic(HubConfig{})
-	topic.begin(0)
+	topic.begin(0, 0)
 	_, version, _ := topic.read(0, 1)
 	topic.append(1, event(1, 1))
 	b := new(bell)
@@ -89,7 +89,7 @@ func TestTopicWakesOnceAndOnlyIfNothingWasMissed(t *testing.T) {
 
 func TestTailIsBounded(t *testing.T) {
 	topic := newTopic(HubConfig{TailBytes: 10_000})
-	topic.begin(0)
+	topic.begin(0, 0)
 	for s := uint64(1); s <= 1000; s++ {
 		topic.append(s, event(s, 100))
 	}
@@ -117,7 +117,7 @@ func TestTailsOfANodeAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer reader.Close()
-		hub.Begin(id, 0)
+		hub.Begin(id, 0, 0)
 		for seq := uint64(1); seq <= 10; seq++ {
 			hub.Append(id, seq, event(seq, 200))
 			if n := hub.Bytes(); n > 5_000 {
@@ -134,11 +134,47 @@ func TestTailsOfANodeAreBounded(t *testing.T) {
 // room's last events are not kept back until somebody speaks.
 func TestFeedThatLagsIsAskedAgain(t *testing.T) {
 	topic := newTopic(HubConfig{})
-	topic.begin(100)
+	topic.begin(100, 0)
 	if err := following(topic, 98, nil); !wire.AsError(err).Retryable {
 		t.Errorf("nothing after 98 of 100: %v, want to try again", err)
 	}
 	if err := following(topic, 100, nil); err != nil {
 		t.Errorf("nothing after 100 of 100: %v", err)
+	}
+}
+
+func TestTopicOfAnotherEpoch(t *testing.T) {
+	topic := newTopic(HubConfig{})
+	topic.begin(0, 1)
+	for s := uint64(1); s <= 5; s++ {
+		topic.append(s, event(s, 1))
+	}
+	life, current := topic.meet(5, 1)
+	if _, _, ok := topic.read(2, 1<<20); !ok || !current || topic.outlived(life) != nil {
+		t.Error("the tail does not serve its own epoch")
+	}
+	if _, current := topic.meet(3, 7); current {
+		t.Error("a tail of an earlier epoch is current")
+	}
+	b := &bell{}
+	topic.wait(b, topic.version)
+	topic.begin(3, 7) // the room lost 4 and 5
+	if b.rung != 1 || wire.Code(topic.outlived(life)) != wire.CodeEpochChanged {
+		t.Error("who read the earlier epoch is not told")
+	}
+	topic.append(4, event(4, 9))
+	if life, current = topic.meet(4, 7); !current || topic.outlived(life) != nil {
+		t.Error("the new epoch is not current")
+	}
+	if events, _, ok := topic.read(3, 1<<20); !ok || len(events) != 1 || len(events[0]) != len(event(4, 9)) {
+		t.Errorf("after 3 come %v, %v", events, ok)
+	}
+	if _, current := topic.meet(5, 1); current {
+		t.Error("a replica that lags is current")
+	}
+	unmade := newTopic(HubConfig{})
+	unmade.begin(0, 7) // where it is not made in the end
+	if _, current := unmade.meet(1, 1); !current {
+		t.Error("a room that was not there has an epoch")
 	}
 }

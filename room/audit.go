@@ -92,7 +92,7 @@ func checkReceipts(r Reader, id ID, s State) (err error) {
 func Hash(r Reader) [32]byte {
 	h := sha256.New()
 	var length []byte
-	for _, table := range []byte{tableMoved, tablePlacement, tableState} {
+	for _, table := range []byte{tableRenewed, tableMoved, tablePlacement, tableState} {
 		r.Scan([]byte{table}, []byte{table + 1}, func(key, value []byte) bool {
 			length = binary.AppendUvarint(length[:0], uint64(len(key)))
 			h.Write(length)

@@ -15,7 +15,7 @@ const (
 
 // placed reports whether c needs the second format.
 func (c *Command) placed() bool {
-	return c.Placement != 0 || c.Group != 0 || c.Kind == Claim || c.Kind == Elsewhere
+	return c.Placement != 0 || c.Group != 0 || c.Kind == Claim || c.Kind == Elsewhere || c.Kind == Renew
 }
 
 // Append appends the encoding of c to dst.
@@ -93,7 +93,7 @@ func decodeCommand(b []byte) (c Command, r *Refusal) {
 // replicas have applied it.
 func (c *Command) newer() *Refusal {
 	switch {
-	case c.Kind > Create && c.Kind < Claim || c.Kind > Elsewhere:
+	case c.Kind > Create && c.Kind < Claim || c.Kind > Renew:
 		return refuse(CodeNewerFormat, "command has %v, which this release does not know", c.Kind)
 	case c.Access > Members:
 		return refuse(CodeNewerFormat, "command has %v, which this release does not know", c.Access)

@@ -38,15 +38,16 @@ const (
 	Leave   Kind = 4
 	Create  Kind = 5
 
-	// Claim and Elsewhere are between nodes only and make no event; see Machine.
+	// These are between nodes only and make no event; see Machine.
 	Claim     Kind = 128
 	Elsewhere Kind = 129
+	Renew     Kind = 130
 )
 
 var kindNames = [...]string{Message: "message", Action: "action", Join: "join", Leave: "leave", Create: "create"}
 
-// String returns "message", "action", "join", "leave", "create", "claim" or
-// "elsewhere".
+// String returns "message", "action", "join", "leave", "create", "claim",
+// "elsewhere" or "renew".
 func (k Kind) String() string {
 	switch {
 	case k >= Message && k <= Create:
@@ -55,6 +56,8 @@ func (k Kind) String() string {
 		return "claim"
 	case k == Elsewhere:
 		return "elsewhere"
+	case k == Renew:
+		return "renew"
 	}
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
@@ -91,7 +94,8 @@ type Command struct {
 	// Access of the room that Create makes. In any other command: Open lets the
 	// command bring an open room into being; otherwise the room must exist.
 	Access Access
-	// Placement is that of the directory by which the room belongs in this group.
+	// Placement is that of the directory by which the room belongs in this group;
+	// in Renew it is the epoch of the group.
 	Placement uint64
 	// Group is where the room is, in Elsewhere only.
 	Group uint32
@@ -136,7 +140,7 @@ func (id ID) Validate() error {
 
 // wellFormed holds the rules that every replica checks, of every release.
 func (c *Command) wellFormed() *Refusal {
-	if c.Kind >= Claim && c.Kind <= Elsewhere {
+	if c.Kind >= Claim && c.Kind <= Renew {
 		return c.wellPlaced()
 	}
 	if c.Group != 0 {

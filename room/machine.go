@@ -42,6 +42,7 @@ type Machine struct {
 	roomsKnown bool
 	roomsDirty bool
 	place      placement
+	epoch      groupEpoch
 
 	facts      facts // of the command being applied
 	event      Event // scratch, as key and value are
@@ -117,6 +118,8 @@ func (m *Machine) apply(s Store, now int64, b []byte) Result {
 		return m.claim(s, &c, room)
 	case c.Kind == Elsewhere:
 		return m.elsewhere(s, &c, room)
+	case c.Kind == Renew:
+		return m.renew(s, &c)
 	case room.state.Access == 0:
 		if refusal := m.mayBegin(s, &c); refusal != nil {
 			return Result{Refusal: refusal}
@@ -125,6 +128,9 @@ func (m *Machine) apply(s Store, now int64, b []byte) Result {
 	m.facts = facts{m, s, room}
 	created := room.state.Access == 0
 	state, out := room.state.apply(&c, now, &m.facts)
+	if out.Refusal == nil {
+		out.Ack.Epoch += m.renewed(s)
+	}
 	if out.Refusal != nil || out.Event.Seq == 0 {
 		return Result{Ack: out.Ack, Refusal: out.Refusal}
 	}

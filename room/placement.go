@@ -58,7 +58,7 @@ func (m *Machine) claim(s Store, c *Command, room *cached) Result {
 	if room.state.Access == 0 {
 		return Result{Refusal: m.moved(s, c.ID)}
 	}
-	return Result{Ack: Ack{Seq: room.state.Head, Epoch: room.state.Epoch, TS: room.state.TS}}
+	return Result{Ack: Ack{Seq: room.state.Head, Epoch: room.state.Epoch + m.renewed(s), TS: room.state.TS}}
 }
 
 // elsewhere notes that a room is in another group.

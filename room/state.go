@@ -45,7 +45,7 @@ type Facts interface {
 // State is a room without what grows with its history. The zero State is a
 // room that does not exist.
 type State struct {
-	Epoch   uint64 // identity of the log; 1 at first
+	Epoch   uint64 // identity of the log; 1 at first, see Epoch
 	Head    uint64 // seq of the last event
 	TS      int64  // its time, Unix milliseconds
 	Access  Access

@@ -91,8 +91,8 @@ func TestActiveRoomNeedsNoRead(t *testing.T) {
 	for i := range 5 {
 		m.Apply(s, 1, [][]byte{say(ID{"a", "r"}, "u", string(rune('a'+i)), "x").Append(nil)})
 	}
-	if want := 1 + 1 + 1; s.gets != want {
-		t.Errorf("%d reads, want %d: the state, the placement and the count once", s.gets, want)
+	if want := 1 + 1 + 1 + 1; s.gets != want {
+		t.Errorf("%d reads, want %d: the state, the placement, the epoch and the count once", s.gets, want)
 	}
 }
 

@@ -102,6 +102,7 @@ var kindOf = map[string]Kind{"msg": Message, "action": Action, "join": Join, "le
 //	retry                       the last command again
 //	by PLACEMENT                what sends carry from now on
 //	claim, elsewhere GROUP      by that placement
+//	renew EPOCH                 of the group
 //	raw HEX                     any bytes
 //	read AFTER, state, rooms, members, forget
 func (s *scene) do(t *testing.T, line string) []string {
@@ -137,6 +138,10 @@ func (s *scene) do(t *testing.T, line string) []string {
 		group, _ := strconv.ParseUint(rest, 10, 32)
 		s.last = Command{ID: s.id, Kind: Elsewhere, Placement: s.by, Group: uint32(group)}.Append(nil)
 		return s.apply()
+	case "renew":
+		epoch, _ := strconv.ParseUint(rest, 10, 64)
+		s.last = Command{ID: s.id, Kind: Renew, Placement: epoch}.Append(nil)
+		return s.apply()
 	case "retry":
 		return s.apply()
 	case "raw":
@@ -169,6 +174,12 @@ func (s *scene) apply() (out []string) {
 		out = append(out, fmt.Sprintf("duplicate of seq %d at %d", r.Ack.Seq, r.Ack.TS))
 	default:
 		out = append(out, fmt.Sprintf("seq %d at %d", r.Ack.Seq, r.Ack.TS))
+	}
+	if r.Ack.Epoch > 1 {
+		out[0] += fmt.Sprintf(", epoch %d", r.Ack.Epoch)
+	}
+	if s.machine.Renewed() {
+		out = append(out, "renewed")
 	}
 	for _, p := range s.machine.Take() {
 		if p.Seq != r.Ack.Seq || p.ID != s.id && s.id.App == p.ID.App && s.id.Room == p.ID.Room {

@@ -27,6 +27,7 @@ const (
 	CodeStale           = "stale"           // the node has not heard of the newest placement of rooms yet
 	CodeUnavailable     = "unavailable"     // the outcome is unknown; retry with the same client_msg_id
 	CodeTooFar          = "too_far"         // the position is not kept any more; page from head_seq
+	CodeEpochChanged    = "epoch_changed"   // the room was recovered with loss; follow it again with the epoch of the cursor
 	CodeSlowReader      = "slow_reader"     // the client did not read; come back with its cursors
 	CodeProtocol        = "protocol_error"  // the peer breaks the protocol
 	CodeUnsupported     = "unsupported"     // a frame that this node does not know or serve
@@ -44,7 +45,7 @@ var holdsUp = map[string]bool{CodeNotLeader: true, CodeOverloaded: true, CodeOut
 // retryable are the codes after which the same request may succeed.
 var retryable = map[string]bool{
 	CodeRateLimited: true, CodeOverloaded: true, CodeOutOfOrder: true, CodeNotLeader: true, CodeMoved: true, CodeStale: true,
-	CodeUnavailable: true, CodeSlowReader: true, CodeShuttingDown: true, CodeTokenExpired: true,
+	CodeUnavailable: true, CodeEpochChanged: true, CodeSlowReader: true, CodeShuttingDown: true, CodeTokenExpired: true,
 }
 
 // Errorf makes an Error with a code of this package.

@@ -51,7 +51,11 @@ type RaftMessage struct {
 	//	*RaftMessage_FindPlaceReply
 	//	*RaftMessage_Beats
 	//	*RaftMessage_BeatReplies
-	Body          isRaftMessage_Body `protobuf_oneof:"body"`
+	Body isRaftMessage_Body `protobuf_oneof:"body"`
+	// The epoch of the sender's replica: when the group was last recovered with
+	// loss, 0 = never. Replicas of two epochs have nothing to say to each other but
+	// this: the one with the lower epoch is out.
+	Epoch         uint64 `protobuf:"varint,27,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -265,6 +269,13 @@ func (x *RaftMessage) GetBeatReplies() *BeatReplies {
 		}
 	}
 	return nil
+}
+
+func (x *RaftMessage) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
 }
 
 type isRaftMessage_Body interface {
@@ -1290,12 +1301,14 @@ func (x *Beats) GetBeats() []*Beat {
 
 // Beat is one AppendEntries without entries.
 type Beat struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
-	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
-	PrevLogIndex  uint64                 `protobuf:"varint,3,opt,name=prev_log_index,json=prevLogIndex,proto3" json:"prev_log_index,omitempty"`
-	PrevLogTerm   uint64                 `protobuf:"varint,4,opt,name=prev_log_term,json=prevLogTerm,proto3" json:"prev_log_term,omitempty"`
-	LeaderCommit  uint64                 `protobuf:"varint,5,opt,name=leader_commit,json=leaderCommit,proto3" json:"leader_commit,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Group        uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	Term         uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	PrevLogIndex uint64                 `protobuf:"varint,3,opt,name=prev_log_index,json=prevLogIndex,proto3" json:"prev_log_index,omitempty"`
+	PrevLogTerm  uint64                 `protobuf:"varint,4,opt,name=prev_log_term,json=prevLogTerm,proto3" json:"prev_log_term,omitempty"`
+	LeaderCommit uint64                 `protobuf:"varint,5,opt,name=leader_commit,json=leaderCommit,proto3" json:"leader_commit,omitempty"`
+	// As in RaftMessage.
+	Epoch         uint64 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1361,6 +1374,13 @@ func (x *Beat) GetPrevLogTerm() uint64 {
 func (x *Beat) GetLeaderCommit() uint64 {
 	if x != nil {
 		return x.LeaderCommit
+	}
+	return 0
+}
+
+func (x *Beat) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
 	}
 	return 0
 }
@@ -1511,7 +1531,7 @@ var File_raft_proto protoreflect.FileDescriptor
 const file_raft_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"raft.proto\x12\vstarling.v1\"\xdb\b\n" +
+	"raft.proto\x12\vstarling.v1\"\xf1\b\n" +
 	"\vRaftMessage\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x04R\x02id\x12\x14\n" +
@@ -1536,7 +1556,8 @@ const file_raft_proto_rawDesc = "" +
 	"find_place\x18\x17 \x01(\v2\x16.starling.v1.FindPlaceH\x00R\tfindPlace\x12G\n" +
 	"\x10find_place_reply\x18\x18 \x01(\v2\x1b.starling.v1.FindPlaceReplyH\x00R\x0efindPlaceReply\x12*\n" +
 	"\x05beats\x18\x19 \x01(\v2\x12.starling.v1.BeatsH\x00R\x05beats\x12=\n" +
-	"\fbeat_replies\x18\x1a \x01(\v2\x18.starling.v1.BeatRepliesH\x00R\vbeatRepliesB\x06\n" +
+	"\fbeat_replies\x18\x1a \x01(\v2\x18.starling.v1.BeatRepliesH\x00R\vbeatReplies\x12\x14\n" +
+	"\x05epoch\x18\x1b \x01(\x04R\x05epochB\x06\n" +
 	"\x04body\"\xc3\x01\n" +
 	"\rAppendEntries\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12$\n" +
@@ -1601,13 +1622,14 @@ const file_raft_proto_rawDesc = "" +
 	"\fconfig_index\x18\x01 \x01(\x04R\vconfigIndex\x12\x16\n" +
 	"\x06member\x18\x02 \x01(\bR\x06member\"0\n" +
 	"\x05Beats\x12'\n" +
-	"\x05beats\x18\x01 \x03(\v2\x11.starling.v1.BeatR\x05beats\"\x9f\x01\n" +
+	"\x05beats\x18\x01 \x03(\v2\x11.starling.v1.BeatR\x05beats\"\xb5\x01\n" +
 	"\x04Beat\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12$\n" +
 	"\x0eprev_log_index\x18\x03 \x01(\x04R\fprevLogIndex\x12\"\n" +
 	"\rprev_log_term\x18\x04 \x01(\x04R\vprevLogTerm\x12#\n" +
-	"\rleader_commit\x18\x05 \x01(\x04R\fleaderCommit\"?\n" +
+	"\rleader_commit\x18\x05 \x01(\x04R\fleaderCommit\x12\x14\n" +
+	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\"?\n" +
 	"\vBeatReplies\x120\n" +
 	"\areplies\x18\x01 \x03(\v2\x16.starling.v1.BeatReplyR\areplies\"\xc8\x01\n" +
 	"\tBeatReply\x12\x16\n" +

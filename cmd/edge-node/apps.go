@@ -25,7 +25,11 @@ are, whatever the rules say later.`,
 		Use: "rules", Short: "Rules that give regions to the rooms of an app",
 		Long: `Rules give regions to the rooms whose id matches a pattern: a whole id or, with
 a * at its end, how ids begin. The first rule that matches counts, and the app's
-homes if none does. A room ~REGION/NAME is made in its region by any rules.`,
+homes if none does. A room ~REGION/NAME is made in its region by any rules.
+
+A rule may also say what its rooms outlive, and which regions' disks may hold them.
+They are then made in groups that were added with just this policy; without one
+they are made in those of the mesh's policy. A rule for * is the app's default.`,
 		Example: "  edge-node apps rules list demo\n  edge-node apps rules put demo 'eu/*' fra,ams",
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -47,22 +51,32 @@ func (a *app) rulesListCommand() *cobra.Command {
 
 func (a *app) rulesPutCommand() *cobra.Command {
 	var first bool
+	var class classFlags
 	cmd := &cobra.Command{
 		Use: "put APP PATTERN REGION[,REGION…]", Short: "Add a rule, or replace the one of this pattern",
 		Long: `Add a rule after all others, or replace the one of this pattern where it stands.
 Nodes hear of it within moments, and make new rooms by it. One that has not
-heard of it cannot make a second room of the same id somewhere else.`,
-		Example: "  edge-node apps rules put demo 'eu/*' fra,ams\n  edge-node apps rules put demo eu/secret fra --first",
-		Args:    needs("APP", "PATTERN", "REGION"),
+heard of it cannot make a second room of the same id somewhere else. Rooms that
+exist stay in their groups, with the policy of those.
+
+--survive, --allow and --forbid name the policy of the groups that hold the rooms.
+Where a region of the rule has no such group the rule is refused; it then says
+which edge-node groups add is missing. A room ~REGION/NAME is of the policy only
+where its region has such groups.`,
+		Example: `  edge-node apps rules put demo 'eu/*' fra,ams
+  edge-node apps rules put demo eu/secret fra --first
+  edge-node apps rules put demo 'log/*' fra --survive none`,
+		Args: needs("APP", "PATTERN", "REGION"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			args = append([]string{rand.Text()}, args...)
 			if first {
 				args = append(args, "first")
 			}
-			return a.rules(cmd.Context(), "apps.rules.put", args...)
+			return a.rules(cmd.Context(), "apps.rules.put", append(args, class.args()...)...)
 		},
 	}
 	cmd.Flags().BoolVar(&first, "first", false, "put a new rule before all others")
+	class.flags(cmd)
 	return cmd
 }
 
@@ -84,12 +98,12 @@ func (a *app) rules(ctx context.Context, what string, args ...string) error {
 	if err != nil {
 		return err
 	}
-	return show(a, answer, "PATTERN HOMES", func(r starling.RuleInfo) []any {
+	return show(a, answer, "PATTERN HOMES SURVIVES", func(r starling.RuleInfo) []any {
 		pattern := r.Pattern
 		if pattern == "" {
 			pattern = "(all others)"
 		}
-		return []any{pattern, strings.Join(r.Homes, ",")}
+		return []any{pattern, strings.Join(r.Homes, ","), policyText(r.Survive, r.Allow, r.Forbid)}
 	})
 }
 

@@ -13,12 +13,17 @@ import (
 func (a *app) groupsAddCommand() *cobra.Command {
 	var region string
 	var count int
+	var class classFlags
 	cmd := &cobra.Command{
 		Use: "add --region REGION", Short: "Add Raft groups to a region",
 		Long: `Add Raft groups to a region, on nodes that are there now. New rooms spread over
-them, too; those that exist stay in their groups.`,
-		Example: "  edge-node groups add --region fra --count 4",
-		Args:    noArgs,
+them, too; those that exist stay in their groups.
+
+With --survive, --allow or --forbid they are of a policy of their own, and hold the
+rooms of rules that name just this policy: see edge-node apps rules put.`,
+		Example: `  edge-node groups add --region fra --count 4
+  edge-node groups add --region fra --survive node --forbid iad,sin`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case region == "":
@@ -26,16 +31,53 @@ them, too; those that exist stay in their groups.`,
 			case count < 1:
 				return usagef("--count is %d, not 1 or more", count)
 			}
-			answer, err := a.ask(cmd.Context(), "groups.add", rand.Text(), region, strconv.Itoa(count))
+			args := append([]string{rand.Text(), region, strconv.Itoa(count)}, class.args()...)
+			answer, err := a.ask(cmd.Context(), "groups.add", args...)
 			if err != nil {
 				return err
 			}
-			return show(a, answer, "GROUP REGION VOTERS", func(g starling.AddedInfo) []any {
-				return []any{g.ID, g.Region, strings.Join(g.Voters, " ")}
+			return show(a, answer, "GROUP REGION SURVIVES VOTERS", func(g starling.AddedInfo) []any {
+				return []any{g.ID, g.Region, policyText(g.Survive, g.Allow, g.Forbid), strings.Join(g.Voters, " ")}
 			})
 		},
 	}
 	cmd.Flags().StringVar(&region, "region", "", "the region, such as fra")
 	cmd.Flags().IntVar(&count, "count", 1, "how many groups, at most 64 at once")
+	class.flags(cmd)
 	return cmd
+}
+
+// classFlags say which policy groups have, or which a rule wants.
+type classFlags struct {
+	survive       string
+	allow, forbid []string
+}
+
+func (c *classFlags) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&c.survive, "survive", "", "what the rooms outlive: node (three nodes of the region), region (three regions), none; default what the mesh does")
+	f.StringSliceVar(&c.allow, "allow", nil, "regions whose disks may hold the rooms; default all")
+	f.StringSliceVar(&c.forbid, "forbid", nil, "regions whose disks must not hold the rooms")
+	must(cmd.RegisterFlagCompletionFunc("survive", cobra.FixedCompletions([]string{"node", "region", "none"}, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+// args are those of the query.
+func (c *classFlags) args() (args []string) {
+	for _, f := range []struct{ name, value string }{{"survive", c.survive}, {"allow", strings.Join(c.allow, ",")}, {"forbid", strings.Join(c.forbid, ",")}} {
+		if f.value != "" {
+			args = append(args, f.name+"="+f.value)
+		}
+	}
+	return args
+}
+
+// policyText is a policy in a table.
+func policyText(survive string, allow, forbid []string) string {
+	if len(allow) > 0 {
+		survive += " allow=" + strings.Join(allow, ",")
+	}
+	if len(forbid) > 0 {
+		survive += " forbid=" + strings.Join(forbid, ",")
+	}
+	return survive
 }

@@ -25,7 +25,8 @@ func (a *app) groupMoves() []*cobra.Command {
 	explain := &cobra.Command{
 		Use: "explain GROUP", Short: "Tell where a group's replicas are, where they should be, and what happens next",
 		Long: `Tell where a group's replicas are and where they should be, the step that is
-taken next, and why that one, or why none. Whoever leads the group answers.`,
+taken next, and why that one, or why none; and what would be lost without a node or
+a region as things are now. Whoever leads the group answers.`,
 		Example: "  edge-node groups explain 3\n  edge-node groups explain 3 --json",
 		Args:    needs("GROUP"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -58,7 +59,7 @@ interrupted, begin again.`,
 		},
 	}
 	replace.Flags().DurationVar(&within, "within", 10*time.Minute, "give up waiting after this time")
-	return []*cobra.Command{explain, lead, replace, a.reconcileCommand("pause"), a.reconcileCommand("resume")}
+	return []*cobra.Command{explain, lead, replace, a.recoverCommand(), a.reconcileCommand("pause"), a.reconcileCommand("resume")}
 }
 
 // reconcileCommand pauses or resumes the moves of replicas.
@@ -107,13 +108,16 @@ func (a *app) showPlan(answer []byte) error {
 		}
 		return strings.Join(nodes, " ")
 	}
-	fmt.Fprintf(a.stdout, "group %d, at home in %s, to survive the loss of: %s\n", p.Group, p.Region, p.Survive)
+	fmt.Fprintf(a.stdout, "group %d, at home in %s, to survive the loss of: %s\n", p.Group, p.Region, policyText(p.Survive, p.Allow, p.Forbid))
 	fmt.Fprintf(a.stdout, "leader    %s\nvoters    %s\nlearners  %s\n", p.Leader, list(p.Voters), list(p.Learners))
 	if !slices.Equal(slices.Sorted(slices.Values(p.Voters)), slices.Sorted(slices.Values(p.WantVoters))) {
 		fmt.Fprintf(a.stdout, "wanted    %s\n", list(p.WantVoters))
 	}
 	if p.UnderReplicated != "" {
 		fmt.Fprintf(a.stdout, "under-replicated: %s\n", p.UnderReplicated)
+	}
+	for _, l := range p.Losses {
+		fmt.Fprintf(a.stdout, "now       %s\n", l)
 	}
 	next := p.Next
 	switch {

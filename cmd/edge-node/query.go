@@ -89,7 +89,7 @@ release, and the round-trip time to it in milliseconds.`,
 func (a *app) groupsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "groups", Short: "List the Raft groups", GroupID: groupMesh,
-		Long: `List the Raft groups: where each is at home, which node leads it, how many rooms
+		Long: `List the Raft groups: where each is at home and what it outlives, which node leads it, how many rooms
 live in it, and each replica with the last log index that it has applied. With
 --json also a hash of its rooms: replicas at one index have one hash.`,
 		Example: "  edge-node groups\n  edge-node groups --json",
@@ -99,7 +99,7 @@ live in it, and each replica with the last log index that it has applied. With
 			if err != nil {
 				return err
 			}
-			return show(a, answer, "GROUP REGION LEADER TERM ROOMS REPLICAS", func(g starling.GroupInfo) []any {
+			return show(a, answer, "GROUP REGION SURVIVES LEADER TERM ROOMS REPLICAS", func(g starling.GroupInfo) []any {
 				var replicas []string
 				for _, r := range g.Replicas {
 					replicas = append(replicas, fmt.Sprintf("%s@%d", r.Node, r.Applied))
@@ -108,7 +108,7 @@ live in it, and each replica with the last log index that it has applied. With
 				if leader == "" {
 					leader = "(none)"
 				}
-				return []any{g.ID, g.Region, leader, g.Term, g.Rooms, strings.Join(replicas, " ")}
+				return []any{g.ID, g.Region, policyText(g.Survive, g.Allow, g.Forbid), leader, g.Term, g.Rooms, strings.Join(replicas, " ")}
 			})
 		},
 	}
