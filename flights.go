@@ -33,10 +33,11 @@ type flightsOfGroup struct {
 	way     *link // nil = this node
 	attempt uint64
 	open    map[*flight]struct{}
-	failed  bool   // one of this attempt has failed
-	telling int    // senders that are being told of a failure
-	told    uint64 // the moment when the last of them knew
-	aside   bool   // at the last look another way was the right one
+	failed  bool      // one of this attempt has failed
+	telling int       // senders that are being told of a failure
+	told    uint64    // the moment when the last of them knew
+	aside   bool      // at the last look another way was the right one
+	heard   time.Time // the last answer, or the first command since all had theirs
 }
 
 // flight is one command; its end is told once, by whoever knows it first.
@@ -66,6 +67,9 @@ func (f *flights) depart(x *flight, way *link, err error) (departed bool) {
 		err = wire.Errorf(wire.CodeOutOfOrder, "an earlier send to group %d failed", x.group)
 	default:
 		g.way = way
+		if len(g.open) == 0 {
+			g.heard = time.Now()
+		}
 		g.open[x] = struct{}{}
 		f.mu.Unlock()
 		if way != nil {
@@ -101,17 +105,23 @@ func (f *flights) lose(g *flightsOfGroup, lost map[*flight]struct{}) {
 	}
 }
 
-// lookEvery is how often it is looked whether commands that are under way still
-// go to the leader. After two looks in a row they do not wait for its answer: a
-// leader that is there has told them by then.
-const lookEvery = 100 * time.Millisecond
+const (
+	// lookEvery is how often it is looked whether commands that are under way
+	// still go to the leader. After two looks in a row they do not wait for its
+	// answer: a leader that is there has told them by then.
+	lookEvery = 100 * time.Millisecond
+	// seekAfter is how long a leader may be silent before others are asked.
+	seekAfter = time.Second
+)
 
 // run looks after the commands that went to other nodes until ctx ends. Who waits
 // for an answer sends nothing that would find out about another way, and a leader
 // that has fallen silent answers only when its link is given up.
-func (f *flights) run(ctx context.Context, way func(group uint32) (*link, error)) {
+func (f *flights) run(ctx context.Context, way func(group uint32) (*link, error), seek func(ctx context.Context, group uint32)) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
+	var seeking sync.WaitGroup
+	defer seeking.Wait()
 	for {
 		select {
 		case <-f.abroad:
@@ -124,27 +134,37 @@ func (f *flights) run(ctx context.Context, way func(group uint32) (*link, error)
 			case <-ctx.Done():
 				return
 			}
-			open = f.look(way)
+			var silent []uint32
+			open, silent = f.look(time.Now(), way)
+			for _, group := range silent {
+				seeking.Go(func() { seek(ctx, group) })
+			}
 		}
 	}
 }
 
-// look ends what is under way to a node that does not lead any more, and reports
-// whether anything is under way to another node.
-func (f *flights) look(way func(group uint32) (*link, error)) (abroad bool) {
+// look ends what is under way to a node that does not lead any more. It reports
+// whether anything is under way to another node, and the groups of which nothing
+// was heard for long.
+func (f *flights) look(now time.Time, way func(group uint32) (*link, error)) (abroad bool, silent []uint32) {
 	f.mu.Lock()
 	var groups []uint32
 	for id, g := range f.groups {
-		if g.way != nil && len(g.open) > 0 {
-			groups = append(groups, id)
+		if g.way == nil || len(g.open) == 0 {
+			continue
+		}
+		groups = append(groups, id)
+		if now.Sub(g.heard) >= seekAfter {
+			silent = append(silent, id)
+			g.heard = now // so that they are asked once in this time
 		}
 	}
 	f.mu.Unlock()
 	for _, id := range groups {
-		now, err := way(id)
+		right, err := way(id)
 		f.mu.Lock()
 		g := f.groups[id]
-		aside := err == nil && g.way != nil && g.way != now && len(g.open) > 0
+		aside := err == nil && g.way != nil && g.way != right && len(g.open) > 0
 		var lost map[*flight]struct{}
 		if aside && g.aside {
 			lost = g.ground()
@@ -154,7 +174,7 @@ func (f *flights) look(way func(group uint32) (*link, error)) (abroad bool) {
 		f.mu.Unlock()
 		f.lose(g, lost)
 	}
-	return len(groups) > 0
+	return len(groups) > 0, silent
 }
 
 // of is called with mu held.
@@ -180,6 +200,7 @@ func (f *flights) land(x *flight, ack *wire.Ack, err error) {
 		return
 	}
 	delete(g.open, x)
+	g.heard = time.Now()
 	if fails {
 		g.failed = true
 		g.telling++

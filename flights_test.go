@@ -3,6 +3,7 @@ package starling
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/starling-im/starling/wire"
 )
@@ -62,15 +63,22 @@ func TestFlightsToSilentLeader(t *testing.T) {
 		{before, nil, nil}, {nil, wire.Errorf(wire.CodeNotLeader, "nobody leads"), nil},
 		{after, nil, nil}, {before, nil, nil}, {after, nil, nil}, {after, nil, []string{"a unavailable"}},
 	} {
-		if !l.look(func(uint32) (*link, error) { return x.way, x.err }) {
-			t.Error("nothing is under way")
+		if abroad, silent := l.look(time.Now(), func(uint32) (*link, error) { return x.way, x.err }); !abroad || len(silent) > 0 {
+			t.Error("nothing is under way, or nothing was heard for long:", silent)
 		}
 		l.check(t, x.told...)
 	}
 	l.land(a, nil, nil) // too late
 	l.land(l.send("a again", after, nil), nil, nil)
-	if l.look(func(uint32) (*link, error) { return before, nil }) {
+	toBefore := func(uint32) (*link, error) { return before, nil }
+	if abroad, _ := l.look(time.Now(), toBefore); abroad {
 		t.Error("something is under way")
+	}
+	l.send("b", before, nil)
+	for later, want := range map[time.Duration]int{seekAfter / 2: 0, seekAfter + 1: 1} {
+		if _, silent := l.look(time.Now().Add(later), toBefore); len(silent) != want {
+			t.Errorf("silent after %v: %v", later, silent)
+		}
 	}
 	l.check(t, "a again ")
 }

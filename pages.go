@@ -2,6 +2,7 @@ package starling
 
 import (
 	"context"
+	"time"
 
 	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
@@ -66,17 +67,26 @@ func (n *Node) page(ctx context.Context, id room.ID, group uint32, h *wire.Histo
 	return n.pageHere(id, group, h, max)
 }
 
+// pageWithin bounds the wait for a page of another node, which the asker asks for
+// again: of the next leader, if this one has fallen silent.
+const pageWithin = 3 * time.Second
+
 // askPage asks another node for a page.
 func (n *Node) askPage(ctx context.Context, node string, group uint32, id room.ID, h *wire.History, max int) (*wire.Page, error) {
 	ask := &wire.History{
 		App: id.App, Room: id.Room, AfterSeq: h.AfterSeq, Limit: h.Limit, Linearizable: h.Linearizable, MaxBytes: uint32(max),
 		Group: &group,
 	}
-	answer, err := n.links.get(node).ask(ctx, &wire.Frame{Body: &wire.Frame_History{History: ask}})
+	patient, cancel := context.WithTimeout(ctx, pageWithin)
+	defer cancel()
+	answer, err := n.links.get(node).ask(patient, &wire.Frame{Body: &wire.Frame_History{History: ask}})
 	if err != nil {
 		e := wire.AsError(err)
-		if e.Code == wire.CodeNotLeader {
+		switch {
+		case e.Code == wire.CodeNotLeader:
 			n.hints.set(group, e.Node)
+		case h.Linearizable && patient.Err() != nil:
+			n.seekLeader(ctx, group)
 		}
 		return nil, e
 	}

@@ -142,6 +142,8 @@ func (n *Node) query(ctx context.Context, p relay.Peer, q *wire.Query) ([]byte, 
 		return json.Marshal(gather(ctx, n, &wire.Query{What: queryLinksHere}, n.linksHere()))
 	case q.What == queryGroupsHere && node:
 		return json.Marshal(n.groupsHere())
+	case q.What == queryLeaderHere && node:
+		return n.leaderHere(q.Args)
 	case q.What == queryRoomsHere && node:
 		return json.Marshal(n.roomsHere(q.App, strings.Join(q.Args, "")))
 	case q.What == queryLinksHere && node:
