@@ -87,13 +87,22 @@ func (j *judged) failover(n int) time.Duration {
 		}
 	}
 	publish(j.clients[0])
-	leader := j.explain(j.groupOf(room)).Leader
+	group, leader := j.groupOf(room), ""
+	waitFor(j.t, "leader that is at home", func() bool {
+		p := j.explain(group)
+		leader = p.Leader
+		return leader != "" && p.Next == ""
+	})
 	others := slices.DeleteFunc(j.names(), func(node string) bool { return node == leader })
 	c := j.dial("somebody", j.addr(others[j.rng.IntN(len(others))]))
 	defer c.Close()
 	moment := time.Now().Add(below(j.rng, time.Second))
 	for time.Now().Before(moment) {
 		publish(c)
+	}
+	if now := j.explain(group).Leader; now != leader {
+		j.t.Logf("the lead went from %s to %s: once more", leader, now)
+		return j.failover(n)
 	}
 	killed := time.Now()
 	j.strike(j.t, os.Kill, leader)
