@@ -23,6 +23,7 @@ type group struct {
 	inbox  inbox
 	lanes  lanes
 	reads  reads
+	fresh  freshness
 
 	opened   atomic.Int64 // since when the replica is in doubt, Unix ns
 	settles  sync.Mutex   // held by settle
