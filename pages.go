@@ -2,6 +2,7 @@ package starling
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/starling-im/starling/room"
@@ -77,6 +78,7 @@ func (n *Node) askPage(ctx context.Context, node string, group uint32, id room.I
 		App: id.App, Room: id.Room, AfterSeq: h.AfterSeq, Limit: h.Limit, Linearizable: h.Linearizable, MaxBytes: uint32(max),
 		Group: &group,
 	}
+	asked := time.Now()
 	patient, cancel := context.WithTimeout(ctx, pageWithin)
 	defer cancel()
 	answer, err := n.links.get(node).ask(patient, &wire.Frame{Body: &wire.Frame_History{History: ask}})
@@ -93,13 +95,24 @@ func (n *Node) askPage(ctx context.Context, node string, group uint32, id room.I
 	if answer.GetPage() == nil {
 		return nil, wire.Errorf(wire.CodeInternal, "a %T answers History", answer.Body)
 	}
-	return answer.GetPage(), nil
+	page := answer.GetPage()
+	if page.AgeMs != nil && !h.Linearizable {
+		setAge(page, time.Duration(*page.AgeMs)*time.Millisecond+time.Since(asked))
+	}
+	return page, nil
+}
+
+// setAge says in a page how old it is, rounded up.
+func setAge(page *wire.Page, age time.Duration) {
+	ms := uint32(min((age+time.Millisecond-1)/time.Millisecond, math.MaxUint32))
+	page.AgeMs = &ms
 }
 
 // pageHere reads a page from the replica on this node.
 func (n *Node) pageHere(id room.ID, group uint32, h *wire.History, max int) (*wire.Page, error) {
 	page := new(wire.Page)
 	var encoded [][]byte
+	fresh := n.host.Fresh(group)
 	err := n.host.Read(group, func(r consensusReader) {
 		page.Epoch = room.Epoch(r, id)
 		s, ok := room.Load(r, id)
@@ -120,6 +133,12 @@ func (n *Node) pageHere(id room.ID, group uint32, h *wire.History, max int) (*wi
 	})
 	if err != nil {
 		return nil, err
+	}
+	switch {
+	case h.Linearizable:
+		setAge(page, 0)
+	case !fresh.IsZero():
+		setAge(page, time.Since(fresh))
 	}
 	for _, b := range encoded {
 		e, err := wire.DecodeEvent(b)

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/starling-im/starling"
 	"github.com/starling-im/starling/client"
@@ -110,6 +111,78 @@ func TestRoomsByPages(t *testing.T) {
 			t.Errorf("two arguments: %v", err)
 		}
 		ok(t, c.Close())
+		w.stopAll()
+	})
+}
+
+// A local read says how old it may be: seldom more than what lies between two words
+// of a quiet leader, and on a node that is cut off as long as that lasts. What it
+// lacks was acknowledged within that time.
+func TestLocalReadsSayTheirAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "fra", "iad", "sin", "gru", "syd")
+		for _, p := range w.peers {
+			w.start(p.ID)
+		}
+		var readers []*client.Client
+		for i := range w.peers {
+			readers = append(readers, w.dial("bob", i))
+		}
+		c := w.dial("alice", 0)
+		var acked []time.Time
+		say := func() {
+			_, err := c.Publish(t.Context(), client.Message{Room: "lobby", Content: "x"})
+			ok(t, err)
+			acked = append(acked, time.Now())
+		}
+		const trip = 400 * time.Millisecond // more than any way takes
+		age := func(i int) time.Duration {
+			t.Helper()
+			page, err := readers[i].History(t.Context(), "lobby", 0, 1)
+			ok(t, err)
+			if page.Age < 0 {
+				t.Fatalf("%s does not know how old its page is", w.peers[i].Region)
+			}
+			if n := int(page.Head); n < len(acked) && time.Since(acked[n]) > page.Age+2*trip {
+				t.Errorf("%s: a page of age %v lacks what was acknowledged %v ago", w.peers[i].Region, page.Age, time.Since(acked[n]))
+			}
+			return page.Age
+		}
+		for range 10 {
+			say()
+			time.Sleep(time.Second)
+		}
+		for range 20 {
+			for i := range readers {
+				if d := age(i); d > 1600*time.Millisecond+2*trip {
+					t.Errorf("%s: a page is %v old", w.peers[i].Region, d)
+				}
+				page, err := readers[i].History(t.Context(), "lobby", 0, 1, client.Linearizable())
+				ok(t, err)
+				if page.Age != 0 || int(page.Head) != len(acked) {
+					t.Errorf("%s: a linearizable page has %d of %d events and is %v old", w.peers[i].Region, page.Head, len(acked), page.Age)
+				}
+			}
+			say()
+		}
+		// The room lives in gru, with replicas in fra and iad; sin and syd ask others.
+		w.net.Cut([]string{w.host("iad-1")}, []string{w.host("fra-1"), w.host("sin-1"), w.host("gru-1"), w.host("syd-1")})
+		for range 20 {
+			say()
+			time.Sleep(time.Second)
+		}
+		if d := age(1); d < 20*time.Second {
+			t.Errorf("a node that was cut off for 20 s says that it is %v old", d)
+		}
+		w.net.Heal()
+		time.Sleep(20 * time.Second)
+		if d := age(1); d > 2*time.Second+2*trip {
+			t.Errorf("long after the cut the node says that it is %v old", d)
+		}
+		_ = c.Close()
+		for _, r := range readers {
+			_ = r.Close()
+		}
 		w.stopAll()
 	})
 }

@@ -13,7 +13,7 @@ type HistoryOption func(*wire.History)
 
 // Linearizable makes History contain every event that was acknowledged before
 // it was asked for. It waits for the room's leader; without it the nearest
-// replica answers with what it has.
+// replica answers with what it has, and Page.Age says how old that may be.
 func Linearizable() HistoryOption { return func(h *wire.History) { h.Linearizable = true } }
 
 // History returns the events of a room after a position, at most limit of

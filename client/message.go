@@ -52,6 +52,10 @@ type Page struct {
 	Head   uint64 // the newest seq of the room
 	Epoch  uint64
 	More   bool // there are events after this page
+	// Age is how old the page may be: it has all that was acknowledged before its
+	// replica's leader said so, Age before the node answered. 0 if it was asked for
+	// as Linearizable; negative = unknown. See docs/reference/reads.md.
+	Age time.Duration
 }
 
 func newID() string {
@@ -74,7 +78,10 @@ func eventOf(room string, e *wire.Event) Event {
 }
 
 func pageOf(room string, p *wire.Page) Page {
-	page := Page{Head: p.HeadSeq, Epoch: p.Epoch, More: p.HasMore, Events: make([]Event, 0, len(p.Events))}
+	page := Page{Head: p.HeadSeq, Epoch: p.Epoch, More: p.HasMore, Events: make([]Event, 0, len(p.Events)), Age: -1}
+	if p.AgeMs != nil {
+		page.Age = time.Duration(*p.AgeMs) * time.Millisecond
+	}
 	for _, e := range p.Events {
 		page.Events = append(page.Events, eventOf(room, e))
 	}

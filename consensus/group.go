@@ -23,6 +23,7 @@ type group struct {
 	inbox  inbox
 	lanes  lanes
 	reads  reads
+	fresh  freshness
 
 	epoch    uint64       // see epochs
 	inquired atomic.Bool  // the replica may vote, see inquire

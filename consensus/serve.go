@@ -139,6 +139,7 @@ type inboxItem struct {
 	beat *wire.Beat
 	id   uint64 // of beat
 	size int
+	came time.Time
 }
 
 // push queues a request; false means that the inbox is full.
@@ -161,12 +162,13 @@ func (b *inbox) add(it inboxItem) bool {
 	if len(b.queue) >= inboxMessages || len(b.queue) > 0 && b.bytes+it.size > inboxBytes {
 		return false
 	}
+	it.came = time.Now()
 	if it.leads() {
 		if b.leads != it.from.node {
 			b.leads, b.open = it.from.node, 0
 		}
 		b.open++
-		b.heard = time.Now()
+		b.heard = it.came
 	}
 	b.queue = append(b.queue, it)
 	b.bytes += it.size
@@ -215,11 +217,17 @@ func (b *inbox) handle(it inboxItem, ch chan raft.RPCResponse) bool {
 	if err == nil {
 		err = resp.Error
 	}
+	if took, ok := resp.Response.(*raft.AppendEntriesResponse); ok && err == nil && took.Success && it.raftsOwn() {
+		b.g.told(c.(*raft.AppendEntriesRequest), it.came)
+	}
 	if b.g.h.down() == nil {
 		it.answer(b.g.epoch, resp.Response, err, d.lost(), cut)
 	}
 	return err == nil
 }
+
+// raftsOwn says that the leader's Raft wants an answer; to hints there is none.
+func (it inboxItem) raftsOwn() bool { return it.beat != nil || it.m.Id != 0 }
 
 func (it inboxItem) command() (any, error) {
 	if it.beat != nil {

@@ -1422,7 +1422,7 @@ type History struct {
 	AfterSeq uint64                 `protobuf:"varint,2,opt,name=after_seq,json=afterSeq,proto3" json:"after_seq,omitempty"`
 	Limit    uint32                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	// Ask the leader, after a round with its quorum; otherwise the nearest
-	// replica answers with what it has.
+	// replica answers with what it has, and says how old that may be (age_ms).
 	Linearizable bool `protobuf:"varint,4,opt,name=linearizable,proto3" json:"linearizable,omitempty"`
 	// Only on links between nodes: the room's app, and the most bytes of events
 	// that the asker can pass on; one event comes whatever its size.
@@ -1522,8 +1522,12 @@ type Page struct {
 	HasMore bool                   `protobuf:"varint,4,opt,name=has_more,json=hasMore,proto3" json:"has_more,omitempty"`
 	// Only on links, if the group does not have the room: the group that has it, if
 	// known, and the placement by which older ones make no room in the group.
-	Moved         uint32 `protobuf:"varint,5,opt,name=moved,proto3" json:"moved,omitempty"`
-	Placement     uint64 `protobuf:"varint,6,opt,name=placement,proto3" json:"placement,omitempty"`
+	Moved     uint32 `protobuf:"varint,5,opt,name=moved,proto3" json:"moved,omitempty"`
+	Placement uint64 `protobuf:"varint,6,opt,name=placement,proto3" json:"placement,omitempty"`
+	// The page has all that was acknowledged before so many milliseconds ago, as of
+	// when the node answered; 0 if it is linearizable. Not set = the replica has not
+	// heard from a leader since it started.
+	AgeMs         *uint32 `protobuf:"varint,7,opt,name=age_ms,json=ageMs,proto3,oneof" json:"age_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1596,6 +1600,13 @@ func (x *Page) GetMoved() uint32 {
 func (x *Page) GetPlacement() uint64 {
 	if x != nil {
 		return x.Placement
+	}
+	return 0
+}
+
+func (x *Page) GetAgeMs() uint32 {
+	if x != nil && x.AgeMs != nil {
+		return *x.AgeMs
 	}
 	return 0
 }
@@ -1988,14 +1999,16 @@ const file_im_proto_rawDesc = "" +
 	"\x03app\x18\x05 \x01(\tR\x03app\x12\x1b\n" +
 	"\tmax_bytes\x18\x06 \x01(\rR\bmaxBytes\x12\x19\n" +
 	"\x05group\x18\a \x01(\rH\x00R\x05group\x88\x01\x01B\b\n" +
-	"\x06_group\"\xb2\x01\n" +
+	"\x06_group\"\xd9\x01\n" +
 	"\x04Page\x12*\n" +
 	"\x06events\x18\x01 \x03(\v2\x12.starling.v1.EventR\x06events\x12\x19\n" +
 	"\bhead_seq\x18\x02 \x01(\x04R\aheadSeq\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x19\n" +
 	"\bhas_more\x18\x04 \x01(\bR\ahasMore\x12\x14\n" +
 	"\x05moved\x18\x05 \x01(\rR\x05moved\x12\x1c\n" +
-	"\tplacement\x18\x06 \x01(\x04R\tplacement\"A\n" +
+	"\tplacement\x18\x06 \x01(\x04R\tplacement\x12\x1a\n" +
+	"\x06age_ms\x18\a \x01(\rH\x00R\x05ageMs\x88\x01\x01B\t\n" +
+	"\a_age_ms\"A\n" +
 	"\x05Query\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x12\n" +
@@ -2123,6 +2136,7 @@ func file_im_proto_init() {
 		(*Frame_Propose)(nil),
 	}
 	file_im_proto_msgTypes[13].OneofWrappers = []any{}
+	file_im_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

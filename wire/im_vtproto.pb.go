@@ -1295,6 +1295,11 @@ func (m *Page) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.AgeMs != nil {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(*m.AgeMs))
+		i--
+		dAtA[i] = 0x38
+	}
 	if m.Placement != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Placement))
 		i--
@@ -2192,6 +2197,9 @@ func (m *Page) SizeVT() (n int) {
 	}
 	if m.Placement != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Placement))
+	}
+	if m.AgeMs != nil {
+		n += 1 + protohelpers.SizeOfVarint(uint64(*m.AgeMs))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -5601,6 +5609,26 @@ func (m *Page) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 7:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field AgeMs", wireType)
+			}
+			var v uint32
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.AgeMs = &v
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
