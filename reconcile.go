@@ -114,9 +114,9 @@ func (r *reconciler) look(ctx context.Context) {
 	plans := map[uint32]GroupPlan{}
 	open := filling
 	for _, s := range r.node.host.Status() {
-		_, known := r.node.dir.state().Group(s.ID)
+		_, known := r.node.group(s.ID)
 		switch {
-		case !known: // or it is the directory's own, which keeps its first voters
+		case !known:
 		case s.State == "leader":
 			p := r.plan(s, nodes)
 			open -= behind(s)
@@ -128,7 +128,7 @@ func (r *reconciler) look(ctx context.Context) {
 				open--
 			}
 			plans[s.ID] = p
-		case s.Removed && !r.node.replicates(s.ID):
+		case s.Removed && !r.node.listed(s.ID):
 			r.drop(s.ID)
 		}
 	}
@@ -151,7 +151,7 @@ func behind(s consensus.Status) (n int) {
 // plan says what should become of a group that this node leads.
 func (r *reconciler) plan(s consensus.Status, nodes []geo.NodeState) GroupPlan {
 	n := r.node
-	g, _ := n.dir.state().Group(s.ID)
+	g, _ := n.group(s.ID)
 	now := geo.Config{Leader: s.Leader}
 	for _, x := range s.Replicas {
 		if x.Voter {
@@ -171,6 +171,9 @@ func (r *reconciler) plan(s consensus.Status, nodes []geo.NodeState) GroupPlan {
 	policy := n.policy(g)
 	want := geo.Place(policy, nodes, now, geo.Pops())
 	want.Voters = preferred(g, nodes, want.Voters)
+	if s.ID == 0 {
+		want.Learners = geo.Copies(want, nodes, now)
+	}
 	want = r.obey(s.ID, now, want)
 	step, why := geo.NextStep(now, want)
 	if step.Do == geo.Lead && slices.Contains(want.Voters, s.Leader) && !r.mayLead(s.ID, step.Node) {
@@ -206,6 +209,9 @@ func preferred(g directory.Group, nodes []geo.NodeState, voters []string) []stri
 
 // policy is what is wanted of a group's replicas.
 func (n *Node) policy(g directory.Group) geo.Policy {
+	if g.ID == 0 {
+		return geo.Policy{Home: n.cfg.regions()[0], Survive: n.rootSurvives(), Grace: n.cfg.grace(), Key: "directory"}
+	}
 	return geo.Policy{
 		Home: g.Region, Survive: geo.Survive(cmp.Or(g.Survive, n.cfg.Survive)), Allow: g.Allow, Forbid: g.Forbid,
 		Grace: n.cfg.grace(), Key: fmt.Sprint("group/", g.ID),
@@ -289,7 +295,7 @@ func (r *reconciler) tell(ctx context.Context, plans map[uint32]GroupPlan) {
 	ctx, cancel := context.WithTimeout(ctx, reconcileEvery)
 	defer cancel()
 	for id, p := range plans {
-		g, ok := r.node.dir.state().Group(id)
+		g, ok := r.node.group(id)
 		was := g.Replicas()
 		if !ok || len(p.Voters) == 0 || sameNodes(was.Voters, p.Voters) && sameNodes(was.Learners, p.Learners) {
 			continue
@@ -339,7 +345,7 @@ func (n *Node) join(group uint32) (consensus.Group, bool) {
 // heartbeat is how long the voters of a group wait for their leader: less where
 // they are all in one region; 0 = what package consensus takes for far ones.
 func (n *Node) heartbeat(group uint32) time.Duration {
-	g, _ := n.dir.state().Group(group)
+	g, _ := n.group(group)
 	if n.policy(g).Survive == geo.SurviveRegion {
 		return 0
 	}
@@ -382,7 +388,7 @@ func (r *reconciler) replace(p GroupPlan, from, to string) error {
 	case i < 0 || nodes[i].State != geo.Alive:
 		return wire.Errorf(wire.CodeNotFound, "there is no node %q that is alive", to)
 	}
-	g, _ := r.node.dir.state().Group(p.Group)
+	g, _ := r.node.group(p.Group)
 	voters := slices.DeleteFunc(slices.Clone(p.Voters), func(v string) bool { return v == from })
 	after := geo.Config{Voters: append(voters, to), Leader: p.Leader}
 	if want := geo.Place(r.node.policy(g), nodes, after, geo.Pops()); !slices.Contains(want.Voters, to) {
