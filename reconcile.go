@@ -1,7 +1,6 @@
 package starling
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -207,17 +206,6 @@ func preferred(g directory.Group, nodes []geo.NodeState, voters []string) []stri
 	return append([]string{first}, slices.DeleteFunc(slices.Clone(voters), func(v string) bool { return v == first })...)
 }
 
-// policy is what is wanted of a group's replicas.
-func (n *Node) policy(g directory.Group) geo.Policy {
-	if g.ID == 0 {
-		return geo.Policy{Home: n.cfg.regions()[0], Survive: n.rootSurvives(), Grace: n.cfg.grace(), Key: "directory"}
-	}
-	return geo.Policy{
-		Home: g.Region, Survive: geo.Survive(cmp.Or(g.Survive, n.cfg.Survive)), Allow: g.Allow, Forbid: g.Forbid,
-		Grace: n.cfg.grace(), Key: fmt.Sprint("group/", g.ID),
-	}
-}
-
 // obey puts an operator's replacement into what is wanted, until it is done.
 func (r *reconciler) obey(group uint32, now geo.Config, want geo.Placement) geo.Placement {
 	r.mu.Lock()
@@ -341,19 +329,6 @@ func (n *Node) join(group uint32) (consensus.Group, bool) {
 	_, ok := n.dir.state().Group(group)
 	return consensus.Group{ID: group, Heartbeat: n.heartbeat(group)}, ok || group == 0
 }
-
-// heartbeat is how long the voters of a group wait for their leader: less where
-// they are all in one region; 0 = what package consensus takes for far ones.
-func (n *Node) heartbeat(group uint32) time.Duration {
-	g, _ := n.group(group)
-	if n.policy(g).Survive == geo.SurviveRegion {
-		return 0
-	}
-	return nearHeartbeat
-}
-
-// nearHeartbeat is for voters in one region.
-const nearHeartbeat = 500 * time.Millisecond
 
 // explain says what becomes of a group that this node leads, as of now.
 func (r *reconciler) explain(group uint32) (GroupPlan, error) {

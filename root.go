@@ -51,13 +51,9 @@ func (n *Node) group(id uint32) (directory.Group, bool) {
 }
 
 // rootSurvives is what group 0 outlives: the loss of a region, where there are
-// three.
+// three. Nodes must agree on it before they know the directory.
 func (n *Node) rootSurvives() geo.Survive {
-	regions := map[string]bool{}
-	for _, d := range n.dir.state().Nodes() {
-		regions[d.Region] = true
-	}
-	if len(regions) >= 3 {
+	if len(n.cfg.regions()) >= 3 {
 		return geo.SurviveRegion
 	}
 	return geo.Survive(n.cfg.Survive)
