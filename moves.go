@@ -47,10 +47,7 @@ func (n *Node) moveGroup(ctx context.Context, p relay.Peer, q *wire.Query) ([]by
 		return nil, wire.Errorf(wire.CodeBadRequest, "%q is no group", q.Args[0])
 	}
 	group := uint32(id)
-	if _, ok := n.dir.state().Group(group); !ok {
-		if group == 0 {
-			return nil, wire.Errorf(wire.CodeBadRequest, "group 0, the directory, keeps its first voters")
-		}
+	if _, ok := n.group(group); !ok {
 		return nil, wire.Errorf(wire.CodeNotFound, "there is no group %d", group)
 	}
 	way, err := n.way(group)

@@ -79,7 +79,7 @@ func (r *reconciler) replace(p GroupPlan, from, to string) error {
 	case i < 0 || nodes[i].State != geo.Alive:
 		return wire.Errorf(wire.CodeNotFound, "there is no node %q that is alive", to)
 	}
-	g, _ := r.node.dir.state().Group(p.Group)
+	g, _ := r.node.group(p.Group)
 	voters := slices.DeleteFunc(slices.Clone(p.Voters), func(v string) bool { return v == from })
 	after := geo.Config{Voters: append(voters, to), Leader: p.Leader}
 	if want := geo.Place(r.node.policy(g), nodes, after, geo.Pops()); !slices.Contains(want.Voters, to) {

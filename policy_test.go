@@ -19,6 +19,7 @@ import (
 // newFourRegions is a world of three nodes in one region and one in three others.
 func newFourRegions(t *testing.T) *world {
 	w := newWorld(t, "fra", "iad", "sin", "gru")
+	w.replaceAfter = 20 * time.Second
 	for i := range 2 {
 		p := starling.Peer{ID: fmt.Sprintf("fra-%d", i+2), Region: "fra", Addr: fmt.Sprintf("10.0.%d.1:7400", i+4)}
 		w.peers = append(w.peers, p)
@@ -55,10 +56,17 @@ func (w *world) add(region string, class ...string) starling.AddedInfo {
 }
 
 // plan waits until a group is as it should be.
-func (w *world) plan(group uint32) (p starling.GroupPlan) {
+func (w *world) plan(group uint32) starling.GroupPlan {
 	w.t.Helper()
-	for range 300 {
-		if err := w.ask("iad-1", "groups.explain", &p, fmt.Sprint(group)); err == nil && p.Next == "" && slices.Equal(sorted(p.Voters), sorted(p.WantVoters)) && len(p.Learners) == len(p.WantLearners) {
+	return w.planAt("iad-1", group, func(starling.GroupPlan) bool { return true })
+}
+
+// planAt asks a node until a group is as it should be, and so too.
+func (w *world) planAt(at string, group uint32, so func(starling.GroupPlan) bool) (p starling.GroupPlan) {
+	w.t.Helper()
+	for range 900 {
+		p = starling.GroupPlan{}
+		if err := w.ask(at, "groups.explain", &p, fmt.Sprint(group)); err == nil && p.Next == "" && slices.Equal(sorted(p.Voters), sorted(p.WantVoters)) && len(p.Learners) == len(p.WantLearners) && so(p) {
 			return p
 		}
 		time.Sleep(100 * time.Millisecond)

@@ -1,7 +1,6 @@
 package starling
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -111,9 +110,9 @@ func (r *reconciler) look(ctx context.Context) {
 	plans := map[uint32]GroupPlan{}
 	open := filling
 	for _, s := range r.node.host.Status() {
-		_, known := r.node.dir.state().Group(s.ID)
+		_, known := r.node.group(s.ID)
 		switch {
-		case !known: // or it is the directory's own, which keeps its first voters
+		case !known:
 		case s.State == "leader":
 			p := r.plan(s, nodes)
 			open -= behind(s)
@@ -125,7 +124,7 @@ func (r *reconciler) look(ctx context.Context) {
 				open--
 			}
 			plans[s.ID] = p
-		case s.Removed && !r.node.replicates(s.ID):
+		case s.Removed && !r.node.listed(s.ID):
 			r.drop(s.ID)
 		}
 	}
@@ -153,7 +152,7 @@ func behind(s consensus.Status) (n int) {
 // plan says what should become of a group that this node leads.
 func (r *reconciler) plan(s consensus.Status, nodes []geo.NodeState) GroupPlan {
 	n := r.node
-	g, _ := n.dir.state().Group(s.ID)
+	g, _ := n.group(s.ID)
 	now := geo.Config{Leader: s.Leader}
 	for _, x := range s.Replicas {
 		if x.Voter {
@@ -173,6 +172,9 @@ func (r *reconciler) plan(s consensus.Status, nodes []geo.NodeState) GroupPlan {
 	policy := n.policy(g)
 	want := geo.Place(policy, nodes, now, geo.Pops())
 	want.Voters = preferred(g, nodes, want.Voters)
+	if s.ID == 0 {
+		want.Learners = geo.Copies(want, nodes, now)
+	}
 	want = r.obey(s.ID, now, want)
 	step, why := geo.NextStep(now, want)
 	if step.Do == geo.Lead && slices.Contains(want.Voters, s.Leader) && !r.mayLead(s.ID, step.Node) {
@@ -204,14 +206,6 @@ func preferred(g directory.Group, nodes []geo.NodeState, voters []string) []stri
 		return voters
 	}
 	return append([]string{first}, slices.DeleteFunc(slices.Clone(voters), func(v string) bool { return v == first })...)
-}
-
-// policy is what is wanted of a group's replicas.
-func (n *Node) policy(g directory.Group) geo.Policy {
-	return geo.Policy{
-		Home: g.Region, Survive: geo.Survive(cmp.Or(g.Survive, n.cfg.Survive)), Allow: g.Allow, Forbid: g.Forbid,
-		Grace: n.cfg.grace(), Key: fmt.Sprint("group/", g.ID),
-	}
 }
 
 // mayLead keeps leadership from wandering.
@@ -263,7 +257,7 @@ func (r *reconciler) tell(ctx context.Context, plans map[uint32]GroupPlan) {
 	ctx, cancel := context.WithTimeout(ctx, reconcileEvery)
 	defer cancel()
 	for id, p := range plans {
-		g, ok := r.node.dir.state().Group(id)
+		g, ok := r.node.group(id)
 		was := g.Replicas()
 		if !ok || len(p.Voters) == 0 || sameNodes(was.Voters, p.Voters) && sameNodes(was.Learners, p.Learners) {
 			continue
@@ -309,19 +303,6 @@ func (n *Node) join(group uint32) (consensus.Group, bool) {
 	_, ok := n.dir.state().Group(group)
 	return consensus.Group{ID: group, Heartbeat: n.heartbeat(group)}, ok || group == 0
 }
-
-// heartbeat is how long the voters of a group wait for their leader: less where
-// they are all in one region; 0 = what package consensus takes for far ones.
-func (n *Node) heartbeat(group uint32) time.Duration {
-	g, _ := n.dir.state().Group(group)
-	if n.policy(g).Survive == geo.SurviveRegion {
-		return 0
-	}
-	return nearHeartbeat
-}
-
-// nearHeartbeat is for voters in one region.
-const nearHeartbeat = 500 * time.Millisecond
 
 // explain says what becomes of a group that this node leads, as of now.
 func (r *reconciler) explain(group uint32) (GroupPlan, error) {

@@ -6,20 +6,22 @@ import (
 	"time"
 
 	"github.com/starling-im/starling/directory"
+	"github.com/starling-im/starling/geo"
 	"github.com/starling-im/starling/wire"
 )
 
-// root is where group 0 is, as far as this node knows. The directory says where
-// all other groups are; who cannot follow the directory asks all nodes which of
+// root is where group 0 is, as far as this node knows. The directory says that as
+// it does of other groups; who cannot follow the directory asks all nodes which of
 // them have it.
 type root struct {
 	node  *Node
 	first []string // its first voters, by the configuration
 
-	mu     sync.Mutex
-	is     directory.Replicas // none = the first ones
-	epoch  uint64
-	sought time.Time
+	mu      sync.Mutex
+	is      directory.Replicas // what was found, while version is that of the directory
+	version uint64
+	epoch   uint64
+	sought  time.Time
 }
 
 // seekEvery is how often a node asks around.
@@ -28,10 +30,33 @@ const seekEvery = time.Second
 func (r *root) replicas() directory.Replicas {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.is.Voters) == 0 {
-		return directory.Replicas{Voters: r.first}
+	dir := r.node.dir.state()
+	switch said := dir.Root(); {
+	case len(r.is.Voters) > 0 && dir.Version() <= r.version:
+		return r.is
+	case len(said.Voters) > 0:
+		return said
+	case len(r.is.Voters) > 0:
+		return r.is
 	}
-	return r.is
+	return directory.Replicas{Voters: r.first}
+}
+
+// group returns a group of the directory, or the directory's own.
+func (n *Node) group(id uint32) (directory.Group, bool) {
+	if id != 0 {
+		return n.dir.state().Group(id)
+	}
+	return directory.Group{Region: n.cfg.regions()[0], Voters: n.root.first, Now: n.root.replicas()}, n.dir.state().Version() > 0
+}
+
+// rootSurvives is what group 0 outlives: the loss of a region, where there are
+// three. Nodes must agree on it before they know the directory.
+func (n *Node) rootSurvives() geo.Survive {
+	if len(n.cfg.regions()) >= 3 {
+		return geo.SurviveRegion
+	}
+	return geo.Survive(n.cfg.Survive)
 }
 
 // seek asks all nodes for their replica of group 0. What one says that is of an
@@ -63,6 +88,6 @@ func (r *root) seek(ctx context.Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(found.Voters) > 0 && epoch >= r.epoch {
-		r.is, r.epoch = found, epoch
+		r.is, r.epoch, r.version = found, epoch, r.node.dir.state().Version()
 	}
 }

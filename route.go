@@ -84,8 +84,14 @@ func (n *Node) replicates(group uint32) bool {
 	if group == 0 {
 		return n.host.Has(0)
 	}
+	return !n.host.Outlived(group) && n.listed(group)
+}
+
+// listed reports whether this node is among the replicas of a group, as last heard
+// of.
+func (n *Node) listed(group uint32) bool {
 	r := n.replicas(group)
-	return !n.host.Outlived(group) && (slices.Contains(r.Voters, n.cfg.Node) || slices.Contains(r.Learners, n.cfg.Node))
+	return slices.Contains(r.Voters, n.cfg.Node) || slices.Contains(r.Learners, n.cfg.Node)
 }
 
 // way returns how commands get to the leader of a group, nil if it is this node.

@@ -45,6 +45,11 @@ func (s *State) check() *Refusal {
 			return r
 		}
 	}
+	if len(s.root.Voters)+len(s.root.Learners) > 0 {
+		if r := s.checkReplicas(0, s.root.Voters, s.root.Learners); r != nil {
+			return r
+		}
+	}
 	for _, g := range s.Groups() {
 		if r := s.checkGroup(g); r != nil {
 			return r

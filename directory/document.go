@@ -29,7 +29,8 @@ type Change struct {
 	PutRule         AppRule   // replaces the app's rule of that pattern, in its place
 	DeleteRule      AppRule   // by app and pattern
 	AddGroups       []Group   // with new ids
-	// PutGroup says who holds a group now. Where rooms live stays the same.
+	// PutGroup says who holds a group now, since format 3 also group 0. Where rooms
+	// live stays the same.
 	PutGroup GroupReplicas
 	// Settle forgets where rooms lived before this placement: all groups know
 	// of each room that is not where it belongs.
@@ -142,7 +143,8 @@ func documentOf(c Change) document {
 		}
 		d.Groups, d.Group, d.Placement, d.Reconcile = c.AddGroups, c.PutGroup, c.Settle, c.Reconcile
 	}
-	if classed(slices.Concat(c.Init.Groups, c.AddGroups), append(rulesOf(append(c.Init.Apps, c.PutApp)), []Rule{c.PutRule.Rule, c.DeleteRule.Rule})...) {
+	if classed(slices.Concat(c.Init.Groups, c.AddGroups), append(rulesOf(append(c.Init.Apps, c.PutApp)), []Rule{c.PutRule.Rule, c.DeleteRule.Rule})...) ||
+		d.Op == opGroupPut && c.PutGroup.ID == 0 {
 		d.V = 3
 	}
 	return d

@@ -115,7 +115,7 @@ func (s *State) addGroups(groups []Group) *Refusal {
 
 func (s *State) putGroup(p GroupReplicas) *Refusal {
 	g, ok := s.groups[p.ID]
-	if !ok {
+	if !ok && p.ID != 0 {
 		return refuse(CodeNotFound, "there is no group %d", p.ID)
 	}
 	if r := checkVoters(p.ID, p.Voters); r != nil {
@@ -123,6 +123,10 @@ func (s *State) putGroup(p GroupReplicas) *Refusal {
 	}
 	if len(p.Learners) == 0 {
 		p.Learners = nil
+	}
+	if p.ID == 0 {
+		s.root = p.Replicas
+		return nil
 	}
 	g.Now = p.Replicas
 	s.groups = maps.Clone(s.groups)

@@ -16,6 +16,7 @@ type snapshot struct {
 	Placement uint64    `json:"placement,omitzero"`
 	Paused    bool      `json:"paused,omitzero"`
 	Earlier   []Earlier `json:"earlier,omitempty"`
+	Root      Replicas  `json:"root,omitzero"` // since format 3
 	// Turns are the exceptions that are over; group 0 is the end of one.
 	Turns []Exception `json:"turns,omitempty"`
 }
@@ -23,7 +24,7 @@ type snapshot struct {
 // Snapshot returns s as a versioned JSON document for Restore. Equal states
 // have equal snapshots. It holds the secrets of keys.
 func (s *State) Snapshot() ([]byte, error) {
-	d := snapshot{V: s.format(), Version: s.version, Init: Init{Groups: s.Groups()}, Placement: s.placement, Paused: s.paused}
+	d := snapshot{V: s.format(), Version: s.version, Init: Init{Groups: s.Groups()}, Placement: s.placement, Paused: s.paused, Root: s.root}
 	for _, name := range slices.Sorted(maps.Keys(s.apps)) {
 		d.Apps = append(d.Apps, s.apps[name])
 	}
@@ -59,7 +60,7 @@ func (s *State) format() int {
 			rules = append(rules, e.Rules)
 		}
 	}
-	if classed(s.Groups(), rules...) {
+	if classed(s.Groups(), rules...) || len(s.root.Voters) > 0 {
 		return 3
 	}
 	if s.placement > 0 || s.paused {
@@ -84,7 +85,7 @@ func Restore(b []byte, rank Rank) (*State, error) {
 	if r := s.fill(d.Init); r != nil {
 		return nil, r
 	}
-	s.version, s.placement, s.paused = d.Version, d.Placement, d.Paused
+	s.version, s.placement, s.paused, s.root = d.Version, d.Placement, d.Paused, d.Root
 	for _, e := range d.Earlier {
 		s.earlier[e.App] = append(s.earlier[e.App], e)
 	}

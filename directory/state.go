@@ -20,6 +20,7 @@ type State struct {
 	exceptions map[place][]turn     // the last one holds
 	placement  uint64               // see Placement
 	paused     bool                 // see Paused
+	root       Replicas             // see Root
 	earlier    map[string][]Earlier // of apps, also of those that are gone; the last one is the newest
 
 	// Of the above, for lookups.
@@ -69,6 +70,10 @@ func (s *State) Groups() []Group {
 
 // Nodes returns all nodes by id.
 func (s *State) Nodes() []Node { return sortedValues(s.nodes) }
+
+// Root returns the replicas of group 0, which holds the directory itself, as last
+// heard of; none as long as they are the first ones.
+func (s *State) Root() Replicas { return s.root }
 
 // Paused says that replicas stay where they are, whatever policies want.
 func (s *State) Paused() bool { return s.paused }
@@ -160,13 +165,16 @@ func (s *State) deleteNode(id string) *Refusal {
 			return refuse(CodeConflict, "node %q holds a replica of group %d", id, g.ID)
 		}
 	}
+	if slices.Contains(s.root.Voters, id) || slices.Contains(s.root.Learners, id) {
+		return refuse(CodeConflict, "node %q holds a replica of group 0", id)
+	}
 	s.nodes = maps.Clone(s.nodes)
 	delete(s.nodes, id)
 	return nil
 }
 
 func (s *State) same(t *State) bool {
-	return s.placement == t.placement && s.paused == t.paused && reflect.DeepEqual(s.apps, t.apps) && maps.Equal(s.nodes, t.nodes) &&
+	return s.placement == t.placement && s.paused == t.paused && reflect.DeepEqual(s.apps, t.apps) && maps.Equal(s.nodes, t.nodes) && reflect.DeepEqual(s.root, t.root) &&
 		reflect.DeepEqual(s.groups, t.groups) && reflect.DeepEqual(s.exceptions, t.exceptions) && reflect.DeepEqual(s.earlier, t.earlier)
 }
 

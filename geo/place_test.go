@@ -109,6 +109,8 @@ func (s *scene) do(t *testing.T, w []string) (out []string) {
 		s.now.CaughtUp = append(s.now.CaughtUp, w[1])
 	case "want":
 		return show(Place(s.policy, s.nodes, s.now, Pops()))
+	case "copies":
+		return []string{"copies " + strings.Join(Copies(Place(s.policy, s.nodes, s.now, Pops()), s.nodes, s.now), " ")}
 	case "losses":
 		var sites []Site
 		for _, n := range s.nodes {

@@ -111,7 +111,11 @@ func (n next) addVoters() (Step, string) {
 func (n next) addLearners() (Step, string) {
 	for _, v := range less(n.want.Learners, n.now.Learners) {
 		if slices.Contains(n.now.Alive, v) && !slices.Contains(n.now.Voters, v) {
-			return Step{AddLearner, v}, fmt.Sprintf("%s is to keep a copy: %s", v, n.want.UnderReplicated)
+			why := fmt.Sprintf("%s is to keep a copy", v)
+			if n.want.UnderReplicated != "" {
+				why += ": " + n.want.UnderReplicated
+			}
+			return Step{AddLearner, v}, why
 		}
 	}
 	return Step{}, ""
