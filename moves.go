@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/starling-im/starling/directory"
+	"github.com/starling-im/starling/geo"
 	"github.com/starling-im/starling/relay"
 	"github.com/starling-im/starling/wire"
 )
@@ -82,6 +83,9 @@ func (n *Node) moveHere(ctx context.Context, group uint32, q *wire.Query) ([]byt
 			return nil, err
 		}
 		p.Leader, p.Next, p.Why = q.Args[1], "", q.Args[1]+" leads now"
+		if home := n.wants(p).Voters[0]; home != p.Leader {
+			p.Why += ", and gives the lead back to " + home + " soon, which is nearer to home, unless moves are paused"
+		}
 	case queryReplace:
 		if err := n.reconciler.replace(p, q.Args[1], q.Args[2]); err != nil {
 			return nil, err
@@ -91,6 +95,12 @@ func (n *Node) moveHere(ctx context.Context, group uint32, q *wire.Query) ([]byt
 		}
 	}
 	return json.Marshal(p)
+}
+
+// wants is where a group should be, if it is as the plan says.
+func (n *Node) wants(p GroupPlan) geo.Placement {
+	g, _ := n.group(p.Group)
+	return geo.Place(n.policy(g), n.reconciler.fleet.Nodes(), geo.Config{Voters: p.Voters, Learners: p.Learners, Leader: p.Leader}, geo.Pops())
 }
 
 // moveLeader hands the lead over, and lets the directory prefer the new leader.

@@ -54,6 +54,12 @@ func TestOperatorsChangeWhereRoomsAreMade(t *testing.T) {
 		if len(added) != 2 || added[0].ID != 4 || added[0].Voters[0] != "sin-1" || len(added[0].Voters) != 3 || len(again) != 2 || again[1].ID != added[1].ID {
 			t.Errorf("added %+v, and again %+v", added, again)
 		}
+		var rest []starling.GroupInfo
+		ok(t, json.Unmarshal([]byte(ask("", "groups", "3")), &rest))
+		if len(rest) != 2 || rest[0].ID != 4 {
+			t.Errorf("the groups after 3 are %+v", rest)
+		}
+		ask(wire.CodeBadRequest, "groups", "x")
 		ask(wire.CodeBadRequest, "groups.add", "8", "sin", "65")
 		ask(wire.CodeNotFound, "groups.add", "8", "mars", "1")
 

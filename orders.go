@@ -70,6 +70,8 @@ func (r *reconciler) replace(p GroupPlan, from, to string) error {
 	nodes := r.fleet.Nodes()
 	i := slices.IndexFunc(nodes, func(x geo.NodeState) bool { return x.Node == to })
 	switch {
+	case !slices.Contains(p.Voters, from) && !slices.ContainsFunc(nodes, func(x geo.NodeState) bool { return x.Node == from }):
+		return wire.Errorf(wire.CodeNotFound, "there is no node %q", from)
 	case !slices.Contains(p.Voters, from) && slices.Contains(p.Voters, to):
 		return nil // it is done
 	case !slices.Contains(p.Voters, from):

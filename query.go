@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -112,10 +113,11 @@ const (
 	queryLinksHere  = "links.here"
 )
 
-// maxRooms and roomsBytes bound the rooms in one answer: it fits into a frame.
+// maxRooms bounds the rooms in one answer, and listBytes all lists: an answer
+// fits into a frame.
 const (
-	maxRooms   = 500
-	roomsBytes = wire.ClientFrame - 4<<10
+	maxRooms  = 500
+	listBytes = wire.ClientFrame - 4<<10
 )
 
 func (n *Node) query(ctx context.Context, p relay.Peer, q *wire.Query) ([]byte, error) {
@@ -137,7 +139,7 @@ func (n *Node) query(ctx context.Context, p relay.Peer, q *wire.Query) ([]byte, 
 	case q.What == queryMembers:
 		return json.Marshal(n.membersHere())
 	case q.What == queryGroups:
-		return n.queryGroups(ctx)
+		return n.queryGroups(ctx, q.Args)
 	case q.What == queryLinks:
 		return json.Marshal(gather(ctx, n, &wire.Query{What: queryLinksHere}, n.linksHere()))
 	case q.What == queryGroupsHere && node:
@@ -218,7 +220,16 @@ func (n *Node) groupsHere() []GroupInfo {
 }
 
 // queryGroups merges what the replicas say: the word of the newest term counts.
-func (n *Node) queryGroups(ctx context.Context) ([]byte, error) {
+// The list is one page; the next is asked for by the last group of it.
+func (n *Node) queryGroups(ctx context.Context, args []string) ([]byte, error) {
+	after := -1
+	if len(args) > 0 {
+		id, err := strconv.ParseUint(args[0], 10, 32)
+		if err != nil || len(args) > 1 {
+			return nil, wire.Errorf(wire.CodeBadRequest, "the query %q takes the group after which to go on, not %q", queryGroups, args)
+		}
+		after = int(id)
+	}
 	all := gather(ctx, n, &wire.Query{What: queryGroupsHere}, n.groupsHere())
 	merged := map[uint32]*GroupInfo{}
 	for i, g := range all {
@@ -243,11 +254,14 @@ func (n *Node) queryGroups(ctx context.Context) ([]byte, error) {
 	}
 	groups := []GroupInfo{}
 	for _, g := range merged {
+		if int(g.ID) <= after {
+			continue
+		}
 		slices.SortFunc(g.Replicas, func(a, b ReplicaInfo) int { return cmp.Compare(a.Node, b.Node) })
 		groups = append(groups, *g)
 	}
 	slices.SortFunc(groups, func(a, b GroupInfo) int { return cmp.Compare(a.ID, b.ID) })
-	return json.Marshal(groups)
+	return json.Marshal(fitting(groups))
 }
 
 // roomsHere lists the rooms of an app in the replicas on this node that come after
@@ -283,20 +297,19 @@ func (n *Node) queryRooms(ctx context.Context, app string, args []string) ([]byt
 	all = slices.DeleteFunc(all, func(r RoomInfo) bool { return r.Room <= after }) // an older release says all
 	slices.SortFunc(all, func(a, b RoomInfo) int { return cmp.Or(cmp.Compare(a.Room, b.Room), cmp.Compare(b.Seq, a.Seq)) })
 	all = slices.CompactFunc(all, func(a, b RoomInfo) bool { return a.Room == b.Room })
-	return json.Marshal(fitting(all))
+	return json.Marshal(fitting(all[:min(len(all), maxRooms)]))
 }
 
-// fitting returns as many rooms as fit into an answer.
-func fitting(rooms []RoomInfo) []RoomInfo {
-	rooms = rooms[:min(len(rooms), maxRooms)]
+// fitting returns as many of a list as fit into an answer.
+func fitting[T any](list []T) []T {
 	size := 0
-	for i, r := range rooms {
-		text, err := json.Marshal(r)
-		if size += len(text) + 1; err != nil || size > roomsBytes {
-			return rooms[:i]
+	for i, x := range list {
+		text, err := json.Marshal(x)
+		if size += len(text) + 1; err != nil || size > listBytes {
+			return list[:i]
 		}
 	}
-	return rooms
+	return list
 }
 
 func (n *Node) linksHere() []LinkInfo {

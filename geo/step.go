@@ -49,6 +49,9 @@ func NextStep(now Config, want Placement) (step Step, why string) {
 	if want.UnderReplicated != "" {
 		return Step{}, "nothing can be done now: " + want.UnderReplicated
 	}
+	if i := slices.IndexFunc(now.Voters, func(v string) bool { return !slices.Contains(now.Alive, v) }); i >= 0 {
+		return Step{}, now.Voters[i] + " does not answer, and is waited for before another takes its place"
+	}
 	return Step{}, "all is as it should be"
 }
 

@@ -18,7 +18,7 @@ func (a *app) appsCommand() *cobra.Command {
 		Long: `Say where the rooms of apps (tenants) are made. Rooms that exist stay where they
 are, whatever the rules say later.`,
 		Example: "  edge-node apps rules list demo",
-		Args:    noArgs,
+		Args:    noCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	rules := &cobra.Command{
@@ -31,7 +31,7 @@ A rule may also say what its rooms outlive, and which regions' disks may hold th
 They are then made in groups that were added with just this policy; without one
 they are made in those of the mesh's policy. A rule for * is the app's default.`,
 		Example: "  edge-node apps rules list demo\n  edge-node apps rules put demo 'eu/*' fra,ams",
-		Args:    noArgs,
+		Args:    noCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	rules.AddCommand(a.rulesListCommand(), a.rulesPutCommand(), a.rulesDeleteCommand())

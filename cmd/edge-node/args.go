@@ -25,6 +25,15 @@ func needsRoom(cmd *cobra.Command, args []string) error {
 	return err
 }
 
+// noCommand is for commands that only have others below them: what was written
+// is none of these.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("unknown command %q for %q", args[0], cmd.CommandPath())
+	}
+	return nil
+}
+
 func atMostOne(cmd *cobra.Command, args []string) error { return atMost(cmd, args, 1) }
 
 func noArgs(cmd *cobra.Command, args []string) error { return atMost(cmd, args, 0) }

@@ -19,12 +19,8 @@ environment ($STARLING_NODE sets the key node, $STARLING_TLS_CERT tls.cert) and
 from flags; flags win over the environment, and that over the file. All keys are
 listed in docs/reference/config.md.`,
 		Example: "  edge-node config check node.yaml\n  edge-node config show node.yaml --json",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown command %q for %q", args[0], cmd.CommandPath())
-			}
-			return cmd.Help()
-		},
+		Args:    noCommand,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.configCheckCommand(), a.configShowCommand())
 	return cmd

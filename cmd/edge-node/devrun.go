@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -188,12 +187,4 @@ func untilLeaders(ctx context.Context, c *client.Client) error {
 			return context.Cause(ctx)
 		}
 	}
-}
-
-func groupsOf(ctx context.Context, c *client.Client) (groups []starling.GroupInfo, err error) {
-	answer, err := c.Query(ctx, "groups")
-	if err != nil {
-		return nil, err
-	}
-	return groups, json.Unmarshal(answer, &groups)
 }

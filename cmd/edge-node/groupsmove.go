@@ -36,7 +36,8 @@ a region as things are now. Whoever leads the group answers.`,
 	lead := &cobra.Command{
 		Use: "move-leader GROUP NODE", Short: "Let another voter lead a group",
 		Long: `Hand the lead of a group to one of its voters, and prefer that node from now on.
-Sends that are under way end first, so that none fails.`,
+Sends that are under way end first, so that none fails. A node that is farther from
+the group's home than another voter gives the lead back soon, unless moves are paused.`,
 		Example: "  edge-node groups move-leader 3 fra-2",
 		Args:    needs("GROUP", "NODE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -48,8 +49,8 @@ Sends that are under way end first, so that none fails.`,
 		Use: "replace GROUP OLD NEW", Short: "Move a replica of a group from one node to another",
 		Long: `Move a replica of a group from node OLD to node NEW: NEW learns all there is, gets
 a vote, and OLD gives its own up. It is refused where what the mesh is to survive
-would move the replica back. The command ends when that is done; if it is
-interrupted, begin again.`,
+would move the replica back. The command ends when that is done. If it is
+interrupted, the leader goes on as long as it leads; begin again to be sure.`,
 		Example: "  edge-node groups replace 3 fra-2 fra-4",
 		Args:    needs("GROUP", "OLD", "NEW"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -148,7 +149,11 @@ func (a *app) replaceReplica(ctx context.Context, args []string) error {
 			return a.showPlan(answer)
 		case err == nil && p.Why != last:
 			last = p.Why
-			fmt.Fprintf(a.stderr, "edge-node: %s\n", p.Why)
+			paused := ""
+			if p.Paused {
+				paused = ", but moves are paused: edge-node groups resume"
+			}
+			fmt.Fprintf(a.stderr, "edge-node: %s%s\n", p.Why, paused)
 		case err != nil && !wire.AsError(err).Retryable && ctx.Err() == nil:
 			return err
 		}

@@ -12,7 +12,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/starling-im/starling"
+	"github.com/starling-im/starling/client"
 	"github.com/starling-im/starling/cmd/edge-node/internal/home"
+	"github.com/starling-im/starling/wire"
 )
 
 // queryWithin bounds the wait for an answer about the mesh.
@@ -93,9 +95,9 @@ func (a *app) groupsCommand() *cobra.Command {
 live in it, and each replica with the last log index that it has applied. With
 --json also a hash of its rooms: replicas at one index have one hash.`,
 		Example: "  edge-node groups\n  edge-node groups --json",
-		Args:    noArgs,
+		Args:    noCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			answer, err := a.ask(cmd.Context(), "groups")
+			answer, err := a.groups(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -115,6 +117,46 @@ live in it, and each replica with the last log index that it has applied. With
 	cmd.AddCommand(a.groupsAddCommand(), a.settleCommand())
 	cmd.AddCommand(a.groupMoves()...)
 	return cmd
+}
+
+// groups asks for all groups, and returns them as one list.
+func (a *app) groups(ctx context.Context) ([]byte, error) {
+	mesh, err := a.mesh()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, queryWithin)
+	defer cancel()
+	c, err := a.dialOperator(ctx, mesh)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	groups, err := groupsOf(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(groups)
+}
+
+// groupsOf asks for all groups, page after page.
+func groupsOf(ctx context.Context, c *client.Client) (groups []starling.GroupInfo, err error) {
+	var args []string
+	for {
+		answer, err := c.Query(ctx, "groups", args...)
+		if err != nil {
+			return nil, err
+		}
+		var page []starling.GroupInfo
+		if err := json.Unmarshal(answer, &page); err != nil {
+			return nil, fmt.Errorf("the node's answer is no list of groups: %w", err)
+		}
+		groups = append(groups, page...)
+		if len(answer) < wire.ClientFrame/2 || len(page) == 0 {
+			return groups, nil // a page that others follow is full
+		}
+		args = []string{fmt.Sprint(page[len(page)-1].ID)}
+	}
 }
 
 func (a *app) linksCommand() *cobra.Command {
