@@ -73,7 +73,7 @@ func (a *app) chatLines(ctx context.Context, c *client.Client, room string) erro
 	}
 	switch cause := context.Cause(ctx); {
 	case chat.bad > 0:
-		return fmt.Errorf("%d of %s could not be sent", chat.bad, plural(chat.all, "line"))
+		return fmt.Errorf("%d of %s was not acknowledged", chat.bad, plural(chat.all, "line"))
 	case cause != nil && !isStop(cause):
 		return cause
 	}

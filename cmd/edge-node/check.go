@@ -27,6 +27,9 @@ func checkNode(cfg starling.Config) error {
 	if err := checkIdentity(cfg.TLS); err != nil {
 		return &starling.ConfigError{Field: "tls", Problem: err.Error()}
 	}
+	if _, err := net.ResolveUDPAddr("udp", cfg.Listen); err != nil {
+		return &starling.ConfigError{Field: "listen", Problem: "is " + cfg.Listen + ": " + err.Error()}
+	}
 	if err := checkFolder(cfg.Data); err != nil {
 		return &starling.ConfigError{Field: "data", Problem: err.Error()}
 	}

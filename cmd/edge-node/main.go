@@ -75,7 +75,7 @@ func oneLine(err error) string {
 		}
 		text += " (mint another with `edge-node token`)"
 	case errors.Is(err, client.ErrForbidden), errors.Is(err, client.ErrUnauthenticated):
-		text += " (the keys of the context make tokens: leave --token out, or start the mesh again)"
+		text += " (edge-node token makes one that is good here; without --token the keys of the context do)"
 	}
 	return text
 }
