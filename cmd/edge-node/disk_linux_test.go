@@ -14,6 +14,7 @@ import (
 // A disk that is full ends its node with words, and nothing else: the sender
 // goes on over another node, and all that was acknowledged is there.
 func TestFullDiskEndsItsNodeAlone(t *testing.T) {
+	t.Parallel()
 	home, data := t.TempDir(), t.TempDir()
 	small := filepath.Join(data, "fra-1")
 	if err := os.Mkdir(small, 0o700); err != nil {
