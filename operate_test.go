@@ -36,8 +36,8 @@ func TestOperatorsChangeWhereRoomsAreMade(t *testing.T) {
 		ask("", "apps.rules.put", "1", "demo", "team/*", "sin")
 		ask("", "apps.rules.put", "1", "demo", "team/*", "sin")
 		got := ask("", "apps.rules.put", "2", "demo", "team/b", "fra,iad", "first")
-		if want := `[{"app":"demo","pattern":"team/b","homes":["fra","iad"]},{"app":"demo","pattern":"team/*","homes":["sin"]},` +
-			`{"app":"demo","pattern":"","homes":["fra","iad","sin"]}]`; got != want || got != ask("", "apps.rules", "demo") {
+		if want := `[{"app":"demo","pattern":"team/b","homes":["fra","iad"],"survive":"region"},{"app":"demo","pattern":"team/*","homes":["sin"],"survive":"region"},` +
+			`{"app":"demo","pattern":"","homes":["fra","iad","sin"],"survive":"region"}]`; got != want || got != ask("", "apps.rules", "demo") {
 			t.Errorf("rules are %s", got)
 		}
 		ask("", "apps.rules.delete", "3", "demo", "team/b")
