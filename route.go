@@ -49,7 +49,9 @@ func (n *Node) leader(group uint32) (string, error) {
 		if leader := n.host.Leader(group); leader != "" {
 			return leader, nil
 		}
-		return "", wire.Errorf(wire.CodeNotLeader, "group %d has no leader now", group).After(leaderAgain)
+		if slices.Contains(replicas.Voters, n.cfg.Node) { // a learner that is new may not have heard who leads
+			return "", wire.Errorf(wire.CodeNotLeader, "group %d has no leader now", group).After(leaderAgain)
+		}
 	}
 	leader, tried := n.hints.get(group)
 	if leader == "" {
