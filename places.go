@@ -129,8 +129,10 @@ func (p *places) look(ctx context.Context, id room.ID, groups []uint32, placemen
 	if len(groups) == 1 {
 		return here, nil
 	}
-	if f, err := p.lookAt(ctx, groups[0], id, false); err == nil && f.exists {
-		return f, nil
+	if !p.node.replicates(groups[0]) { // else it was looked at already
+		if f, err := p.lookAt(ctx, groups[0], id, false); err == nil && f.exists {
+			return f, nil
+		}
 	}
 	for _, g := range groups[1:] {
 		f, err := p.ask(ctx, g, id, placement)
