@@ -54,7 +54,8 @@ type lane struct {
 	slowest    atomic.Int64 // the longest that an ack took, ns
 }
 
-// replicas is how many each group has in the meshes that are judged.
+// replicas is how many each group has at least in the meshes that are judged: the
+// directory has one in each region.
 const replicas = 3
 
 // openWithin is how long sends may be open when everything is whole again.
@@ -350,5 +351,5 @@ func equal(g starling.GroupInfo) bool {
 	differs := func(r starling.ReplicaInfo) bool {
 		return r.Hash == "" || r.Hash != g.Replicas[0].Hash || r.Applied != g.Replicas[0].Applied
 	}
-	return g.Leader != "" && len(g.Replicas) == replicas && !slices.ContainsFunc(g.Replicas, differs)
+	return g.Leader != "" && len(g.Replicas) >= replicas && !slices.ContainsFunc(g.Replicas, differs)
 }
