@@ -47,9 +47,10 @@ type search struct {
 	err  error // every send is refused with it until it is forgotten
 }
 
-// opened are the unanswered sends to a room.
+// opened are the unanswered sends to a room, and where it was taken to be when the
+// first of them left.
 type opened struct {
-	group uint32
+	at    found
 	sends int
 }
 
@@ -231,11 +232,9 @@ func (p *places) send(c room.Command, moment uint64, done func(*wire.Ack, error)
 		}
 		return
 	}
-	ok := placement == 0
-	if !ok {
-		f, ok = p.recall(c.ID, placement)
-	}
-	if !ok {
+	if known, ok := p.recall(c.ID, placement); ok {
+		f = known
+	} else if placement > 0 {
 		s := &search{held: []held{{c, moment, done}}}
 		p.searches[c.ID] = s
 		p.mu.Unlock()
@@ -243,7 +242,7 @@ func (p *places) send(c room.Command, moment uint64, done func(*wire.Ack, error)
 		return
 	}
 	p.mu.Unlock()
-	p.pass(f, c, moment, done)
+	_ = p.pass(f, c, moment, done) // done was told
 }
 
 // searchWithin bounds the time that sends wait for their room to be found.
@@ -270,8 +269,13 @@ func (p *places) search(id room.ID, s *search) {
 		if len(next) == 0 {
 			return
 		}
-		for _, h := range next {
-			p.pass(f, h.command, h.moment, h.done)
+		for i, h := range next {
+			if err := p.pass(f, h.command, h.moment, h.done); err != nil {
+				for _, behind := range next[i+1:] { // or one could overtake
+					behind.done(nil, err)
+				}
+				return
+			}
 		}
 	}
 }
@@ -306,16 +310,22 @@ func (p *places) refuse(id room.ID, of *search, err *wire.Error) {
 }
 
 // pass proposes a command in the group where its room was found, and learns from
-// the answer. Nothing goes to one group while something for the room is still
-// unanswered by another: what was sent first could arrive second.
-func (p *places) pass(f found, c room.Command, moment uint64, done func(*wire.Ack, error)) {
-	if !p.depart(c.ID, f.group) {
+// the answer. While something for the room is still unanswered nothing goes to
+// another group, and nothing by another placement: of two in a row the first could
+// be refused and the second taken. An error says that it was refused, as all for
+// the room are for a moment.
+func (p *places) pass(f found, c room.Command, moment uint64, done func(*wire.Ack, error)) error {
+	f, ok := p.depart(c.ID, f)
+	if !ok {
 		err := wire.Errorf(wire.CodeStale, "room %q has just got another group", c.ID.Room).After(leaderAgain)
 		p.refuse(c.ID, nil, err)
 		done(nil, err)
-		return
+		return err
 	}
 	c.Placement = f.placement
+	if f.exists {
+		c.Placement = room.Exists
+	}
 	p.node.propose(f.group, moment, c.Append(nil), func(ack *wire.Ack, err error) {
 		switch {
 		case err == nil && f.placement > 0 && !f.exists:
@@ -326,19 +336,23 @@ func (p *places) pass(f found, c room.Command, moment uint64, done func(*wire.Ac
 		done(ack, err)
 		p.land(c.ID)
 	})
+	return nil
 }
 
-// depart counts a send to a group, false if the room's others are on their way
-// to another one.
-func (p *places) depart(id room.ID, group uint32) bool {
+// depart counts a send, and returns by what it goes: that of the room's others
+// that are on their way. ok is false if these go to another group.
+func (p *places) depart(id room.ID, f found) (by found, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	o := p.open[id]
-	if o.sends > 0 && o.group != group {
-		return false
+	if o.sends == 0 {
+		o.at = f
 	}
-	p.open[id] = opened{group, o.sends + 1}
-	return true
+	if o.at.group != f.group {
+		return f, false
+	}
+	p.open[id] = opened{o.at, o.sends + 1}
+	return o.at, true
 }
 
 // land counts the end of a send, once its sender knows it.

@@ -21,7 +21,7 @@ type machine struct {
 }
 
 func (n *Node) newMachine(group uint32) consensus.Machine {
-	return &machine{rooms: room.NewMachine(room.Config{Encode: encodeEvent}), hub: n.hub, node: n, group: group}
+	return &machine{rooms: room.NewMachine(room.Config{Encode: encodeEvent, Group: group}), hub: n.hub, node: n, group: group}
 }
 
 // encodeEvent makes the bytes that are stored, and sent to every follower.

@@ -3,6 +3,7 @@ package room
 import (
 	"crypto/sha256"
 	"fmt"
+	"math"
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
@@ -83,6 +84,10 @@ func (a Access) String() string {
 	return fmt.Sprintf("access(%d)", uint8(a))
 }
 
+// Exists is the Placement of a command whose sender knows that the room is in
+// this group, by whatever placement that was made.
+const Exists = math.MaxUint64
+
 // Command asks a room for one event.
 type Command struct {
 	ID          ID
@@ -94,8 +99,8 @@ type Command struct {
 	// Access of the room that Create makes. In any other command: Open lets the
 	// command bring an open room into being; otherwise the room must exist.
 	Access Access
-	// Placement is that of the directory by which the room belongs in this group;
-	// in Renew it is the epoch of the group.
+	// Placement is that of the directory by which the room belongs in this group,
+	// or Exists; in Renew it is the epoch of the group.
 	Placement uint64
 	// Group is where the room is, in Elsewhere only.
 	Group uint32

@@ -7,6 +7,8 @@ type Config struct {
 	// Encode returns the encoding of an event that is stored and published. It
 	// must be the same on every replica, and must not keep the event.
 	Encode func(*Event) []byte
+	// Group is the group's own number.
+	Group uint32
 	// CacheRooms bounds the rooms whose state is kept in memory, about 250
 	// bytes each; 0 means 65,536.
 	CacheRooms int
@@ -120,10 +122,9 @@ func (m *Machine) apply(s Store, now int64, b []byte) Result {
 		return m.elsewhere(s, &c, room)
 	case c.Kind == Renew:
 		return m.renew(s, &c)
-	case room.state.Access == 0:
-		if refusal := m.mayBegin(s, &c); refusal != nil {
-			return Result{Refusal: refusal}
-		}
+	}
+	if refusal := m.misplaced(s, &c, room); refusal != nil {
+		return Result{Refusal: refusal}
 	}
 	m.facts = facts{m, s, room}
 	created := room.state.Access == 0

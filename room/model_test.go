@@ -60,7 +60,9 @@ func randomPlaced(r *rand.Rand) Command {
 	case 1:
 		c = Command{ID: c.ID, Kind: Elsewhere, Placement: 1 + uint64(r.IntN(6)), Group: 1 + uint32(r.IntN(2))}
 	default:
-		c.Placement = uint64(r.IntN(7))
+		if c.Placement = uint64(r.IntN(8)); c.Placement == 7 {
+			c.Placement = Exists
+		}
 	}
 	return c
 }
@@ -70,7 +72,7 @@ func randomPlaced(r *rand.Rand) Command {
 func TestClaimsAgainstModel(t *testing.T) {
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 2))
-		s, m := newMemory(), NewMachine(Config{Encode: encodeJSON, CacheRooms: 1 + r.IntN(8)})
+		s, m := newMemory(), NewMachine(Config{Encode: encodeJSON, CacheRooms: 1 + r.IntN(8), Group: 5})
 		newest, heads, moved := uint64(0), map[ID]uint64{}, map[ID]uint32{}
 		for step := range 150 {
 			c := randomPlaced(r)
@@ -89,8 +91,10 @@ func TestClaimsAgainstModel(t *testing.T) {
 				ok = code == CodeMoved && got.Refusal.Group == moved[c.ID]
 			case c.Kind == Claim:
 				ok = code == "" && seq == head
-			case head == 0 && c.Placement < newest:
+			case head == 0 && (c.Placement < newest || c.Placement == Exists):
 				ok = code == CodeStale
+			case c.Placement < newest:
+				ok = code == CodeMoved && got.Refusal.Group == 5
 			default:
 				ok = code != CodeStale && code != CodeMoved
 				heads[c.ID] = max(head, seq)

@@ -42,7 +42,7 @@ func (c *Command) wellPlaced() *Refusal {
 		return r
 	}
 	bare := Command{ID: c.ID, Kind: c.Kind, Placement: c.Placement, Group: c.Group}
-	if *c != bare || c.Placement == 0 || (c.Kind == Elsewhere) != (c.Group != 0) {
+	if *c != bare || c.Placement == 0 || c.Placement == Exists || (c.Kind == Elsewhere) != (c.Group != 0) {
 		return refuse(CodeBadRequest, "%v needs room and placement, elsewhere a group, and neither any more", c.Kind)
 	}
 	return nil
@@ -80,16 +80,31 @@ func (m *Machine) elsewhere(s Store, c *Command, room *cached) Result {
 	return Result{}
 }
 
-// mayBegin says why a command to a room that does not exist here must not reach
-// it, nil if it may.
-func (m *Machine) mayBegin(s Store, c *Command) *Refusal {
-	if refusal := m.moved(s, c.ID); refusal != nil {
-		return refusal
+// misplaced says why a command must not reach its room, because of where its sender
+// took that to be; nil if it may.
+//
+// Who goes by older rules and does not know of the room is refused also if the
+// room is there: it may have just been made, after an earlier command of the same
+// sender was refused, which this one would overtake. The refusal tells the sender.
+func (m *Machine) misplaced(s Store, c *Command, room *cached) *Refusal {
+	exists := room.state.Access != 0
+	if !exists {
+		if refusal := m.moved(s, c.ID); refusal != nil {
+			return refusal
+		}
 	}
-	if newest := m.placed(s).newest; c.Placement < newest {
-		return refuse(CodeStale, "room %s is looked for by placement %d, and this group knows of %d", c.ID.Room, c.Placement, newest)
+	newest := m.placed(s).newest
+	switch {
+	case c.Placement == Exists && exists, c.Placement != Exists && c.Placement >= newest:
+		return nil
+	case exists:
+		r := refuse(CodeMoved, "room %s is here, in group %d", c.ID.Room, m.cfg.Group)
+		r.Group = m.cfg.Group
+		return r
+	case c.Placement == Exists:
+		return refuse(CodeStale, "room %s is not here any more", c.ID.Room)
 	}
-	return nil
+	return refuse(CodeStale, "room %s is looked for by placement %d, and this group knows of %d", c.ID.Room, c.Placement, newest)
 }
 
 // moved is the refusal of a room that is elsewhere, nil if it is not.

@@ -59,7 +59,7 @@ type scene struct {
 
 func newScene() *scene {
 	return &scene{
-		store: newMemory(), machine: NewMachine(Config{Encode: encodeJSON}),
+		store: newMemory(), machine: NewMachine(Config{Encode: encodeJSON, Group: 5}),
 		now: 1000, id: ID{"acme", "lobby"}, access: Open,
 	}
 }
@@ -130,7 +130,9 @@ func (s *scene) do(t *testing.T, line string) []string {
 		s.last = c.Append(nil)
 		return s.apply()
 	case "by":
-		s.by, _ = strconv.ParseUint(rest, 10, 64)
+		if s.by = Exists; rest != "exists" {
+			s.by, _ = strconv.ParseUint(rest, 10, 64)
+		}
 	case "claim":
 		s.last = Command{ID: s.id, Kind: Claim, Placement: s.by}.Append(nil)
 		return s.apply()
