@@ -14,7 +14,7 @@ import (
 // A device sends without waiting for answers while leaders are killed and cut
 // off. Its messages stand in the room in the order in which it sent them.
 func TestOwnSendsKeepTheirOrder(t *testing.T) {
-	for seed := range rounds(5, 100) {
+	for seed := range rounds(2, 100) {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 2))
 			w := newWorld(t, "fra", "iad", "sin")

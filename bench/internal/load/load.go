@@ -1,5 +1,5 @@
-// Package load keeps a number of sends unanswered, and measures how many are
-// answered and how soon.
+// Package load keeps a number of sends unanswered, or sends so many a second,
+// and measures how many are answered and how soon.
 //
 // It promises that what counts was answered under the whole load: every target
 // had had a message and the warm-up was over before, and sending went on until
@@ -23,8 +23,11 @@ type Config struct {
 	// Senders share the targets and the window: no fewer than one each.
 	Senders []Send
 	Targets int
-	// Window is how many sends are unanswered at any time.
+	// Window is how many sends are unanswered at any time; with a Rate, at most.
 	Window int
+	// Rate is how many sends begin in a second once every target has had a
+	// message; 0 = as many as the window lets through.
+	Rate float64
 	// WarmUp is how long to send before it counts.
 	WarmUp time.Duration
 	// It counts for this long, or until so many messages; 0 = no bound.
@@ -39,7 +42,8 @@ type Phase int
 
 // The phases in their order.
 const (
-	WarmingUp Phase = iota // every target has had a message
+	Making    Phase = iota // not every target has had a message
+	WarmingUp              // every one has
 	Counting
 	Done // nothing counts any more, but some is unanswered
 )
@@ -47,8 +51,8 @@ const (
 // Progress is how far a run is.
 type Progress struct {
 	Phase    Phase
-	Messages int           // counted so far
-	Took     time.Duration // since it counts
+	Messages int           // counted so far; targets that had one, while Making
+	Took     time.Duration // since it counts; of Making with the phase after it
 }
 
 // Result is what was counted.
@@ -56,6 +60,7 @@ type Result struct {
 	Messages int
 	Took     time.Duration
 	Times    Times
+	Made     time.Duration // until every target had had a message
 }
 
 // sayEvery is the time between two reports.
@@ -92,13 +97,13 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 			}
 		})
 	}
-	took, err := r.lead(ctx)
+	made, took, err := r.lead(ctx)
 	r.stop.Store(true)
 	work.Wait()
 	if err == nil {
 		err = context.Cause(ctx)
 	}
-	result := Result{Took: took}
+	result := Result{Took: took, Made: made}
 	for i := range times {
 		result.Times.add(&times[i])
 	}
@@ -106,23 +111,42 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	return result, err
 }
 
-// lead goes through the phases and returns how long it counted.
-func (r *run) lead(ctx context.Context) (time.Duration, error) {
-	select {
-	case <-r.made:
-	case <-ctx.Done():
-		return 0, context.Cause(ctx)
+// lead goes through the phases and returns how long it made targets and counted.
+func (r *run) lead(ctx context.Context) (made, took time.Duration, err error) {
+	tick := time.NewTicker(sayEvery)
+	defer tick.Stop()
+	if made, err = r.leadMaking(ctx, tick.C); err != nil {
+		return made, 0, err
 	}
-	r.cfg.Say(Progress{Phase: WarmingUp})
+	r.cfg.Say(Progress{Phase: WarmingUp, Took: made})
 	warm := time.NewTimer(r.cfg.WarmUp)
 	defer warm.Stop()
 	select {
 	case <-warm.C:
 	case <-ctx.Done():
-		return 0, context.Cause(ctx)
+		return made, 0, context.Cause(ctx)
 	}
-	tick := time.NewTicker(sayEvery)
-	defer tick.Stop()
+	took, err = r.leadCounting(ctx, tick.C)
+	return made, took, err
+}
+
+// leadMaking returns when every target has had a message.
+func (r *run) leadMaking(ctx context.Context, tick <-chan time.Time) (time.Duration, error) {
+	began := time.Now()
+	for {
+		select {
+		case <-tick:
+			r.cfg.Say(Progress{Making, r.cfg.Targets - int(r.unmade.Load()), time.Since(began)})
+		case <-r.made:
+			return time.Since(began), nil
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+	}
+}
+
+// leadCounting counts for as long, or for as many messages, as is asked for.
+func (r *run) leadCounting(ctx context.Context, tick <-chan time.Time) (time.Duration, error) {
 	var over <-chan time.Time // never, unless For says so
 	if r.cfg.For > 0 {
 		t := time.NewTimer(r.cfg.For)
@@ -134,7 +158,7 @@ func (r *run) lead(ctx context.Context) (time.Duration, error) {
 	r.counts.Store(true)
 	for {
 		select {
-		case <-tick.C:
+		case <-tick:
 			r.cfg.Say(Progress{Counting, int(r.counted.Load()), time.Since(began)})
 			continue
 		case <-over:
@@ -156,25 +180,33 @@ type answer struct {
 	err  error
 }
 
-// keep keeps a sender's share of the window unanswered, to its share of the
-// targets in turn, until the run stops or a send fails.
+// keep keeps a sender's share of the window unanswered, or sends at its share of
+// the rate, to its share of the targets in turn, until the run stops or a send
+// fails.
 func (r *run) keep(sender int, times *Times) (failed error) {
 	n := len(r.cfg.Senders)
 	window, targets := share(r.cfg.Window, n, sender), share(r.cfg.Targets, n, sender)
 	answers := make(chan answer, window)
 	made := make([]bool, targets)
+	pace := newPace(r, sender)
+	defer pace.timer.Stop()
 	turn := 0
 	for open := 0; ; {
-		for ; open < window && failed == nil && !r.stop.Load(); open++ {
+		for ; open < window && failed == nil && !r.stop.Load() && pace.due(); open++ {
 			t, at := turn, time.Now()
 			r.cfg.Senders[sender](sender+t*n, func(err error) { answers <- answer{t, time.Since(at), err} })
 			turn = (turn + 1) % targets
 		}
-		if open == 0 {
+		if open == 0 && (failed != nil || r.stop.Load()) {
 			return failed
 		}
-		a := <-answers
-		open--
+		var a answer
+		select {
+		case a = <-answers:
+			open--
+		case <-pace.timer.C:
+			continue
+		}
 		if a.err != nil {
 			failed = a.err
 			continue
