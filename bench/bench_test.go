@@ -95,7 +95,7 @@ func TestFailedTurn(t *testing.T) {
 // TestSameLoop holds the loop that drives the other systems to that of
 // edge-node bench.
 func TestSameLoop(t *testing.T) {
-	for _, name := range []string{"load.go", "times.go"} {
+	for _, name := range []string{"load.go", "pace.go", "times.go"} {
 		ours, err := os.ReadFile(filepath.Join("internal/load", name))
 		if err != nil {
 			t.Fatal(err)
