@@ -106,12 +106,14 @@ func (p *peer) serving() (ended func()) {
 
 // probe sends an empty message where a stream is open, either way. Followers
 // have nothing to say to each other until their leader is gone; a stream that
-// broke meanwhile would then cost the first answer.
+// broke meanwhile would then cost the first answer. A node that could not be told
+// of this one's life when that began is told as soon as it can be.
 func (p *peer) probe() {
 	p.mu.Lock()
 	open := p.conn != nil || p.served > 0
+	told := p.told
 	p.mu.Unlock()
-	if open {
+	if open || !told {
 		_ = p.send(&wire.RaftMessage{Body: &wire.RaftMessage_BeatReplies{BeatReplies: &wire.BeatReplies{}}}, false)
 	}
 }

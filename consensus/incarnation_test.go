@@ -203,3 +203,22 @@ func TestGreeting(t *testing.T) {
 		}
 	})
 }
+
+// TestLifeIsToldLater starts a node while another is away: when that is back it
+// learns of the life, though two followers have nothing to say to each other.
+func TestLifeIsToldLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil, "a", "b", "c")
+		c.startAll(one)
+		defer c.stopAll()
+		if l := c.leader(1); l != "a" {
+			t.Fatalf("%s leads", l)
+		}
+		c.isolate("b", true)
+		c.stop("c")
+		c.start("c", one)
+		time.Sleep(10 * time.Second)
+		c.isolate("b", false)
+		eventually(t, "b knows the life of c", func() bool { return c.host("b").lives.of("c") == c.host("c").life() })
+	})
+}

@@ -33,6 +33,7 @@ type peer struct {
 	conn    *conn
 	redial  time.Time // not before
 	served  int       // streams that the node has opened
+	told    bool      // a stream to the node was opened, which begins with this node's life
 	broke   time.Time // when the last of them ended
 	pause   time.Duration
 	nextID  uint64
@@ -238,6 +239,9 @@ func (c *conn) stream() (Stream, error) {
 		return nil, err
 	}
 	_, err = s.Write(wire.AppendMessage(nil, c.p.h.greeting(c.p.node)))
+	c.p.mu.Lock()
+	c.p.told = c.p.told || err == nil
+	c.p.mu.Unlock()
 	return s, err
 }
 
