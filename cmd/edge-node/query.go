@@ -54,15 +54,24 @@ func (a *app) ask(ctx context.Context, what string, args ...string) ([]byte, err
 }
 
 // askMesh asks a mesh as an operator.
-func (a *app) askMesh(ctx context.Context, mesh *home.Context, what string, args ...string) ([]byte, error) {
+func (a *app) askMesh(ctx context.Context, mesh *home.Context, what string, args ...string) (answer []byte, err error) {
+	err = a.asOperator(ctx, mesh, func(ctx context.Context, c *client.Client) error {
+		answer, err = c.Query(ctx, what, args...)
+		return err
+	})
+	return answer, err
+}
+
+// asOperator lets ask speak with a mesh as an operator, within queryWithin.
+func (a *app) asOperator(ctx context.Context, mesh *home.Context, ask func(context.Context, *client.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, queryWithin)
 	defer cancel()
 	c, err := a.dialOperator(ctx, mesh)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer c.Close()
-	return c.Query(ctx, what, args...)
+	return ask(ctx, c)
 }
 
 func (a *app) membersCommand() *cobra.Command {
@@ -125,14 +134,11 @@ func (a *app) groups(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, queryWithin)
-	defer cancel()
-	c, err := a.dialOperator(ctx, mesh)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	groups, err := groupsOf(ctx, c)
+	var groups []starling.GroupInfo
+	err = a.asOperator(ctx, mesh, func(ctx context.Context, c *client.Client) error {
+		groups, err = groupsOf(ctx, c)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
