@@ -248,6 +248,11 @@ func (c *cluster) leader(group uint32, except ...string) string {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+	for _, name := range c.names {
+		if h := c.host(name); h != nil && h.group(group) != nil {
+			c.t.Logf("%s: %+v", name, h.group(group).status())
+		}
+	}
 	c.t.Fatalf("no leader of group %d", group)
 	return ""
 }
