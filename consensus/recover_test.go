@@ -46,6 +46,7 @@ func TestLeaderLoss(t *testing.T) {
 		c.startAll(one)
 		defer c.stopAll()
 		c.mustPropose(c.leader(1), 1, 50, "m") // a, whom the test prefers
+		eventually(t, "b and c have settled that the group is new", func() bool { return c.doubtOf("b")+c.doubtOf("c") == "" })
 		c.isolate("a", true)
 		start := time.Now()
 		l := c.leader(1, "a")
