@@ -126,20 +126,24 @@ func (g *group) leaderGone() bool {
 	return follows && left <= 0
 }
 
-// wouldVote is what Raft answers a pre-vote that knows of no leader.
-func (g *group) wouldVote(candidate string, r *raft.RequestPreVoteRequest) bool {
-	if now := g.instance(); r.Term <= now.CurrentTerm() || !slices.Contains(g.voters(), candidate) {
-		return false
-	} else if last, err := g.lastID(now.LastIndex()); err == nil {
-		return !(logID{r.LastLogTerm, r.LastLogIndex}).less(last)
+// wouldVote is what Raft answers a pre-vote that knows of no leader. longer says
+// that the candidate has what this node has not, and so will not vote for it.
+func (g *group) wouldVote(candidate string, r *raft.RequestPreVoteRequest) (yes, longer bool) {
+	now, theirs := g.instance(), logID{r.LastLogTerm, r.LastLogIndex}
+	if r.Term <= now.CurrentTerm() || !slices.Contains(g.voters(), candidate) {
+		return false, false
 	}
-	return false
+	ours, err := g.lastID(now.LastIndex())
+	return err == nil && !theirs.less(ours), err == nil && ours.less(theirs)
 }
 
 // screenSure answers for Raft where its leader is gone and it does not know yet.
 func (g *group) screenSure(c any) any {
 	r, ok := c.(*raft.RequestPreVoteRequest)
-	if !ok || !g.leaderGone() || !g.wouldVote(string(r.ID), r) || !g.yield(string(r.ID)) {
+	if !ok || !g.leaderGone() {
+		return nil
+	}
+	if yes, longer := g.wouldVote(string(r.ID), r); !yes || !g.yield(string(r.ID), longer) {
 		return nil
 	}
 	return &raft.RequestPreVoteResponse{RPCHeader: header(g.h.cfg.Node), Term: r.Term, Granted: true}
@@ -200,7 +204,8 @@ func (g *group) rank(node string) int {
 }
 
 // standing keeps two followers from standing in one term, where neither would
-// get a quorum: of two who ask at once the one with the lower rank gives way.
+// get a quorum: of two who ask at once the one with the shorter log gives way, which
+// the other would not elect, and of equals the later in line.
 type standing struct {
 	mu      sync.Mutex
 	asked   time.Time // when this node asked for votes
@@ -208,12 +213,12 @@ type standing struct {
 }
 
 // yield reports whether this node would rather vote for another than stand, and
-// holds it to that for a while.
-func (g *group) yield(to string) bool {
+// holds it to that for a while; longer says that the other's log is.
+func (g *group) yield(to string, longer bool) bool {
 	s, now := &g.standing, time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now.Sub(s.asked) < g.cfg.Heartbeat/2 && g.rank(to) > g.rank(g.h.cfg.Node) {
+	if !longer && now.Sub(s.asked) < g.cfg.Heartbeat/2 && g.rank(to) > g.rank(g.h.cfg.Node) {
 		return false
 	}
 	s.yielded = now

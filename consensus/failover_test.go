@@ -216,3 +216,26 @@ func TestSlowDiskIsNoSilence(t *testing.T) {
 		}
 	})
 }
+
+// TestLongerLogLeadsFirst loses a leader whose first follower in line lacks an
+// entry: it must give way to the other, whose vote it will not get.
+func TestLongerLogLeadsFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil, "a", "b", "c")
+		c.startAll(one)
+		defer c.stopAll()
+		if l := c.leader(1); l != "a" {
+			t.Fatalf("%s leads", l)
+		}
+		c.mustPropose("a", 1, 10, "m")
+		time.Sleep(time.Second)
+		c.isolate("b", true)
+		c.mustPropose("a", 1, 1, "b lacks this")
+		c.isolate("b", false)
+		c.isolate("a", true)
+		start := time.Now()
+		if l, took := c.leader(1, "a"), time.Since(start); l != "c" || took > 2*time.Second {
+			t.Errorf("%s leads after %v", l, took)
+		}
+	})
+}

@@ -11,8 +11,14 @@ import (
 	"github.com/starling-im/starling/wire"
 )
 
-// findersMost bounds the questions of peers in doubt that a group answers at once.
-const findersMost = 16
+const (
+	// findersMost bounds the questions of peers in doubt that a group answers at once.
+	findersMost = 16
+	// askFirst is how long the first answers are waited for before all are asked
+	// again, twice as long each time up to requestTimeout: an answer may be lost,
+	// and the one that ends the doubt may be a moment away.
+	askFirst = 250 * time.Millisecond
+)
 
 // settle ends the doubt of a replica.
 func (g *group) settle() {
@@ -25,6 +31,7 @@ func (g *group) settle() {
 func (g *group) settleNow() {
 	tick := time.NewTicker(settleEvery)
 	defer tick.Stop()
+	patience := askFirst
 	for {
 		d := g.doubt()
 		switch {
@@ -34,12 +41,12 @@ func (g *group) settleNow() {
 			if g.caughtUp() {
 				g.trust(d, "its log has reached the tip")
 			} else if d == unsure {
-				g.ask(d)
+				patience = g.ask(d, patience)
 			}
 		case d == fresh || g.doubtFor() >= 2*raftShare*g.cfg.Heartbeat+requestTimeout:
 			// Where there was a former life, an election that it voted in may
 			// still be going on at first.
-			g.ask(d)
+			patience = g.ask(d, patience)
 		}
 		select {
 		case <-tick.C:
@@ -60,8 +67,9 @@ type told struct {
 	*wire.FindTipReply
 }
 
-// ask asks the other voters, and the leader, how far the group has come.
-func (g *group) ask(d doubt) {
+// ask asks the other voters, and the leader, how far the group has come, and returns
+// how long to wait for answers the next time.
+func (g *group) ask(d doubt, patience time.Duration) (next time.Duration) {
 	voters := g.voters()
 	ask := slices.DeleteFunc(slices.Clone(voters), func(node string) bool { return node == g.h.cfg.Node })
 	if l := g.leader(); l != "" && l != g.h.cfg.Node && !slices.Contains(ask, l) {
@@ -75,28 +83,36 @@ func (g *group) ask(d doubt) {
 			answers <- told{node, m.GetFindTipReply()}
 		})
 	}
+	late := time.NewTimer(patience)
+	defer late.Stop()
 	var all []told
-	for range ask {
-		a := <-answers
-		if a.FindTipReply == nil {
-			continue
+	for missing := len(ask); missing > 0; missing-- {
+		var a told
+		select {
+		case a = <-answers:
+		case <-late.C:
+			patience, missing = min(2*patience, requestTimeout), 0
+		case <-g.ctx.Done():
+			return patience
 		}
-		if a.Confirmed && d != unsure {
+		switch {
+		case a.FindTipReply == nil:
+		case a.Confirmed && d != unsure:
 			g.adopt(d, a)
-			return
-		}
-		if slices.Contains(voters, a.node) {
+			return patience
+		case slices.Contains(voters, a.node):
 			all = append(all, a)
 		}
 	}
 	if d == unsure {
 		g.settleUnsure(all, len(voters))
-		return
+		return patience
 	}
 	for _, a := range all {
 		g.blank.saw(a.node, a.Term, a.Index)
 	}
 	g.settleFresh()
+	return patience
 }
 
 // blank are the replicas that were found without state in this life, and the
