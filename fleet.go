@@ -9,9 +9,9 @@ import (
 	"github.com/starling-im/starling/mesh"
 )
 
-// meshFleet is a Fleet as the directory and the mesh know it: the directory
-// says who there is, the mesh who is alive.
-type meshFleet struct {
+// fleet says how the nodes are that may hold replicas: the directory who there
+// is, the mesh who is alive.
+type fleet struct {
 	node *Node
 	mu   sync.Mutex
 	seen map[string]sight
@@ -23,9 +23,9 @@ type sight struct {
 	since time.Time
 }
 
-// Nodes implements Fleet. A node that said goodbye may be on its way back: it
-// is one that failed, until the directory forgets it.
-func (f *meshFleet) Nodes() []geo.NodeState {
+// nodes returns all nodes of the mesh, as they are now. One that said goodbye may
+// be on its way back: it is one that failed, until the directory forgets it.
+func (f *fleet) nodes() []geo.NodeState {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
@@ -36,7 +36,7 @@ func (f *meshFleet) Nodes() []geo.NodeState {
 			load[v]++
 		}
 	}
-	var nodes []geo.NodeState
+	var all []geo.NodeState
 	for _, d := range f.node.dir.state().Nodes() {
 		m, _ := view.Member(d.ID)
 		alive := d.ID == f.node.cfg.Node || m.State == mesh.Alive && m.Linked
@@ -49,13 +49,13 @@ func (f *meshFleet) Nodes() []geo.NodeState {
 		if !alive {
 			n.State, n.FailedFor = geo.Failed, now.Sub(s.since)
 		}
-		nodes = append(nodes, n)
+		all = append(all, n)
 	}
-	return nodes
+	return all
 }
 
 // aliveFor is how long a node has been alive, as seen from here.
-func (f *meshFleet) aliveFor(node string) time.Duration {
+func (f *fleet) aliveFor(node string) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if s := f.seen[node]; s.alive {

@@ -29,8 +29,6 @@ type Env struct {
 	FS      consensus.FS
 	Log     *slog.Logger
 	Version string
-	// Fleet says how the nodes are; nil = what the mesh and the directory know.
-	Fleet Fleet
 }
 
 // Node is one member of the mesh. Use New, then Run.
@@ -80,7 +78,7 @@ func New(cfg Config, env Env) (*Node, error) {
 	n.places = newPlaces(n)
 	n.settler.node = n
 	n.root.node, n.root.first = n, cfg.directoryVoters()
-	n.reconciler = newReconciler(n, env.Fleet)
+	n.reconciler = newReconciler(n)
 	n.links = newLinks(n)
 	n.door = edge.New(edge.Config{
 		Node: cfg.Node, Region: cfg.Region, SystemApp: directory.SystemApp, Serve: n.serveSession,

@@ -20,7 +20,7 @@ func (r *reconciler) obey(group uint32, now geo.Config, want geo.Placement) geo.
 	if !ok {
 		return want
 	}
-	if !slices.Contains(now.Voters, o.old) || now.Leader != r.node.cfg.Node {
+	if !slices.Contains(now.Voters, o.old) {
 		delete(r.orders, group) // it is done
 		return want
 	}
@@ -67,7 +67,7 @@ func (r *reconciler) passOn(ctx context.Context, group uint32, leader string) {
 // policy would move it back. It is to be asked for until it is done: who leads
 // the group after a failure does not know of it.
 func (r *reconciler) replace(p GroupPlan, from, to string) error {
-	nodes := r.fleet.Nodes()
+	nodes := r.fleet.nodes()
 	i := slices.IndexFunc(nodes, func(x geo.NodeState) bool { return x.Node == to })
 	switch {
 	case !slices.Contains(p.Voters, from) && !slices.ContainsFunc(nodes, func(x geo.NodeState) bool { return x.Node == from }):

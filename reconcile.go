@@ -13,12 +13,6 @@ import (
 	"github.com/starling-im/starling/wire"
 )
 
-// Fleet says how the nodes are that may hold replicas.
-type Fleet interface {
-	// Nodes returns all nodes of the mesh, as they are now.
-	Nodes() []geo.NodeState
-}
-
 const (
 	// reconcileEvery is how often the groups that a node leads are looked at.
 	reconcileEvery = time.Second
@@ -41,7 +35,7 @@ const (
 // older configuration is refused.
 type reconciler struct {
 	node  *Node
-	fleet Fleet
+	fleet fleet
 
 	mu     sync.Mutex
 	plans  map[uint32]GroupPlan // of the groups led here, of the last look
@@ -82,12 +76,11 @@ type GroupPlan struct {
 	seen uint64 // the configuration that the step is thought of in
 }
 
-func newReconciler(n *Node, fleet Fleet) *reconciler {
-	r := &reconciler{node: n, fleet: fleet, plans: map[uint32]GroupPlan{}, orders: map[uint32]order{}, led: map[uint32]time.Time{}}
-	if fleet == nil {
-		r.fleet = &meshFleet{node: n, seen: map[string]sight{}}
+func newReconciler(n *Node) *reconciler {
+	return &reconciler{
+		node: n, fleet: fleet{node: n, seen: map[string]sight{}},
+		plans: map[uint32]GroupPlan{}, orders: map[uint32]order{}, led: map[uint32]time.Time{},
 	}
-	return r
 }
 
 // run looks after the groups until ctx ends.
@@ -106,7 +99,7 @@ func (r *reconciler) run(ctx context.Context) {
 
 // look takes at most one step in each group that this node leads.
 func (r *reconciler) look(ctx context.Context) {
-	nodes := r.fleet.Nodes()
+	nodes := r.fleet.nodes()
 	plans := map[uint32]GroupPlan{}
 	open := filling
 	for _, s := range r.node.host.Status() {
@@ -215,8 +208,7 @@ func (r *reconciler) mayLead(group uint32, node string) bool {
 	if time.Since(r.led[group]) < leadAgain {
 		return false
 	}
-	f, ok := r.fleet.(*meshFleet)
-	return !ok || f.aliveFor(node) >= leadSteady
+	return r.fleet.aliveFor(node) >= leadSteady
 }
 
 // take takes a step and waits until it has taken effect. It returns why it has
@@ -310,7 +302,7 @@ func (r *reconciler) explain(group uint32) (GroupPlan, error) {
 		if s.ID != group || s.State != "leader" {
 			continue
 		}
-		p := r.plan(s, r.fleet.Nodes())
+		p := r.plan(s, r.fleet.nodes())
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if last := r.plans[group]; last.Next == p.Next {

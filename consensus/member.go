@@ -191,8 +191,9 @@ func (g *group) alone(ctx context.Context, fn func() error) error {
 	}
 	done := make(chan error, 1)
 	if !g.start(func() {
-		defer g.turn.Unlock()
-		done <- fn()
+		err := fn()
+		g.turn.Unlock() // first: the caller may go on with the next change at once
+		done <- err
 	}) {
 		g.turn.Unlock()
 		return shuttingDown()

@@ -280,10 +280,10 @@ func (j *judged) judge() *oracle.History {
 func (j *judged) export(rec *oracle.Recorder, c *client.Client, observer, room string) uint64 {
 	j.t.Helper()
 	read := oracle.Read{Observer: observer, App: devApp, Room: room, Linearizable: true, Complete: true, Call: time.Now().UnixNano()}
-	ctx, cancel := context.WithTimeout(j.t.Context(), openWithin)
-	defer cancel()
 	for after, more := uint64(0), true; more; {
+		ctx, cancel := context.WithTimeout(j.t.Context(), openWithin)
 		page, err := c.History(ctx, room, after, 0, client.Linearizable())
+		cancel()
 		if err != nil {
 			j.t.Fatalf("%s of %s: %v", observer, room, err)
 		}
