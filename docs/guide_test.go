@@ -1,6 +1,6 @@
 //go:build unix
 
-package starling_test
+package docs_test
 
 import (
 	"encoding/json"
