@@ -36,10 +36,10 @@ func TestFollowerThatStopsReadingMissesNothing(t *testing.T) {
 
 		began := time.Now()
 		var senders sync.WaitGroup
-		for s := range 32 {
+		for s := range 8 {
 			senders.Go(func() {
 				for k := 0; time.Since(began) < time.Minute; k++ {
-					_, err := c.Publish(ctx, client.Message{Room: "lobby", ID: fmt.Sprintf("%d-%d", s, k), Content: string(make([]byte, 1000))})
+					_, err := c.Publish(ctx, client.Message{Room: "lobby", ID: fmt.Sprintf("%d-%d", s, k), Content: string(make([]byte, 4000))})
 					ok(t, err)
 				}
 			})
@@ -64,7 +64,7 @@ func TestFollowerThatStopsReadingMissesNothing(t *testing.T) {
 		if n := w.nodes[w.peers[0].ID].node.Stats().MaxUnsentBytes; n == 0 || n > wire.SessionUnsent {
 			t.Errorf("%d bytes waited for one session, the bound is %d", n, wire.SessionUnsent)
 		}
-		t.Logf("%d events of 1 kB; at most %d bytes waited for one session", head.Head, w.nodes[w.peers[0].ID].node.Stats().MaxUnsentBytes)
+		t.Logf("%d events of 4 kB; at most %d bytes waited for one session", head.Head, w.nodes[w.peers[0].ID].node.Stats().MaxUnsentBytes)
 		cancel()
 		<-brisk.done
 		for _, c := range []*client.Client{c, slow, carol} {
