@@ -109,7 +109,7 @@ const (
 	// lookEvery is how often it is looked whether commands that are under way
 	// still go to the leader. After two looks in a row they do not wait for its
 	// answer: a leader that is there has told them by then.
-	lookEvery = 100 * time.Millisecond
+	lookEvery = 25 * time.Millisecond
 	// seekAfter is how long a leader may be silent before others are asked.
 	seekAfter = time.Second
 )
