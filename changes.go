@@ -30,6 +30,7 @@ func (c *changes) folded(seq, placement uint64, err error) {
 	if c.refused == nil {
 		c.refused = make(map[uint64]error)
 	}
+	delete(c.refused, seq)
 	if err != nil {
 		c.refused[seq] = err
 	}
@@ -44,6 +45,24 @@ func (c *changes) folded(seq, placement uint64, err error) {
 		c.place = nil
 	}
 	c.placement = placement
+}
+
+// wake lets those who wait look again.
+func (c *changes) wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fold != nil {
+		close(c.fold)
+		c.fold = nil
+	}
+}
+
+// forget begins again with nothing folded: the directory has another epoch, in which
+// other changes have the numbers of those before.
+func (c *changes) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seq, c.refused = 0, nil
 }
 
 // wait returns when a change has been folded, with what became of it.

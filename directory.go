@@ -75,13 +75,17 @@ func (k *keeper) run(ctx context.Context) {
 	}
 }
 
-// startRoot starts group 0 where its first replicas are, or where there is one by
-// now.
+// startRoot starts group 0 where there is a replica by now, or where its first ones
+// are to be. Once it has moved the first configuration is history: a node that gave
+// its replica up must not found the group again.
 func (k *keeper) startRoot() error {
 	held, err := k.node.host.Held()
-	voters := k.node.root.first
-	if err == nil && (slices.Contains(voters, k.node.cfg.Node) || slices.Contains(held, 0)) {
-		k.start(0, voters, voters[0])
+	first, home := k.node.root.first, k.node.root.first[0]
+	if now := k.state().Root().Voters; len(now) > 0 {
+		first, home = nil, now[0]
+	}
+	if err == nil && (slices.Contains(first, k.node.cfg.Node) || slices.Contains(held, 0)) {
+		k.start(0, first, home)
 	}
 	return err
 }
@@ -111,10 +115,13 @@ func (k *keeper) follow(ctx context.Context) error {
 		// lost. It serves until all there is now has been folded again.
 		k.node.log.Warn("the directory has another epoch and is fetched anew", "was", now.Epoch, "is", page.Epoch)
 		now, until = copied{State: directory.New(geo.Rank)}, page.HeadSeq
-		r.Close()
-		if r, err = k.node.hub.Follow(directoryRoom, 0); err != nil {
+		anew, err := k.node.hub.Follow(directoryRoom, 0)
+		if err != nil {
 			return err
 		}
+		r.Close()
+		r = anew
+		k.changes.forget()
 		if !r.Meet(page.HeadSeq, page.Epoch) {
 			return errEpoch
 		}

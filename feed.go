@@ -18,6 +18,9 @@ func (f *feed) Run(ctx context.Context, id room.ID, direct bool, last func() (ui
 	for ctx.Err() == nil {
 		if err := n.feedFrom(ctx, id, direct, last); err != nil && ctx.Err() == nil {
 			n.log.Debug("following again", "app", id.App, "room", id.Room, "err", err)
+			if id == directoryRoom {
+				n.root.lost.Store(true)
+			}
 			wait(ctx, followAgain)
 		}
 	}

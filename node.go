@@ -162,6 +162,7 @@ func (n *Node) Run(ctx context.Context) error {
 	})
 	parts.Go(func() { n.links.run(ctx) })
 	parts.Go(func() { n.dir.run(ctx) })
+	parts.Go(func() { n.root.run(ctx) })
 	parts.Go(func() { n.reconciler.run(ctx) })
 	parts.Go(func() { n.flights.run(ctx, n.way, n.seekLeader) })
 	if n.env.HTTP != nil {

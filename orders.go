@@ -53,7 +53,11 @@ func (r *reconciler) passOn(ctx context.Context, group uint32, leader string) {
 	q := &wire.Query{What: queryReplace, Args: []string{fmt.Sprint(group), o.old, o.new}}
 	for ctx.Err() == nil {
 		_, err := r.node.links.get(leader).ask(ctx, &wire.Frame{Body: &wire.Frame_Query{Query: q}})
-		if err == nil || !wire.AsError(err).Retryable {
+		if err == nil {
+			return
+		}
+		if !wire.AsError(err).Retryable {
+			r.node.log.Warn("the new leader does not take over a replacement that was asked for", "group", group, "old", o.old, "new", o.new, "leader", leader, "err", err)
 			return
 		}
 		// It does not know yet that it leads.

@@ -203,8 +203,7 @@ func (n *Node) groupsHere() []GroupInfo {
 	for _, s := range n.host.Status() {
 		self := ReplicaInfo{Node: n.cfg.Node, Region: n.cfg.Region, Applied: s.Applied, Voter: slices.Contains(s.Voters, n.cfg.Node)}
 		g := GroupInfo{ID: s.ID, Leader: s.Leader, Term: s.Term, Epoch: s.Epoch}
-		d, _ := n.dir.state().Group(s.ID)
-		g.Region, g.Survive, g.Allow, g.Forbid = d.Region, cmp.Or(d.Survive, n.cfg.Survive), d.Allow, d.Forbid
+		n.describe(&g)
 		_ = n.host.Read(s.ID, func(r consensusReader) {
 			if g.Rooms = room.CountRooms(r); g.Rooms <= maxHashed {
 				self.Hash = n.hashes.of(s.ID, s.Applied, func() string {
@@ -217,6 +216,16 @@ func (n *Node) groupsHere() []GroupInfo {
 		groups = append(groups, g)
 	}
 	return groups
+}
+
+// describe adds what the directory says of a group.
+func (n *Node) describe(g *GroupInfo) {
+	d, known := n.group(g.ID)
+	if !known { // it has heard of it before this node's directory
+		g.Survive = n.cfg.Survive
+		return
+	}
+	g.Region, g.Survive, g.Allow, g.Forbid = d.Region, string(n.policy(d).Survive), d.Allow, d.Forbid
 }
 
 // queryGroups merges what the replicas say: the word of the newest term counts.
@@ -247,9 +256,14 @@ func (n *Node) queryGroups(ctx context.Context, args []string) ([]byte, error) {
 			m.Term, m.Leader = g.Term, g.Leader
 		}
 	}
-	for _, g := range n.dir.state().Groups() { // those that nobody speaks for
-		if merged[g.ID] == nil {
-			merged[g.ID] = &GroupInfo{ID: g.ID, Region: g.Region, Survive: cmp.Or(g.Survive, n.cfg.Survive), Allow: g.Allow, Forbid: g.Forbid, Replicas: []ReplicaInfo{}}
+	missing := []uint32{0}
+	for _, g := range n.dir.state().Groups() {
+		missing = append(missing, g.ID)
+	}
+	for _, id := range missing { // those that nobody speaks for
+		if merged[id] == nil {
+			merged[id] = &GroupInfo{ID: id, Replicas: []ReplicaInfo{}}
+			n.describe(merged[id])
 		}
 	}
 	groups := []GroupInfo{}

@@ -117,7 +117,7 @@ func (r *reconciler) look(ctx context.Context) {
 				open--
 			}
 			plans[s.ID] = p
-		case s.Removed && !r.node.listed(s.ID):
+		case (s.Removed || s.Unused) && r.node.unlisted(s.ID):
 			r.drop(s.ID)
 		}
 	}
@@ -255,7 +255,7 @@ func (r *reconciler) tell(ctx context.Context, plans map[uint32]GroupPlan) {
 			continue
 		}
 		now := directory.Replicas{Voters: ordered(p.Voters, was.Voters), Learners: p.Learners}
-		err := r.node.dir.change(ctx, fmt.Sprintf("replicas/%d/%d", id, p.seen), directory.SystemApp,
+		err := r.node.dir.change(ctx, fmt.Sprintf("replicas/%d/%d/%d", id, p.seen, r.node.dir.state().Version()), directory.SystemApp,
 			directory.Change{PutGroup: directory.GroupReplicas{ID: id, Replicas: now}})
 		if err != nil {
 			r.node.log.Debug("the directory could not be told of a group's replicas", "group", id, "err", err)

@@ -55,8 +55,12 @@ type Survivor struct {
 // Votes reports whether it is one of the voters.
 func (s Survivor) Votes() bool { return slices.Contains(s.Voters, s.Node) }
 
+// blank reports whether it has only its first configuration, or not even that, and so
+// knows nothing of the group.
+func (s Survivor) blank() bool { return s.Last <= 1 }
+
 const (
-	queryRecover = "groups.recover" // GROUP [accept-loss]
+	queryRecover = "groups.recover" // GROUP [accept-loss SURVIVOR EPOCH]
 
 	// For other nodes; acceptLoss as the second argument lets the node's replica
 	// go on alone.
@@ -76,28 +80,52 @@ func (n *Node) recover(ctx context.Context, p relay.Peer, q *wire.Query) (answer
 		return nil, false, nil
 	case !here && !p.Operator:
 		return nil, true, wire.Errorf(wire.CodeForbidden, "%q needs a token of an operator", q.What)
-	case len(q.Args) < 1 || len(q.Args) > 2 || len(q.Args) == 2 && q.Args[1] != acceptLoss:
-		return nil, true, wire.Errorf(wire.CodeBadRequest, "%q takes a group and perhaps %s, not %q", q.What, acceptLoss, q.Args)
+	}
+	consent, err := consentIn(q.Args, here)
+	if err != nil {
+		return nil, true, err
 	}
 	id, err := strconv.ParseUint(q.Args[0], 10, 32)
 	if err != nil {
 		return nil, true, wire.Errorf(wire.CodeBadRequest, "%q is no group", q.Args[0])
 	}
-	group, accepts := uint32(id), len(q.Args) == 2
+	group := uint32(id)
 	var result any
 	switch {
-	case here && accepts:
+	case here && consent != nil:
 		result, err = n.recoverHere(group)
 	case here:
 		result = n.survivorsHere(group)
 	default:
-		result, err = n.recoverGroup(ctx, group, accepts)
+		result, err = n.recoverGroup(ctx, group, consent)
 	}
 	if err != nil {
 		return nil, true, err
 	}
 	answer, err = json.Marshal(result)
 	return answer, true, err
+}
+
+// consent is an operator's consent to go on with a replica as it was when it was
+// shown: in that epoch, with no other one.
+type consent struct {
+	survivor string
+	epoch    uint64
+}
+
+// consentIn reads the arguments of the queries above; nil = there is no consent.
+func consentIn(args []string, here bool) (*consent, error) {
+	switch {
+	case len(args) == 1:
+		return nil, nil
+	case here && len(args) == 2 && args[1] == acceptLoss:
+		return &consent{}, nil
+	case !here && len(args) == 4 && args[1] == acceptLoss:
+		if epoch, err := strconv.ParseUint(args[3], 10, 64); err == nil {
+			return &consent{args[2], epoch}, nil
+		}
+	}
+	return nil, wire.Errorf(wire.CodeBadRequest, "a recovery takes a group and perhaps %s, the survivor and its epoch, not %q", acceptLoss, args)
 }
 
 // survivorsHere describes this node's replica of a group, if it has one.
@@ -132,13 +160,18 @@ func (n *Node) recoverHere(group uint32) ([]Survivor, error) {
 
 // recoverGroup looks what is left of a group, and lets it go on with that if an
 // operator accepts the loss. Where a quorum of voters is there nothing needs to
-// be recovered.
-func (n *Node) recoverGroup(ctx context.Context, group uint32, accepts bool) (RecoverInfo, error) {
+// be recovered. A consent is good for one recovery, also if it comes twice since the
+// answer was lost.
+func (n *Node) recoverGroup(ctx context.Context, group uint32, accepts *consent) (RecoverInfo, error) {
 	id := strconv.FormatUint(uint64(group), 10)
 	all := gather(ctx, n, &wire.Query{What: queryRecoverHere, Args: []string{id}}, n.survivorsHere(group))
 	info, err := leftOf(group, all)
 	if err != nil {
 		return info, err
+	}
+	if accepts != nil && info.Survivor.Node == accepts.survivor && info.Epoch > accepts.epoch {
+		info.Recovered = true
+		return info, nil
 	}
 	if len(info.Here) >= info.Needed {
 		return info, wire.Errorf(wire.CodeConflict, "group %d has nothing to recover: %d of its %d voters are there (%v), and %d are enough", group, len(info.Here), len(info.Voters), info.Here, info.Needed)
@@ -149,8 +182,11 @@ func (n *Node) recoverGroup(ctx context.Context, group uint32, accepts bool) (Re
 			return info, wire.Errorf(wire.CodeUnavailable, "voter %q of group %d is alive and does not answer: ask again", v, group).After(time.Second)
 		}
 	}
-	if !accepts {
+	switch {
+	case accepts == nil:
 		return info, nil
+	case *accepts != consent{info.Survivor.Node, info.Epoch}:
+		return info, wire.Errorf(wire.CodeConflict, "group %d would go on with what %s has, in place of epoch %d, and not with what was accepted: look again", group, info.Survivor.Node, info.Epoch)
 	}
 	q := &wire.Query{What: queryRecoverHere, Args: []string{id, acceptLoss}}
 	var is []Survivor
@@ -186,7 +222,7 @@ func (n *Node) denies(ctx context.Context, node, group string) bool {
 // which of the voters that it names are there. Logs of an earlier epoch do not
 // count.
 func leftOf(group uint32, all []Survivor) (RecoverInfo, error) {
-	all = slices.DeleteFunc(all, func(s Survivor) bool { return s.Last <= 1 || s.Removed })
+	all = slices.DeleteFunc(all, func(s Survivor) bool { return s.blank() || s.Removed })
 	slices.SortFunc(all, func(a, b Survivor) int {
 		return cmp.Or(cmp.Compare(b.Epoch, a.Epoch), cmp.Compare(b.Term, a.Term), cmp.Compare(b.Last, a.Last), cmp.Compare(a.Node, b.Node))
 	})

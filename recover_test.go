@@ -30,8 +30,15 @@ func (w *world) recovers(at, group string) (info starling.RecoverInfo) {
 	w.t.Helper()
 	var err error
 	for range 100 {
-		if info, err = w.recover(at, group, "accept-loss"); err == nil {
-			break
+		if info, err = w.recover(at, group); err == nil {
+			accept := []string{group, "accept-loss", info.Survivor.Node, fmt.Sprint(info.Epoch)}
+			if info, err = w.recover(at, accept...); err == nil {
+				again, err := w.recover(at, accept...) // as where the answer was lost
+				if err != nil || !again.Recovered || again.Epoch != info.Epoch {
+					w.t.Errorf("group %s, accepted once and asked for twice: %+v, %v", group, again, err)
+				}
+				break
+			}
 		}
 		time.Sleep(500 * time.Millisecond)
 	}
@@ -173,7 +180,7 @@ func (w *losing) same(want []string) {
 func TestRecoverWithLoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newLosing(t)
-		if _, err := w.recover(w.survivor, "1", "accept-loss"); wire.Code(err) != wire.CodeConflict || !strings.Contains(err.Error(), "nothing to recover") {
+		if _, err := w.recover(w.survivor, "1", "accept-loss", w.survivor, "1"); wire.Code(err) != wire.CodeConflict || !strings.Contains(err.Error(), "nothing to recover") {
 			t.Errorf("a group with all its voters: %v", err)
 		}
 		w.lose()

@@ -1,8 +1,11 @@
 package starling
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/starling-im/starling/directory"
@@ -15,7 +18,8 @@ import (
 // them have it.
 type root struct {
 	node  *Node
-	first []string // its first voters, by the configuration
+	first []string    // its first voters, by the configuration
+	lost  atomic.Bool // the directory could not be followed
 
 	mu      sync.Mutex
 	is      directory.Replicas // what was found, while version is that of the directory
@@ -59,11 +63,30 @@ func (n *Node) rootSurvives() geo.Survive {
 	return geo.Survive(n.cfg.Survive)
 }
 
-// seek asks all nodes for their replica of group 0. What one says that is of an
-// earlier epoch than another's does not count, nor what nobody says.
+// run asks around until ctx ends: where the directory could not be followed, and
+// where there is a replica that knows no leader. That one may have been taken out
+// of the group, of which nobody tells it.
+func (r *root) run(ctx context.Context) {
+	tick := time.NewTicker(seekEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		host := r.node.host
+		if r.lost.Swap(false) || host.Has(0) && host.Leader(0) == "" {
+			r.seek(ctx)
+		}
+	}
+}
+
+// seek asks all nodes for their replica of group 0. Who has a vote is said by the
+// one with the newest log, since others may have been taken out and not know.
 func (r *root) seek(ctx context.Context) {
 	r.mu.Lock()
-	soon := time.Since(r.sought) < seekEvery
+	soon := time.Since(r.sought) < seekEvery/2
 	if !soon {
 		r.sought = time.Now()
 	}
@@ -72,22 +95,23 @@ func (r *root) seek(ctx context.Context) {
 		return
 	}
 	all := gather(ctx, r.node, &wire.Query{What: queryRecoverHere, Args: []string{"0"}}, r.node.survivorsHere(0))
-	found, epoch := directory.Replicas{}, uint64(0)
+	all = slices.DeleteFunc(all, Survivor.blank)
+	if len(all) == 0 {
+		return
+	}
+	newest := slices.MaxFunc(all, func(a, b Survivor) int {
+		return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Term, b.Term), cmp.Compare(a.Last, b.Last))
+	})
+	found := directory.Replicas{Voters: newest.Voters}
 	for _, s := range all {
-		if s.Epoch > epoch {
-			found, epoch = directory.Replicas{}, s.Epoch
-		}
-		switch {
-		case s.Epoch < epoch || s.Removed:
-		case s.Votes():
-			found.Voters = append(found.Voters, s.Node)
-		default:
+		if s.Epoch == newest.Epoch && !s.Removed && !s.Votes() {
 			found.Learners = append(found.Learners, s.Node)
 		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(found.Voters) > 0 && epoch >= r.epoch {
-		r.is, r.epoch, r.version = found, epoch, r.node.dir.state().Version()
+	if newest.Epoch >= r.epoch {
+		r.is, r.epoch, r.version = found, newest.Epoch, r.node.dir.state().Version()
+		r.node.dir.changes.wake() // who follows may have to look elsewhere
 	}
 }

@@ -82,9 +82,9 @@ func (n *Node) replicas(group uint32) directory.Replicas {
 // replicates reports whether this node holds a replica of a group.
 func (n *Node) replicates(group uint32) bool {
 	if group == 0 {
-		return n.host.Has(0)
+		return n.host.Has(0) && n.listed(0)
 	}
-	return !n.host.Outlived(group) && n.listed(group)
+	return n.listed(group) && !n.host.Outlived(group)
 }
 
 // listed reports whether this node is among the replicas of a group, as last heard
@@ -92,6 +92,15 @@ func (n *Node) replicates(group uint32) bool {
 func (n *Node) listed(group uint32) bool {
 	r := n.replicas(group)
 	return slices.Contains(r.Voters, n.cfg.Node) || slices.Contains(r.Learners, n.cfg.Node)
+}
+
+// unlisted reports whether the directory itself says that a group has no replica on
+// this node.
+func (n *Node) unlisted(group uint32) bool {
+	if group == 0 && len(n.dir.state().Root().Voters) == 0 {
+		return false // it has not said anything yet
+	}
+	return !n.listed(group)
 }
 
 // way returns how commands get to the leader of a group, nil if it is this node.

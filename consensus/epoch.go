@@ -131,10 +131,10 @@ func (g *group) begins() (outlived bool, err error) {
 	return false, g.h.s.set(key(tableMeta, g.cfg.ID, epochKey), encodeEpoch(known))
 }
 
-// Outlive says that a group was recovered in an epoch: a replica on this node
+// outlive says that a group was recovered in an epoch: a replica on this node
 // that is of an earlier one takes part no more. What it has stays on the disk
 // until the group wants a replica here again.
-func (h *Host) Outlive(id uint32, epoch uint64) {
+func (h *Host) outlive(id uint32, epoch uint64) {
 	if epoch <= h.epochs.of(id) || h.epochs.raise(id, epoch) != nil {
 		return
 	}
@@ -190,7 +190,7 @@ func (g *group) outlived() bool { return g.epoch < g.h.epochs.of(g.cfg.ID) }
 // true the message may be looked at.
 func (h *Host) agree(id uint32, epoch uint64) bool {
 	if epoch > h.epochs.of(id) {
-		h.Outlive(id, epoch)
+		h.outlive(id, epoch)
 	}
 	known, g := h.epochs.of(id), h.group(id)
 	return epoch == known && (g == nil || g.epoch == known)

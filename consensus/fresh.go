@@ -49,8 +49,10 @@ func (h *Host) Fresh(id uint32) time.Time {
 }
 
 // told notes that Raft has taken a message of a leader, which came at some time.
+// What a new one has committed lacks what was acknowledged before it, until an entry
+// of its own term is among it.
 func (g *group) told(r *raft.AppendEntriesRequest, came time.Time) {
-	if r.LeaderCommitIndex == 0 {
+	if term, ok := g.termOf(r.LeaderCommitIndex); !ok || term != r.Term {
 		return
 	}
 	g.fresh.mu.Lock()

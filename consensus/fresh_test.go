@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/raft"
 )
 
 // A replica knows how old what it has may be: hardly at all on the leader, the
@@ -94,6 +96,24 @@ func TestFreshMissesNothing(t *testing.T) {
 				if n := len(history(t, c.host(name), 1)); n <= i && acked[n].Before(as) {
 					t.Fatalf("%s has %d commands, one more was acknowledged %v before it claims to be whole", name, n, as.Sub(acked[n]))
 				}
+			}
+		}
+	})
+}
+
+// A new leader does not know at first what the one before has acknowledged.
+func TestNewLeaderMakesNobodyFresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil, "a", "b", "c")
+		c.startAll(one)
+		defer c.stopAll()
+		c.mustPropose(c.leader(1), 1, 10, "m")
+		time.Sleep(time.Second)
+		for _, name := range c.names {
+			g, soon := c.host(name).group(1), time.Now().Add(time.Hour)
+			g.told(&raft.AppendEntriesRequest{Term: g.instance().CurrentTerm() + 1, LeaderCommitIndex: g.instance().CommitIndex()}, soon)
+			if g.h.Fresh(1).Equal(soon) {
+				t.Errorf("%s is fresh by the word of a leader that has committed nothing yet", name)
 			}
 		}
 	})

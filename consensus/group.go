@@ -240,6 +240,9 @@ func (g *group) voters() []string {
 	return v
 }
 
+// unused reports whether nothing of the group has come to this node yet.
+func (g *group) unused() bool { return g.doubt() == fresh && g.instance().LastIndex() <= 1 }
+
 func (g *group) status() Status {
 	r := g.instance()
 	d, tip := g.doubtful()
@@ -253,6 +256,6 @@ func (g *group) status() Status {
 		Doubt: d.String(), Tip: tip,
 		ID: g.cfg.ID, Leader: g.leader(), State: state, Term: r.CurrentTerm(),
 		Applied: g.fsm.position().index, Commit: r.CommitIndex(), LastIndex: last, LastTerm: newest.term, Voters: g.voters(),
-		Epoch: g.epoch, Replicas: g.replicas(r), ConfigIndex: g.fsm.configured().index, Removed: g.removed(),
+		Epoch: g.epoch, Replicas: g.replicas(r), ConfigIndex: g.fsm.configured().index, Removed: g.removed(), Unused: g.unused(),
 	}
 }

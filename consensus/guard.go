@@ -30,6 +30,7 @@ type guard struct {
 	mu         sync.Mutex
 	generation uint64
 	life       uint64 // raised at each start
+	shown      uint64 // the life that the files say; no other leaves the node
 	lost       uint64 // the life that began with an old disk or without tips, 0 = none
 	tips       map[uint32]*tip
 	claimed    bool // there is what the files do not say
@@ -111,6 +112,7 @@ func openGuard(fs vfs.FS, dir string, known bool, fail func(error) error) (*guar
 	if err := syncDir(fs, dir); err != nil {
 		return nil, errors.Join(err, g.closeFiles())
 	}
+	g.shown = g.life
 	return g, nil
 }
 
@@ -209,14 +211,14 @@ func (g *guard) flush() error {
 		return nil
 	}
 	g.claimed, g.lagging, g.wrote = false, false, time.Now()
-	b := g.encode()
+	b, life := g.encode(), g.life
 	g.mu.Unlock()
 	began := time.Now()
 	if err := g.write(b); err != nil {
 		return fmt.Errorf("tip file: %w", err)
 	}
 	g.mu.Lock()
-	g.took = time.Since(began)
+	g.took, g.shown = time.Since(began), max(g.shown, life)
 	g.mu.Unlock()
 	return nil
 }

@@ -95,7 +95,7 @@ func (h *Host) snapshotDir() string { return h.cfg.FS.PathJoin(h.cfg.Dir, "snaps
 // group that runs already it does nothing, so that a caller may start all
 // groups again whenever it hears of new ones.
 //
-// A replica that was outlived (see Outlive) is not started either: it is made
+// A replica that was outlived (see Outlived) is not started either: it is made
 // anew once a leader of the group sends entries to it.
 func (h *Host) Start(cfg Group) error { return h.startGroup(cfg, false) }
 

@@ -110,7 +110,7 @@ func (h *Host) life() life {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return life{g.life, g.nonce}
+	return life{g.shown, g.nonce}
 }
 
 // greeting is the first message of each stream to a node.
@@ -198,18 +198,8 @@ func (h *Host) renew() {
 			return
 		}
 		gd.change(func() { gd.life++ })
-		for _, p := range h.allPeers() {
+		for _, p := range h.known() {
 			_ = p.send(h.greeting(p.node), false)
 		}
 	}
-}
-
-func (h *Host) allPeers() []*peer {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	all := make([]*peer, 0, len(h.peers))
-	for _, p := range h.peers {
-		all = append(all, p)
-	}
-	return all
 }

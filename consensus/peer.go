@@ -33,8 +33,8 @@ type peer struct {
 	conn    *conn
 	redial  time.Time // not before
 	served  int       // streams that the node has opened
-	told    bool      // a stream to the node was opened, which begins with this node's life
 	broke   time.Time // when the last of them ended
+	told    bool      // a stream to the node was opened, which begins with this node's life
 	pause   time.Duration
 	nextID  uint64
 	waiting map[uint64]*request

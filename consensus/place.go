@@ -61,7 +61,7 @@ func (g *group) tendPlace() {
 		return
 	}
 	g.place.asked = now
-	g.askPlace(r, now)
+	g.askPlace(now)
 }
 
 // stand lets Raft stand for election by itself, or not.
@@ -77,16 +77,19 @@ func (g *group) stand(may bool) {
 	}
 }
 
-// askPlace asks all replicas of which this one knows.
-func (g *group) askPlace(r *instance, now time.Time) {
-	for _, s := range r.GetConfiguration().Configuration().Servers {
-		if string(s.ID) == g.h.cfg.Node {
-			continue
+// askPlace asks all nodes of which this one knows: the leader may be one that the
+// replica has not heard of.
+func (g *group) askPlace(now time.Time) {
+	for _, v := range g.voters() {
+		if v != g.h.cfg.Node {
+			g.h.peer(v)
 		}
+	}
+	for _, p := range g.h.known() {
 		m := &wire.RaftMessage{Group: g.cfg.ID, Epoch: g.epoch, Body: &wire.RaftMessage_FindPlace{FindPlace: &wire.FindPlace{}}}
-		g.h.peer(string(s.ID)).ask(m, false, func(m *wire.RaftMessage, err error) {
+		p.ask(m, false, func(m *wire.RaftMessage, err error) {
 			if a := m.GetFindPlaceReply(); err == nil && a != nil && !a.Member {
-				g.leftOut(string(s.ID), a.ConfigIndex, now)
+				g.leftOut(p.node, a.ConfigIndex, now)
 			}
 		})
 	}

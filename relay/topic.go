@@ -25,6 +25,7 @@ type topic struct {
 	bytes   int
 	version uint64 // counts changes of the tail; see wait
 	epoch   uint64 // of the room that the tail is of; 0 = not known
+	born    uint64 // the epoch of a room whose first event comes now
 	life    uint64 // counts the changes of a known epoch
 	gone    bool   // given back by its last follower: takes nothing any more
 	waiting []waiter
@@ -48,6 +49,9 @@ func (t *topic) append(seq uint64, event []byte) {
 	if seq < next || t.gone {
 		return
 	}
+	if t.epoch == 0 {
+		t.epoch = t.born
+	}
 	if seq > next {
 		t.hub.account(-t.bytes)
 		t.first, t.tail, t.bytes = seq, nil, 0
@@ -65,6 +69,7 @@ func (t *topic) begin(head, epoch uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	renewed := t.epoch != 0 && epoch > t.epoch
+	t.born = epoch
 	if head > 0 || renewed { // a room that does not exist may be made elsewhere
 		t.epoch = max(t.epoch, epoch)
 	}

@@ -172,6 +172,14 @@ func TestTopicOfAnotherEpoch(t *testing.T) {
 	if _, current := topic.meet(5, 1); current {
 		t.Error("a replica that lags is current")
 	}
+	early := newTopic(HubConfig{})
+	early.begin(0, 1)
+	life, _ = early.meet(0, 1) // a follower who came before the room was made
+	early.append(1, event(1, 1))
+	early.begin(1, 7)
+	if wire.Code(early.outlived(life)) != wire.CodeEpochChanged {
+		t.Error("who follows since before the room was made is not told of another epoch")
+	}
 	unmade := newTopic(HubConfig{})
 	unmade.begin(0, 7) // where it is not made in the end
 	if _, current := unmade.meet(1, 1); !current {

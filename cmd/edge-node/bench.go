@@ -57,6 +57,7 @@ type benchOptions struct {
 const (
 	maxBenchRooms   = 1 << 20
 	maxBenchSeconds = 24 * 60 * 60
+	minBenchRate    = 0.01
 	maxBenchRate    = 1_000_000
 	maxBenchName    = 64
 )
@@ -108,8 +109,8 @@ func (o *benchOptions) check(asked func(flag string) bool) error {
 		return usagef("--messages is %d", o.messages)
 	case o.messages > 0 && asked("seconds"):
 		return usagef("--seconds and --messages exclude each other")
-	case !(o.rate >= 0 && o.rate <= maxBenchRate):
-		return usagef("--rate is %v, not 0 to %d", o.rate, maxBenchRate)
+	case o.rate != 0 && !(o.rate >= minBenchRate && o.rate <= maxBenchRate):
+		return usagef("--rate is %v, not %v to %d, or 0", o.rate, minBenchRate, maxBenchRate)
 	case len(o.run) > maxBenchName || o.run != printable(o.run) || asked("name") && o.run == "":
 		return usagef("--name is %q, not 1 to %d bytes without control characters", o.run, maxBenchName)
 	case o.warmUp < 0:

@@ -48,8 +48,8 @@ the group's home than another voter gives the lead back soon, unless moves are p
 	replace := &cobra.Command{
 		Use: "replace GROUP OLD NEW", Short: "Move a replica of a group from one node to another",
 		Long: `Move a replica of a group from node OLD to node NEW: NEW learns all there is, gets
-a vote, and OLD gives its own up. It is refused where what the mesh is to survive
-would move the replica back. The command ends when that is done. If it is
+a vote, and OLD gives its own up. It is refused where the group's policy would
+move the replica back. The command ends when that is done. If it is
 interrupted, the leader goes on as long as it leads; begin again to be sure.`,
 		Example: "  edge-node groups replace 3 fra-2 fra-4",
 		Args:    needs("GROUP", "OLD", "NEW"),

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,10 +34,10 @@ that come back later are ignored, and made anew where a group wants a replica.`,
 		Example: "  edge-node groups recover 3\n  edge-node groups recover 3 --accept-loss",
 		Args:    needs("GROUP"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if accept {
-				args = append(args, "accept-loss")
-			}
 			answer, err := a.ask(cmd.Context(), "groups.recover", args...)
+			if err == nil && accept {
+				answer, err = a.acceptLoss(cmd.Context(), args[0], answer)
+			}
 			if err != nil {
 				return err
 			}
@@ -48,6 +49,15 @@ that come back later are ignored, and made anew where a group wants a replica.`,
 	}
 	cmd.Flags().BoolVar(&accept, "accept-loss", false, "do it, whatever is lost by that")
 	return cmd
+}
+
+// acceptLoss goes on with what a look has shown, and with nothing else.
+func (a *app) acceptLoss(ctx context.Context, group string, shown []byte) ([]byte, error) {
+	var i starling.RecoverInfo
+	if err := json.Unmarshal(shown, &i); err != nil {
+		return nil, err
+	}
+	return a.ask(ctx, "groups.recover", group, "accept-loss", i.Survivor.Node, fmt.Sprint(i.Epoch))
 }
 
 func (a *app) showRecovery(answer []byte) error {

@@ -19,6 +19,7 @@ type lives struct {
 	begun  map[string]int // how often a node has begun again
 	ended  map[string]int
 	struck map[string]int // how often a test has ended it
+	raced  bool           // the race detector has found something in a node
 }
 
 func (l *lives) Write(p []byte) (int, error) {
@@ -44,6 +45,7 @@ func (l *lives) line(line string) {
 		l.pids[node], _ = strconv.Atoi(pid)
 		l.begun[node]++
 	}
+	l.raced = l.raced || strings.Contains(what, "WARNING: DATA RACE")
 	if strings.HasPrefix(what, "ended (") {
 		l.ended[node]++
 	}

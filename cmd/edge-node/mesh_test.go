@@ -34,6 +34,12 @@ func program(t *testing.T, home string, args ...string) *exec.Cmd {
 	cmd := exec.Command(path, args...)
 	cmd.Env = append(os.Environ(), asProgram+"=1", "STARLING_HOME="+home)
 	cmd.Stderr = testLog{t, args[0]}
+	t.Cleanup(func() { // what still runs would write to the log of a test that is over
+		if cmd.Process != nil && cmd.ProcessState == nil {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	})
 	return cmd
 }
 
@@ -116,7 +122,12 @@ func startMesh(t *testing.T, home, data string, args ...string) *devMesh {
 	if err := m.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(m.kill)
+	t.Cleanup(func() {
+		m.kill()
+		if m.raced {
+			t.Error("there is a data race in a node, see above")
+		}
+	})
 	first, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		t.Fatalf("dev said %q: %v", first, err)

@@ -74,7 +74,7 @@ type run struct {
 	counts  atomic.Bool   // what is answered now counts
 	counted atomic.Int64
 	enough  chan struct{} // closed when Messages are counted
-	stop    atomic.Bool   // nothing more is sent
+	stop    chan struct{} // closed when nothing more is to be sent
 }
 
 // Run sends until what the config asks for is counted, then waits for all that
@@ -84,7 +84,7 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	if n == 0 || n > min(cfg.Targets, cfg.Window) {
 		return Result{}, fmt.Errorf("load: %d senders for %d targets and a window of %d", n, cfg.Targets, cfg.Window)
 	}
-	r := &run{cfg: cfg, made: make(chan struct{}), enough: make(chan struct{})}
+	r := &run{cfg: cfg, made: make(chan struct{}), enough: make(chan struct{}), stop: make(chan struct{})}
 	r.unmade.Store(int64(cfg.Targets))
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -98,7 +98,7 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 		})
 	}
 	made, took, err := r.lead(ctx)
-	r.stop.Store(true)
+	close(r.stop)
 	work.Wait()
 	if err == nil {
 		err = context.Cause(ctx)
@@ -190,14 +190,15 @@ func (r *run) keep(sender int, times *Times) (failed error) {
 	made := make([]bool, targets)
 	pace := newPace(r, sender)
 	defer pace.timer.Stop()
+	stop := r.stop // nil once it is known
 	turn := 0
 	for open := 0; ; {
-		for ; open < window && failed == nil && !r.stop.Load() && pace.due(); open++ {
+		for ; open < window && failed == nil && stop != nil && pace.due(); open++ {
 			t, at := turn, time.Now()
 			r.cfg.Senders[sender](sender+t*n, func(err error) { answers <- answer{t, time.Since(at), err} })
 			turn = (turn + 1) % targets
 		}
-		if open == 0 && (failed != nil || r.stop.Load()) {
+		if open == 0 && (failed != nil || stop == nil) {
 			return failed
 		}
 		var a answer
@@ -205,6 +206,9 @@ func (r *run) keep(sender int, times *Times) (failed error) {
 		case a = <-answers:
 			open--
 		case <-pace.timer.C:
+			continue
+		case <-stop:
+			stop = nil
 			continue
 		}
 		if a.err != nil {
