@@ -31,6 +31,7 @@ func TestTidyRulesBite(t *testing.T) {
 		{"exit", "edge/a.go", head + "import \"os\"\nfunc f() { os.Exit(1) }\n", "edge/a.go:f: os.Exit in a library"},
 		{"skip", "edge/a_test.go", "package p\nimport \"testing\"\nfunc TestA(t *testing.T) { t.Skip() }\n", "edge/a_test.go:TestA: Skip without a reason in skips"},
 		{"skipf", "edge/a_test.go", "package p\nimport \"testing\"\nfunc TestA(t *testing.T) { t.Run(\"\", func(t *testing.T) { t.Skipf(\"\") }) }\n", "edge/a_test.go:TestA: Skipf"},
+		{"skip by another", "edge/a_test.go", "package p\nimport \"testing\"\nfunc (j *x) f() { j.t.SkipNow() }\n", "edge/a_test.go:x.f: SkipNow without a reason in skips"},
 		{"left open", "edge/a.go", head + "// TO" + "DO: more\n", "edge/a.go:3: left open"},
 		{"left open in a script", ".ci/run", "# FIX" + "ME\n", ".ci/run:1: left open"},
 		{"machine path", "docs/a.md", "\nsee /wor" + "k/main\n", "docs/a.md:2: a path of one machine"},

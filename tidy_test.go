@@ -31,7 +31,11 @@ var ratchet = map[string]int{}
 // reason that a user would accept. CI fails on a test that did skip.
 var skips = map[string]string{
 	"cmd/edge-node/disk_linux_test.go:TestFullDiskEndsItsNodeAlone": "only root may mount a small disk",
+	"cmd/edge-node/fault_disk_linux_test.go:judged.tamper":          "only strace, and root, can make the disk of a process fail",
 }
+
+// skipping are the methods of a test that skip it, whoever holds the test.
+var skipping = map[string]bool{"Skip": true, "Skipf": true, "SkipNow": true}
 
 // timed are the files of floor 1 that may tell the time or start a goroutine,
 // and why; floor 0 has none.
@@ -252,14 +256,10 @@ func (u *uses) node(where string, n ast.Node) {
 			u.add(where, "go statement in floor %d", u.floor)
 		}
 	case *ast.SelectorExpr:
-		x, ok := n.X.(*ast.Ident)
-		if !ok {
-			return
-		}
-		if u.test && x.Name == "t" && strings.HasPrefix(n.Sel.Name, "Skip") && n.Sel.Name != "Skipped" && skips[where] == "" {
+		if u.test && skipping[n.Sel.Name] && skips[where] == "" {
 			u.add(where, "%s without a reason in skips", n.Sel.Name)
 		}
-		if !u.test {
+		if x, ok := n.X.(*ast.Ident); ok && !u.test {
 			u.selector(where, u.names[x.Name], n.Sel.Name)
 		}
 	}

@@ -49,8 +49,10 @@ const (
 	// memTable is large so that few log entries live long enough to be
 	// flushed; Pebble starts small and grows to it only under load.
 	memTable = 64 << 20
-	// blockCache serves reads of history; small nodes have 256 MiB in all.
-	blockCache = 32 << 20
+	// blockCache serves reads of history, after which the system's own cache is
+	// asked. Small nodes have 256 MiB in all, and what is here costs twice itself:
+	// the garbage collector leaves as much again free.
+	blockCache = 16 << 20
 	// bloomBits per key answer 99 % of the lookups of new idempotency keys
 	// without reading a block.
 	bloomBits = 10
