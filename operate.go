@@ -36,6 +36,8 @@ type AddedInfo struct {
 	Survive string   `json:"survive"`
 	Allow   []string `json:"allow,omitempty"`
 	Forbid  []string `json:"forbid,omitempty"`
+	// UnderReplicated says why what it is to survive cannot be had now.
+	UnderReplicated string `json:"under_replicated,omitempty"`
 }
 
 // What operators may ask a node to do. The first argument of those that change
@@ -133,6 +135,9 @@ func (n *Node) addGroups(ctx context.Context, id, user, region, count string, cl
 	if err != nil {
 		return nil, err
 	}
+	if slices.Contains(class.Forbid, region) || len(class.Allow) > 0 && !slices.Contains(class.Allow, region) {
+		return nil, wire.Errorf(wire.CodeBadRequest, "groups at home in %q cannot be kept off its disks", region)
+	}
 	many, err := strconv.Atoi(count)
 	if err != nil || many < 1 || many > maxGroupsAdded {
 		return nil, wire.Errorf(wire.CodeBadRequest, "%q groups cannot be added, but 1 to %d", count, maxGroupsAdded)
@@ -149,7 +154,8 @@ func (n *Node) addGroups(ctx context.Context, id, user, region, count string, cl
 	var added []AddedInfo
 	for i := range uint32(many) {
 		g := directory.Group{ID: next + i, Region: region, Class: class}
-		g.Voters = geo.Place(n.policy(g), n.nodeStates(load), geo.Config{}, geo.Pops()).Voters
+		place := geo.Place(n.policy(g), n.nodeStates(load), geo.Config{}, geo.Pops())
+		g.Voters = place.Voters
 		if len(g.Voters) == 0 || !slices.Contains(n.regionNodes(region), g.Voters[0]) {
 			return nil, wire.Errorf(wire.CodeNotFound, "no node of region %q is alive", region)
 		}
@@ -157,7 +163,9 @@ func (n *Node) addGroups(ctx context.Context, id, user, region, count string, cl
 			load[v]++
 		}
 		groups = append(groups, g)
-		added = append(added, n.added(g))
+		is := n.added(g)
+		is.UnderReplicated = place.UnderReplicated
+		added = append(added, is)
 	}
 	err = n.dir.change(ctx, id, user, directory.Change{AddGroups: groups})
 	if err == errRepeated { // the first answer was lost, and by now others come next
@@ -167,7 +175,7 @@ func (n *Node) addGroups(ctx context.Context, id, user, region, count string, cl
 }
 
 func (n *Node) added(g directory.Group) AddedInfo {
-	return AddedInfo{g.ID, g.Region, g.Voters, cmp.Or(g.Survive, n.cfg.Survive), g.Allow, g.Forbid}
+	return AddedInfo{ID: g.ID, Region: g.Region, Voters: g.Voters, Survive: cmp.Or(g.Survive, n.cfg.Survive), Allow: g.Allow, Forbid: g.Forbid}
 }
 
 // class reads CLASS arguments. What the mesh does anyway is not said, so that each
@@ -179,8 +187,12 @@ func (n *Node) class(args []string) (c directory.Class, err error) {
 		switch {
 		case value == "":
 			return c, wire.Errorf(wire.CodeBadRequest, "%q says nothing", a)
+		case name == "survive" && !slices.Contains([]geo.Survive{geo.SurviveNode, geo.SurviveRegion, geo.SurviveNone}, geo.Survive(value)):
+			return c, wire.Errorf(wire.CodeBadRequest, "rooms cannot survive %q, but node, region or none", value)
 		case name == "survive":
 			c.Survive = value
+		case (name == "allow" || name == "forbid") && n.strange(regions) != "":
+			return c, wire.Errorf(wire.CodeBadRequest, "no node is of region %q, which %s names", n.strange(regions), a)
 		case name == "allow":
 			c.Allow = regions
 		case name == "forbid":
@@ -193,6 +205,16 @@ func (n *Node) class(args []string) (c directory.Class, err error) {
 		c.Survive = ""
 	}
 	return c, nil
+}
+
+// strange returns one of the regions of which there is no node, "" if there is none.
+func (n *Node) strange(regions []string) string {
+	for _, r := range regions {
+		if !slices.ContainsFunc(n.sites(), func(s geo.Site) bool { return s.Region == r }) {
+			return r
+		}
+	}
+	return ""
 }
 
 // newestGroups are the groups that were added to a region last.

@@ -56,7 +56,7 @@ type GroupPlan struct {
 	Losses []string `json:"losses"`
 	Leader string   `json:"leader"`
 	// Voters and Learners are those of now, WantVoters and WantLearners those
-	// that there should be.
+	// that there should be: without a leader nobody says that.
 	Voters       []string `json:"voters"`
 	Learners     []string `json:"learners,omitempty"`
 	WantVoters   []string `json:"want_voters"`
@@ -162,6 +162,7 @@ func (r *reconciler) plan(s consensus.Status, nodes []geo.NodeState) GroupPlan {
 			now.Alive = append(now.Alive, x.Node)
 		}
 	}
+	gone := slices.DeleteFunc(slices.Concat(now.Voters, now.Learners), func(v string) bool { return slices.Contains(now.Alive, v) })
 	policy := n.policy(g)
 	want := geo.Place(policy, nodes, now, geo.Pops())
 	want.Voters = preferred(g, nodes, want.Voters)
@@ -175,7 +176,7 @@ func (r *reconciler) plan(s consensus.Status, nodes []geo.NodeState) GroupPlan {
 	}
 	p := GroupPlan{
 		Group: s.ID, Region: g.Region, Survive: string(policy.Survive), Allow: g.Allow, Forbid: g.Forbid,
-		Losses: geo.Losses(now.Voters, now.Learners, n.sites()), Leader: s.Leader, Voters: now.Voters, Learners: now.Learners,
+		Losses: geo.Losses(now.Voters, now.Learners, gone, n.sites()), Leader: s.Leader, Voters: now.Voters, Learners: now.Learners,
 		WantVoters: want.Voters, WantLearners: want.Learners, UnderReplicated: want.UnderReplicated,
 		Why: why, Paused: n.dir.state().Paused(), step: step, seen: s.ConfigIndex,
 	}

@@ -3,6 +3,7 @@ package starling_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -31,12 +32,17 @@ func newRegion(t *testing.T, nodes int) *world {
 	return w
 }
 
-// operate asks any node that runs for something about group 1.
+// operate asks any node that runs for something about group 1, of one that knows
+// who leads it.
 func (w *world) operate(what string, args ...string) (p starling.GroupPlan, err error) {
 	for _, id := range w.running() {
 		var b []byte
 		if b, err = w.nodes[id].node.Operate(w.t.Context(), what, append([]string{"1"}, args...)...); err == nil {
-			return p, json.Unmarshal(b, &p)
+			p = starling.GroupPlan{}
+			if err = json.Unmarshal(b, &p); p.Leader != "" {
+				return p, err
+			}
+			err = errors.Join(err, errors.New("nobody leads it"))
 		}
 	}
 	return p, err

@@ -77,7 +77,7 @@ type EpochChanged struct {
 }
 
 func (e *EpochChanged) Error() string {
-	return fmt.Sprintf("client: room %q was restored: its epoch went from %d to %d", e.Room, e.Old, e.New)
+	return fmt.Sprintf("client: room %q was recovered or restored: its epoch went from %d to %d", e.Room, e.Old, e.New)
 }
 
 // ConfigError says which field of a Config is wrong.

@@ -135,7 +135,7 @@ func (s *State) checkReplicas(group uint32, voters, learners []string) *Refusal 
 func (s *State) checkEarlier() *Refusal {
 	for _, list := range sortedValues(s.earlier) {
 		if len(list) > maxEarlier {
-			return refuse(CodeTooMany, "app %q has %d earlier placements, the limit is %d: they have to be settled first", list[0].App, len(list), maxEarlier)
+			return refuse(CodeTooMany, "app %q has %d earlier placements, the limit is %d: they have to be settled first (edge-node groups settle)", list[0].App, len(list), maxEarlier)
 		}
 		until := uint64(0)
 		for _, e := range list {
@@ -153,7 +153,7 @@ func (s *State) checkEarlier() *Refusal {
 		}
 		delete(additions, 0)
 		if len(additions) > maxEarlier {
-			return refuse(CodeTooMany, "region %q got groups %d times, the limit is %d: they have to be settled first", code, len(additions), maxEarlier)
+			return refuse(CodeTooMany, "region %q got groups %d times, the limit is %d: they have to be settled first (edge-node groups settle)", code, len(additions), maxEarlier)
 		}
 	}
 	return nil
@@ -230,7 +230,7 @@ func (s *State) checkExceptions() *Refusal {
 func (s *State) checkTurns(at place) *Refusal {
 	turns := s.exceptions[at]
 	if len(turns) > maxEarlier+1 {
-		return refuse(CodeTooMany, "room %q of app %q has had %d exceptions, the limit is %d: they have to be settled first", at.room, at.app, len(turns)-1, maxEarlier)
+		return refuse(CodeTooMany, "room %q of app %q has had %d exceptions, the limit is %d: they have to be settled first (edge-node groups settle)", at.room, at.app, len(turns)-1, maxEarlier)
 	}
 	for i, t := range turns {
 		if t.from > s.placement || i > 0 && t.from <= turns[i-1].from {

@@ -8,8 +8,9 @@ import (
 )
 
 // Losses says in sentences what a group on these nodes would lose, or could not
-// do any more, without one of its nodes or one of its regions.
-func Losses(voters, learners []string, sites []Site) []string {
+// do any more, without one of its nodes or one of its regions; gone are those that
+// it does without already.
+func Losses(voters, learners, gone []string, sites []Site) []string {
 	region := func(node string) string {
 		i := slices.IndexFunc(sites, func(s Site) bool { return s.Node == node })
 		if i < 0 {
@@ -17,16 +18,23 @@ func Losses(voters, learners []string, sites []Site) []string {
 		}
 		return sites[i].Region
 	}
+	isGone := func(node string) bool { return slices.Contains(gone, node) }
+	here := slices.DeleteFunc(slices.Clone(voters), isGone)
+	learners = slices.DeleteFunc(slices.Clone(learners), isGone)
+	spare := len(here) - quorum(len(voters))
+	if spare < 0 {
+		return []string{fmt.Sprintf("the rooms stand still: %d of %d voters are there, and it takes %d", len(here), len(voters), quorum(len(voters)))}
+	}
 	in := map[string]int{}
-	for _, v := range voters {
+	for _, v := range here {
 		in[region(v)]++
 	}
 	var text []string
-	if len(voters) < groupVoters {
-		text = append(text, without("node "+strings.Join(voters, " or "), 1, len(voters), learners))
+	if spare == 0 {
+		text = append(text, without("node "+strings.Join(here, " or "), 1, len(voters), learners))
 	}
 	for _, r := range slices.Sorted(maps.Keys(in)) {
-		if len(voters)-in[r] >= quorum(len(voters)) {
+		if in[r] <= spare {
 			continue
 		}
 		apart := slices.DeleteFunc(slices.Clone(learners), func(l string) bool { return region(l) == r })
@@ -35,7 +43,7 @@ func Losses(voters, learners []string, sites []Site) []string {
 	switch {
 	case len(text) == 0:
 		return []string{"the loss of one node or one region is not noticed"}
-	case len(voters) >= groupVoters:
+	case spare > 0:
 		return append([]string{"the loss of one node is not noticed"}, text...)
 	}
 	return text

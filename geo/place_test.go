@@ -113,10 +113,14 @@ func (s *scene) do(t *testing.T, w []string) (out []string) {
 		return []string{"copies " + strings.Join(Copies(Place(s.policy, s.nodes, s.now, Pops()), s.nodes, s.now), " ")}
 	case "losses":
 		var sites []Site
+		var gone []string
 		for _, n := range s.nodes {
 			sites = append(sites, n.Site)
+			if n.State != Alive {
+				gone = append(gone, n.Node)
+			}
 		}
-		return Losses(s.now.Voters, s.now.Learners, sites)
+		return Losses(s.now.Voters, s.now.Learners, gone, sites)
 	case "step", "steps":
 		for range 30 {
 			step, why := s.step()

@@ -75,15 +75,20 @@ func (j *judged) groupOf(room string) uint32 {
 	return 0
 }
 
+// explain returns the plan of a group, once somebody leads it.
 func (j *judged) explain(group uint32) (p starling.GroupPlan) {
 	j.t.Helper()
-	answer, err := j.admin.Query(j.t.Context(), "groups.explain", fmt.Sprint(group))
-	if err == nil {
-		err = json.Unmarshal(answer, &p)
-	}
-	if err != nil {
-		j.t.Fatal(err)
-	}
+	waitFor(j.t, fmt.Sprint("leader of group ", group), func() bool {
+		p = starling.GroupPlan{}
+		answer, err := j.admin.Query(j.t.Context(), "groups.explain", fmt.Sprint(group))
+		if err == nil {
+			err = json.Unmarshal(answer, &p)
+		}
+		if err != nil {
+			j.t.Fatal(err)
+		}
+		return p.Leader != ""
+	})
 	return p
 }
 

@@ -126,9 +126,14 @@ func TestFault20EndsDuringSnapshot(t *testing.T) {
 		node := files.next(t, x.file)
 		if x.taker {
 			node = behind
+		} else {
+			j.signal(behind, syscall.SIGSTOP) // or it could have all before the next moment
 		}
 		j.strike(t, syscall.SIGTERM, node)
 		j.back(t)
+		if !x.taker {
+			j.signal(behind, syscall.SIGCONT)
+		}
 		t.Logf("%s ended when there was a file %q", node, x.file)
 	}
 	j.flows(time.Now())

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/rand"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -37,6 +38,9 @@ rooms of rules that name just this policy: see edge-node apps rules put.`,
 				return err
 			}
 			return show(a, answer, "GROUP REGION SURVIVES VOTERS", func(g starling.AddedInfo) []any {
+				if g.UnderReplicated != "" {
+					fmt.Fprintf(a.stderr, "edge-node: group %d is under-replicated: %s\n", g.ID, g.UnderReplicated)
+				}
 				return []any{g.ID, g.Region, policyText(g.Survive, g.Allow, g.Forbid), strings.Join(g.Voters, " ")}
 			})
 		},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -76,11 +77,18 @@ the mesh; what would be done meanwhile is told by edge-node groups explain.`,
 		Example: "  edge-node groups " + what,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := a.ask(cmd.Context(), "groups.reconcile", rand.Text(), what)
-			if err == nil && !a.json {
-				fmt.Fprintf(a.stdout, "done: %s\n", short)
+			if _, err := a.ask(cmd.Context(), "groups.reconcile", rand.Text(), what); err != nil {
+				return err
 			}
-			return err
+			if a.json {
+				fmt.Fprintf(a.stdout, "{\"paused\":%v}\n", what == "pause")
+			} else {
+				fmt.Fprintln(a.stdout, map[string]string{
+					"pause":  "replicas stay where they are until edge-node groups resume",
+					"resume": "replicas move again to where they should be",
+				}[what])
+			}
+			return nil
 		},
 	}
 }
@@ -110,8 +118,8 @@ func (a *app) showPlan(answer []byte) error {
 		return strings.Join(nodes, " ")
 	}
 	fmt.Fprintf(a.stdout, "group %d, at home in %s, to survive the loss of: %s\n", p.Group, p.Region, policyText(p.Survive, p.Allow, p.Forbid))
-	fmt.Fprintf(a.stdout, "leader    %s\nvoters    %s\nlearners  %s\n", p.Leader, list(p.Voters), list(p.Learners))
-	if !slices.Equal(slices.Sorted(slices.Values(p.Voters)), slices.Sorted(slices.Values(p.WantVoters))) {
+	fmt.Fprintf(a.stdout, "leader    %s\nvoters    %s\nlearners  %s\n", cmp.Or(p.Leader, "none"), list(p.Voters), list(p.Learners))
+	if len(p.WantVoters) > 0 && !slices.Equal(slices.Sorted(slices.Values(p.Voters)), slices.Sorted(slices.Values(p.WantVoters))) {
 		fmt.Fprintf(a.stdout, "wanted    %s\n", list(p.WantVoters))
 	}
 	if p.UnderReplicated != "" {
@@ -122,6 +130,8 @@ func (a *app) showPlan(answer []byte) error {
 	}
 	next := p.Next
 	switch {
+	case next == "" && p.Paused:
+		next = "nothing, and moves are paused (edge-node groups resume)"
 	case next == "":
 		next = "nothing"
 	case p.Paused:

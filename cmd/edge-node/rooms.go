@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -24,7 +26,7 @@ group that orders it, and the region where that group is at home.
 
 A mesh may have millions: the list is the first page, of up to 500 rooms, and a
 line on standard error says where the next one begins. --all lists page after page.`,
-		Example: "  edge-node rooms\n  edge-node rooms --app demo --json\n  edge-node rooms --after team/x\n  edge-node rooms --all | wc -l",
+		Example: "  edge-node rooms\n  edge-node rooms --app demo --json\n  edge-node rooms --after team/x\n  edge-node rooms --all > rooms.txt",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.dialUser(cmd.Context(), &u, edge.Claims{User: "operator"})
@@ -32,7 +34,7 @@ line on standard error says where the next one begins. --all lists page after pa
 				return err
 			}
 			defer c.Close()
-			return a.listRooms(cmd.Context(), c, after, all)
+			return errors.Join(a.listRooms(cmd.Context(), c, after, all), a.missingRooms(cmd.Context()))
 		},
 	}
 	u.flags(a, cmd)
@@ -64,6 +66,33 @@ func (a *app) listRooms(ctx context.Context, c *client.Client, after string, all
 		}
 		return list.end()
 	}
+}
+
+// missingRooms says which groups nobody speaks for: a list lacks their rooms. Where
+// the keys of an operator are not at hand it says nothing.
+func (a *app) missingRooms(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, queryWithin)
+	defer cancel()
+	mesh, err := a.mesh()
+	if err != nil {
+		return err
+	}
+	c, err := a.dialOperator(ctx, mesh)
+	if err != nil {
+		return nil
+	}
+	defer c.Close()
+	groups, err := groupsOf(ctx, c)
+	var missing []string
+	for _, g := range groups {
+		if g.ID != 0 && len(g.Replicas) == 0 {
+			missing = append(missing, fmt.Sprint(g.ID))
+		}
+	}
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	return fmt.Errorf("the list lacks the rooms of groups of which no replica answers: %s", strings.Join(missing, " "))
 }
 
 // rooms asks for a page of the rooms of the user's app.
