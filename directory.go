@@ -69,7 +69,7 @@ func (k *keeper) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := k.follow(ctx); err != nil && ctx.Err() == nil {
 			k.node.log.Debug("following the directory again", "err", err)
-			k.node.root.seek(ctx)
+			k.node.root.lost.Store(true)
 			wait(ctx, followAgain)
 		}
 	}

@@ -29,7 +29,6 @@ func (f *fleet) nodes() []geo.NodeState {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
-	view := f.node.mesh.View()
 	load := map[string]int{}
 	for _, g := range f.node.dir.state().Groups() {
 		for _, v := range slices.Concat(g.Replicas().Voters, g.Replicas().Learners) {
@@ -38,8 +37,7 @@ func (f *fleet) nodes() []geo.NodeState {
 	}
 	var all []geo.NodeState
 	for _, d := range f.node.dir.state().Nodes() {
-		m, _ := view.Member(d.ID)
-		alive := d.ID == f.node.cfg.Node || m.State == mesh.Alive && m.Linked
+		alive := f.node.reachable(d.ID)
 		s, ok := f.seen[d.ID]
 		if !ok || s.alive != alive {
 			s = sight{alive, now}
@@ -62,6 +60,12 @@ func (f *fleet) aliveFor(node string) time.Duration {
 		return time.Since(s.since)
 	}
 	return 0
+}
+
+// reachable reports whether a node is there, as far as the mesh knows.
+func (n *Node) reachable(node string) bool {
+	m, _ := n.mesh.View().Member(node)
+	return node == n.cfg.Node || m.State == mesh.Alive && m.Linked
 }
 
 // sites are the nodes of the directory as package geo sees them.

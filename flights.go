@@ -107,8 +107,9 @@ func (f *flights) lose(g *flightsOfGroup, lost map[*flight]struct{}) {
 
 const (
 	// lookEvery is how often it is looked whether commands that are under way
-	// still go to the leader. After two looks in a row they do not wait for its
-	// answer: a leader that is there has told them by then.
+	// still go to the leader. After two looks in a row they do not wait for the
+	// answer of one that was: if it is there and near it has told them by then, and
+	// if it is far their senders are told that the outcome is unknown, and try again.
 	lookEvery = 25 * time.Millisecond
 	// seekAfter is how long a leader may be silent before others are asked.
 	seekAfter = time.Second

@@ -11,7 +11,6 @@ import (
 
 	"github.com/starling-im/starling/directory"
 	"github.com/starling-im/starling/geo"
-	"github.com/starling-im/starling/mesh"
 	"github.com/starling-im/starling/relay"
 	"github.com/starling-im/starling/wire"
 )
@@ -79,25 +78,18 @@ func (n *Node) moveGroup(ctx context.Context, p relay.Peer, q *wire.Query) ([]by
 	return f.GetAnswer().GetJson(), nil
 }
 
-// silent reports whether a node does not answer, as far as the mesh knows.
-func (n *Node) silent(node string) bool {
-	m, _ := n.mesh.View().Member(node)
-	return node != n.cfg.Node && (m.State != mesh.Alive || !m.Linked)
-}
-
 // leaderless is the plan of a group that nobody leads now: there is none.
 func (n *Node) leaderless(group uint32) GroupPlan {
 	g, _ := n.group(group)
 	r, policy := g.Replicas(), n.policy(g)
-	gone := slices.DeleteFunc(slices.Concat(r.Voters, r.Learners), func(v string) bool { return !n.silent(v) })
+	gone := slices.DeleteFunc(slices.Concat(r.Voters, r.Learners), func(v string) bool { return n.reachable(v) })
 	p := GroupPlan{
 		Group: group, Region: g.Region, Survive: string(policy.Survive), Allow: g.Allow, Forbid: g.Forbid,
 		Losses: geo.Losses(r.Voters, r.Learners, gone, n.sites()), Voters: r.Voters, Learners: r.Learners, WantVoters: []string{},
 		Why: "nobody leads the group now; its voters may be electing somebody", Paused: n.dir.state().Paused(),
 	}
 	if len(gone) > 0 {
-		p.Why = fmt.Sprintf("nobody leads the group now, and %s %s not answer; if that is for good: edge-node groups recover %d",
-			strings.Join(gone, " and "), map[bool]string{true: "does", false: "do"}[len(gone) == 1], group)
+		p.Why = fmt.Sprintf("nobody leads the group now, and no answer comes from %s; if that is for good: edge-node groups recover %d", strings.Join(gone, ", "), group)
 	}
 	return p
 }

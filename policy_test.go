@@ -92,6 +92,14 @@ func TestEachGroupHasItsPolicy(t *testing.T) {
 		if err := w.put("local/*", "fra", "survive=node"); wire.Code(err) != wire.CodeNotFound || !strings.Contains(err.Error(), "edge-node groups add --region fra --survive node") {
 			t.Errorf("a rule without groups: %v", err)
 		}
+		for class, why := range map[string]string{
+			"survive=xx": "node, region or none", "forbid=idd": `no node is of region "idd"`, "forbid=fra": "cannot be kept off",
+		} {
+			var added []starling.AddedInfo
+			if err := w.ask("iad-1", "groups.add", &added, class, "fra", "1", class); wire.Code(err) != wire.CodeBadRequest || !strings.Contains(err.Error(), why) {
+				t.Errorf("%s: %v", class, err)
+			}
+		}
 		node := w.add("fra", "survive=node")
 		none := w.add("sin", "survive=none")
 		few := w.add("iad", "survive=node", "forbid=fra,gru")

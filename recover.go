@@ -128,6 +128,11 @@ func consentIn(args []string, here bool) (*consent, error) {
 	return nil, wire.Errorf(wire.CodeBadRequest, "a recovery takes a group and perhaps %s, the survivor and its epoch, not %q", acceptLoss, args)
 }
 
+// byLog compares logs: the newer one is the greater.
+func byLog(a, b Survivor) int {
+	return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Term, b.Term), cmp.Compare(a.Last, b.Last))
+}
+
 // survivorsHere describes this node's replica of a group, if it has one.
 func (n *Node) survivorsHere(group uint32) []Survivor {
 	found := []Survivor{}
@@ -223,9 +228,7 @@ func (n *Node) denies(ctx context.Context, node, group string) bool {
 // count.
 func leftOf(group uint32, all []Survivor) (RecoverInfo, error) {
 	all = slices.DeleteFunc(all, func(s Survivor) bool { return s.blank() || s.Removed })
-	slices.SortFunc(all, func(a, b Survivor) int {
-		return cmp.Or(cmp.Compare(b.Epoch, a.Epoch), cmp.Compare(b.Term, a.Term), cmp.Compare(b.Last, a.Last), cmp.Compare(a.Node, b.Node))
-	})
+	slices.SortFunc(all, func(a, b Survivor) int { return cmp.Or(byLog(b, a), cmp.Compare(a.Node, b.Node)) })
 	if len(all) == 0 {
 		return RecoverInfo{Group: group}, wire.Errorf(wire.CodeNotFound, "no node that answers has anything of group %d", group)
 	}

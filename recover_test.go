@@ -148,6 +148,11 @@ func (w *losing) told() {
 	if q, err := w.operate("groups.explain"); err == nil {
 		w.t.Errorf("it goes on without consent: %+v", q)
 	}
+	var q starling.GroupPlan
+	ok(w.t, w.ask(w.rest[0], "groups.explain", &q, "1"))
+	if q.Leader != "" || !strings.Contains(q.Why, "edge-node groups recover 1") || !strings.Contains(q.Losses[0], "the rooms stand still: 1 of 3 voters") {
+		w.t.Errorf("a group that nobody can lead: %+v", q)
+	}
 }
 
 // same checks that all nodes have one history.

@@ -1,7 +1,6 @@
 package starling
 
 import (
-	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -25,7 +24,6 @@ type root struct {
 	is      directory.Replicas // what was found, while version is that of the directory
 	version uint64
 	epoch   uint64
-	sought  time.Time
 }
 
 // seekEvery is how often a node asks around.
@@ -85,23 +83,12 @@ func (r *root) run(ctx context.Context) {
 // seek asks all nodes for their replica of group 0. Who has a vote is said by the
 // one with the newest log, since others may have been taken out and not know.
 func (r *root) seek(ctx context.Context) {
-	r.mu.Lock()
-	soon := time.Since(r.sought) < seekEvery/2
-	if !soon {
-		r.sought = time.Now()
-	}
-	r.mu.Unlock()
-	if soon {
-		return
-	}
 	all := gather(ctx, r.node, &wire.Query{What: queryRecoverHere, Args: []string{"0"}}, r.node.survivorsHere(0))
 	all = slices.DeleteFunc(all, Survivor.blank)
 	if len(all) == 0 {
 		return
 	}
-	newest := slices.MaxFunc(all, func(a, b Survivor) int {
-		return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Term, b.Term), cmp.Compare(a.Last, b.Last))
-	})
+	newest := slices.MaxFunc(all, byLog)
 	found := directory.Replicas{Voters: newest.Voters}
 	for _, s := range all {
 		if s.Epoch == newest.Epoch && !s.Removed && !s.Votes() {

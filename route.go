@@ -94,11 +94,11 @@ func (n *Node) listed(group uint32) bool {
 	return slices.Contains(r.Voters, n.cfg.Node) || slices.Contains(r.Learners, n.cfg.Node)
 }
 
-// unlisted reports whether the directory itself says that a group has no replica on
-// this node.
+// unlisted reports whether a group has no replica on this node by a directory that
+// tells where it is.
 func (n *Node) unlisted(group uint32) bool {
 	if group == 0 && len(n.dir.state().Root().Voters) == 0 {
-		return false // it has not said anything yet
+		return false // it has not told yet where group 0 is
 	}
 	return !n.listed(group)
 }

@@ -233,6 +233,14 @@ func (c *cluster) isolate(name string, cut bool) {
 
 func (c *cluster) host(name string) *Host { return c.nodes[name].host.Load() }
 
+// leads fails unless a node becomes the leader of group 1.
+func (c *cluster) leads(name string) {
+	c.t.Helper()
+	if l := c.leader(1); l != name {
+		c.t.Fatalf("%s leads, not %s", l, name)
+	}
+}
+
 // leader waits for a node that leads and is not in the list of exceptions.
 func (c *cluster) leader(group uint32, except ...string) string {
 	c.t.Helper()

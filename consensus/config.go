@@ -225,7 +225,7 @@ type Status struct {
 	// Removed says that the group goes on without this replica, which may be
 	// dropped. Where it never hears of that it keeps silent nevertheless.
 	Removed bool
-	// Unused says that the replica is fresh and was given nothing yet but its
-	// first configuration. It may be dropped if that is history.
+	// Unused says that the replica was begun with Group.Voters and has been given
+	// nothing since. It may be dropped if those are history.
 	Unused bool
 }

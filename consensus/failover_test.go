@@ -224,9 +224,7 @@ func TestLongerLogLeadsFirst(t *testing.T) {
 		c := newCluster(t, nil, "a", "b", "c")
 		c.startAll(one)
 		defer c.stopAll()
-		if l := c.leader(1); l != "a" {
-			t.Fatalf("%s leads", l)
-		}
+		c.leads("a")
 		c.mustPropose("a", 1, 10, "m")
 		time.Sleep(time.Second)
 		c.isolate("b", true)

@@ -87,9 +87,7 @@ func TestDiskFails(t *testing.T) {
 				c.nodes["a"].fs = fault.disk(mem, &broken)
 				c.startAll(one)
 				defer c.stopAll()
-				if l := c.leader(1); l != "a" {
-					t.Fatalf("%s leads", l)
-				}
+				c.leads("a")
 				c.mustPropose("a", 1, 100, "m")
 				time.Sleep(time.Second)
 				broken.Store(true)

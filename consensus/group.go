@@ -240,8 +240,10 @@ func (g *group) voters() []string {
 	return v
 }
 
-// unused reports whether nothing of the group has come to this node yet.
-func (g *group) unused() bool { return g.doubt() == fresh && g.instance().LastIndex() <= 1 }
+// unused reports whether the replica has made its first configuration itself, and
+// nothing has come from the group. One that a leader makes has no entry at first,
+// for as long as its snapshot travels.
+func (g *group) unused() bool { return g.doubt() == fresh && g.instance().LastIndex() == 1 }
 
 func (g *group) status() Status {
 	r := g.instance()

@@ -106,9 +106,7 @@ func TestDoubtCountsForNothing(t *testing.T) {
 		c := newCluster(t, nil, "a", "b", "c")
 		c.startAll(one)
 		defer c.stopAll()
-		if l := c.leader(1); l != "a" {
-			t.Fatalf("%s leads", l)
-		}
+		c.leads("a")
 		c.mustPropose("a", 1, 10, "m")
 		time.Sleep(time.Second)
 		c.isolate("b", true)
@@ -211,14 +209,36 @@ func TestLifeIsToldLater(t *testing.T) {
 		c := newCluster(t, nil, "a", "b", "c")
 		c.startAll(one)
 		defer c.stopAll()
-		if l := c.leader(1); l != "a" {
-			t.Fatalf("%s leads", l)
-		}
+		c.leads("a")
 		c.isolate("b", true)
 		c.stop("c")
 		c.start("c", one)
 		time.Sleep(10 * time.Second)
 		c.isolate("b", false)
 		eventually(t, "b knows the life of c", func() bool { return c.host("b").lives.of("c") == c.host("c").life() })
+	})
+}
+
+// TestLifeLeavesOnceDurable raises a life while the disk is busy: others hear of it
+// only when it is written, or a loss of power would give its number twice.
+func TestLifeLeavesOnceDurable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil, "a", "b", "c")
+		c.startAll(one)
+		defer c.stopAll()
+		h := c.host("a")
+		before, gd := h.life().number, h.s.guard
+		gd.turn <- struct{}{} // somebody writes the files
+		done := make(chan struct{})
+		go func() { gd.change(func() { gd.life++ }); close(done) }()
+		time.Sleep(time.Second)
+		if now := h.life().number; now != before {
+			t.Errorf("life %d is told before it is durable", now)
+		}
+		<-gd.turn
+		<-done
+		if now := h.life().number; now != before+1 {
+			t.Errorf("the life is %d, was %d", now, before)
+		}
 	})
 }

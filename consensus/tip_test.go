@@ -153,9 +153,7 @@ func tipsAhead(t *testing.T) (next *cluster, acked []string) {
 		c.nodes[name].fs = disks[name]
 	}
 	c.startAll(one)
-	if l := c.leader(1); l != "a" {
-		t.Fatalf("%s leads", l)
-	}
+	c.leads("a")
 	c.mustPropose("a", 1, 10, "m")
 	time.Sleep(2 * time.Second)
 	acked = history(t, c.host("a"), 1)
@@ -181,9 +179,7 @@ func TestLastWriteLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, nil, "a", "b", "c")
 		c.startAll(one)
-		if l := c.leader(1); l != "a" {
-			t.Fatalf("%s leads", l)
-		}
+		c.leads("a")
 		c.mustPropose("a", 1, 10, "m")
 		time.Sleep(2 * time.Second)
 		c.isolate("c", true)

@@ -93,6 +93,21 @@ func TestRunCountsUnderTheWholeLoad(t *testing.T) {
 	}
 }
 
+// A run ends when it is over, however long the next send would be away.
+func TestRunEndsBetweenSends(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{after: 10 * time.Millisecond, of: make([]atomic.Int64, 3)}
+		began := time.Now()
+		_, err := Run(t.Context(), Config{
+			Senders: []Send{s.send, s.send, s.send}, Targets: 3, Window: 3, Rate: 0.01,
+			WarmUp: time.Second, For: time.Second, Say: func(Progress) {},
+		})
+		if took := time.Since(began); err != nil || took > 3*time.Second {
+			t.Errorf("took %v: %v", took, err)
+		}
+	})
+}
+
 // With a rate the sends begin evenly once every target was made, as fast as can be.
 func TestRunKeepsTheRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
