@@ -31,6 +31,9 @@ func (n *Node) Change(ctx context.Context, id string, c directory.Change) error 
 // Directory returns the node's copy.
 func (n *Node) Directory() *directory.State { return n.dir.state() }
 
+// FirstRoot returns the first voters of the directory's group.
+func (n *Node) FirstRoot() []string { return n.root.first }
+
 // Operate asks the node as an operator.
 func (n *Node) Operate(ctx context.Context, what string, args ...string) ([]byte, error) {
 	<-n.ready

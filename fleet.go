@@ -68,6 +68,14 @@ func (n *Node) reachable(node string) bool {
 	return node == n.cfg.Node || m.State == mesh.Alive && m.Linked
 }
 
+// names are the nodes of the directory.
+func (n *Node) names() (ids []string) {
+	for _, d := range n.dir.state().Nodes() {
+		ids = append(ids, d.ID)
+	}
+	return ids
+}
+
 // sites are the nodes of the directory as package geo sees them.
 func (n *Node) sites() (sites []geo.Site) {
 	for _, d := range n.dir.state().Nodes() {

@@ -70,9 +70,6 @@ func (n *Node) moveGroup(ctx context.Context, p relay.Peer, q *wire.Query) ([]by
 		if e.Code == wire.CodeNotLeader { // or this one would be asked again and again
 			n.hints.set(group, e.Node)
 		}
-		if q.What == queryExplain && e.Code == wire.CodeNotLeader && e.Node == "" {
-			return json.Marshal(n.leaderless(group))
-		}
 		return nil, e
 	}
 	return f.GetAnswer().GetJson(), nil

@@ -142,7 +142,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	host, err := consensus.Open(consensus.Config{
 		Node: n.cfg.Node, Dir: n.cfg.Data, FS: n.env.FS, NoSync: n.cfg.NoSync,
-		Machine: n.newMachine, Dial: n.dialRaft, Join: n.join, Left: n.departures.left, RTT: n.mesh.LeastRTT, Log: n.log,
+		Machine: n.newMachine, Dial: n.dialRaft, Join: n.join, Left: n.departures.left, Nodes: n.names, RTT: n.mesh.LeastRTT, Log: n.log,
 		Fatal: func(err error) {
 			n.fail(fmt.Errorf("the disk failed, and a node that is unsure of its log must not go on: %w", err))
 		},

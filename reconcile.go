@@ -117,7 +117,7 @@ func (r *reconciler) look(ctx context.Context) {
 				open--
 			}
 			plans[s.ID] = p
-		case (s.Removed || s.Unused) && r.node.unlisted(s.ID):
+		case s.Removed && r.node.unlisted(s.ID):
 			r.drop(s.ID)
 		}
 	}

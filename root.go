@@ -62,8 +62,8 @@ func (n *Node) rootSurvives() geo.Survive {
 }
 
 // run asks around until ctx ends: where the directory could not be followed, and
-// where there is a replica that knows no leader. That one may have been taken out
-// of the group, of which nobody tells it.
+// where there is a replica that hears from no leader. That one may have been taken
+// out of the group, of which nobody tells it.
 func (r *root) run(ctx context.Context) {
 	tick := time.NewTicker(seekEvery)
 	defer tick.Stop()
@@ -73,8 +73,7 @@ func (r *root) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		host := r.node.host
-		if r.lost.Swap(false) || host.Has(0) && host.Leader(0) == "" {
+		if r.lost.Swap(false) || r.node.host.Unheard(0) {
 			r.seek(ctx)
 		}
 	}

@@ -1,6 +1,7 @@
 package starling_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,73 +50,69 @@ func TestDirectoryMovesToo(t *testing.T) {
 	})
 }
 
-// The directory's own group has moved away from nodes that were its first voters.
-// They start again, all at once even, and know the directory from those who have
-// it: none founds it anew.
+// The directory's own group has moved away from all of its first voters. They start
+// again, all at once, one even without its disk, and know the directory from those
+// who have it: nobody founds it anew.
 func TestDirectoryThatMovedIsNotFoundedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "fra", "fra", "fra", "iad", "sin")
+		w := newWorld(t, "fra", "fra", "fra", "fra", "iad", "sin")
 		w.sync, w.survive = true, geo.SurviveNode
 		for _, p := range w.peers {
 			w.start(p.ID)
 		}
-		moved := func(p starling.GroupPlan) bool {
+		p := w.planAt("iad-1", 0, func(p starling.GroupPlan) bool {
 			return slices.Contains(p.Voters, "iad-1") && slices.Contains(p.Voters, "sin-1")
-		}
-		p := w.planAt("iad-1", 0, moved)
-		time.Sleep(5 * time.Second) // replicas that are not needed any more are dropped
-		var left []string
-		for _, q := range w.peers {
-			if !slices.Contains(p.Voters, q.ID) {
-				left = append(left, q.ID)
-			}
-		}
-		if len(left) != 2 {
-			t.Fatalf("the first voters were to be replaced: %+v", p)
-		}
-		again := func(away string, nodes ...string) {
+		})
+		first := w.nodes["iad-1"].node.FirstRoot()
+		old := p.Voters[slices.IndexFunc(p.Voters, func(v string) bool { return slices.Contains(first, v) })]
+		fourth := w.peers[slices.IndexFunc(w.peers, func(q starling.Peer) bool { return q.Region == "fra" && !slices.Contains(first, q.ID) })].ID
+		ok(t, w.ask("iad-1", "groups.replace", &p, "0", old, fourth))
+		w.planAt("iad-1", 0, func(p starling.GroupPlan) bool {
+			return slices.Contains(p.Voters, fourth) && !slices.Contains(p.Voters, old)
+		})
+		w.nobodyHasRoot(first)
+		again := func() {
 			t.Helper()
-			for _, id := range append(nodes, away) {
-				w.stop(id)
-			}
-			for _, id := range nodes {
+			for _, id := range first {
 				w.start(id)
 			}
 			time.Sleep(time.Second)
 			var done struct{}
-			ok(t, w.ask("iad-1", "groups.reconcile", &done, away+"-pause", "pause"))
-			ok(t, w.ask("iad-1", "groups.reconcile", &done, away+"-resume", "resume"))
-			time.Sleep(5 * time.Second)
+			id := fmt.Sprint(time.Now().UnixNano())
+			ok(t, w.ask("iad-1", "groups.reconcile", &done, id+"-pause", "pause"))
+			ok(t, w.ask("iad-1", "groups.reconcile", &done, id+"-resume", "resume"))
+			w.nobodyHasRoot(first)
 			now := w.nodes["iad-1"].node.Directory().Version()
-			for _, id := range nodes {
+			for _, id := range first {
 				if v := w.nodes[id].node.Directory().Version(); v != now {
 					t.Errorf("%s has version %d of the directory, iad-1 %d", id, v, now)
 				}
 			}
-			w.start(away)
-			time.Sleep(5 * time.Second)
-			var groups []starling.GroupInfo
-			ok(t, w.ask("iad-1", "groups", &groups))
-			for _, g := range groups {
-				for _, r := range g.Replicas {
-					if g.ID == 0 && slices.Contains(left, r.Node) {
-						t.Errorf("%s has a replica of the directory: %+v", r.Node, g)
-					}
-				}
+			for _, id := range first {
+				w.stop(id)
 			}
 		}
-		third := p.Voters[slices.IndexFunc(p.Voters, func(v string) bool { return v[:3] == "fra" })]
-		again(third, left...)
-		// One has lost its disk too, and knows nothing of the directory.
-		w.stop(left[0])
-		w.disks[left[0]] = simdisk.New(0)
-		ok(t, os.RemoveAll(filepath.Join(w.path(left[0]), "directory.json")))
-		w.start(left[0])
-		again(left[1])
-		time.Sleep(10 * time.Second)
-		if a, b := w.nodes[left[0]].node.Directory().Version(), w.nodes["iad-1"].node.Directory().Version(); a != b {
-			t.Errorf("without its disk %s has version %d of the directory, iad-1 %d", left[0], a, b)
+		for _, id := range first {
+			w.stop(id)
 		}
+		again()
+		w.disks[first[0]] = simdisk.New(0)
+		ok(t, os.Remove(filepath.Join(w.path(first[0]), "directory.json")))
+		again()
 		w.stopAll()
 	})
+}
+
+// nobodyHasRoot waits until none of some nodes has a replica of the directory.
+func (w *world) nobodyHasRoot(nodes []string) {
+	w.t.Helper()
+	var groups []starling.GroupInfo
+	for range 30 {
+		ok(w.t, w.ask("iad-1", "groups", &groups))
+		if !slices.ContainsFunc(groups[0].Replicas, func(r starling.ReplicaInfo) bool { return slices.Contains(nodes, r.Node) }) {
+			return
+		}
+		time.Sleep(time.Second)
+	}
+	w.t.Errorf("the directory is at %+v", groups[0].Replicas)
 }

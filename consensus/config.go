@@ -132,6 +132,9 @@ type Config struct {
 	// Dial opens a stream that the other node gives to Serve, or for a
 	// snapshot to ServeSnapshot.
 	Dial func(ctx context.Context, node string, snapshot bool) (Stream, error)
+	// Nodes returns all nodes that may hold replicas; nil = only the voters of a
+	// group are asked whether it goes on without this node.
+	Nodes func() []string
 	// RTT is the least round trip to a node, 0 = not known; nil = all are near.
 	RTT func(node string) time.Duration
 	// Fatal is called once, with the first storage error. It should end the
@@ -225,7 +228,4 @@ type Status struct {
 	// Removed says that the group goes on without this replica, which may be
 	// dropped. Where it never hears of that it keeps silent nevertheless.
 	Removed bool
-	// Unused says that the replica was begun with Group.Voters and has been given
-	// nothing since. It may be dropped if those are history.
-	Unused bool
 }

@@ -61,8 +61,8 @@ func (s *store) firstGroup(table byte, from uint32) (group uint32, ok bool, err 
 
 // Drop ends this node's replica of a group and removes all of its data, durably
 // when it returns. Whoever is added again begins anew. The errors are
-// *wire.Error: conflict while the group may count on the replica (see
-// Status.Removed and Unused), and unavailable. A replica that was not started is dropped
+// *wire.Error: conflict while the group counts on the replica (see
+// Status.Removed), and unavailable. A replica that was not started is dropped
 // as told.
 func (h *Host) Drop(id uint32) error {
 	h.starting.Lock() // nobody starts it meanwhile
@@ -71,7 +71,7 @@ func (h *Host) Drop(id uint32) error {
 		return wire.Errorf(wire.CodeUnavailable, "%v", err)
 	}
 	if g := h.group(id); g != nil {
-		if _, in := find(g.replicas(g.instance()), h.cfg.Node); in && !g.removed() && !g.unused() {
+		if _, in := find(g.replicas(g.instance()), h.cfg.Node); in && !g.removed() {
 			return later("group %d counts on its replica on this node", id)
 		}
 		h.remove(g)

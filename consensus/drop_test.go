@@ -6,7 +6,6 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
@@ -83,22 +82,4 @@ func interruptDrop(t *testing.T, at int64, whole, gone *int) (ended bool) {
 		}
 	}
 	return err == nil
-}
-
-// TestUnused tells a replica that has only what it was begun with from one that
-// waits for a leader, whose snapshot may take long to come.
-func TestUnused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, nil, "a", "b", "c")
-		c.start("a", one)
-		c.start("b", Group{ID: 1})
-		defer c.stopAll()
-		time.Sleep(time.Second)
-		if !c.host("a").Status()[0].Unused || c.host("b").Status()[0].Unused {
-			t.Errorf("%+v, %+v", c.host("a").Status(), c.host("b").Status())
-		}
-		if err := c.host("a").Drop(1); err != nil {
-			t.Errorf("a replica that was given nothing: %v", err)
-		}
-	})
 }

@@ -240,11 +240,6 @@ func (g *group) voters() []string {
 	return v
 }
 
-// unused reports whether the replica has made its first configuration itself, and
-// nothing has come from the group. One that a leader makes has no entry at first,
-// for as long as its snapshot travels.
-func (g *group) unused() bool { return g.doubt() == fresh && g.instance().LastIndex() == 1 }
-
 func (g *group) status() Status {
 	r := g.instance()
 	d, tip := g.doubtful()
@@ -258,6 +253,6 @@ func (g *group) status() Status {
 		Doubt: d.String(), Tip: tip,
 		ID: g.cfg.ID, Leader: g.leader(), State: state, Term: r.CurrentTerm(),
 		Applied: g.fsm.position().index, Commit: r.CommitIndex(), LastIndex: last, LastTerm: newest.term, Voters: g.voters(),
-		Epoch: g.epoch, Replicas: g.replicas(r), ConfigIndex: g.fsm.configured().index, Removed: g.removed(), Unused: g.unused(),
+		Epoch: g.epoch, Replicas: g.replicas(r), ConfigIndex: g.fsm.configured().index, Removed: g.removed(),
 	}
 }

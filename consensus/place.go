@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -52,16 +53,32 @@ func (g *group) tendPlace() {
 		g.place.silent = out
 		g.stand(!out)
 	}
-	r, now := g.instance(), time.Now()
-	heard := r.LastContact()
-	if heard.Before(g.begun) {
-		heard = g.begun
-	}
-	if out || r.State() == raft.Leader || now.Sub(heard) < placeAfter || now.Sub(g.place.asked) < placeEvery {
+	now := time.Now()
+	if out || g.unheard() < placeAfter || now.Sub(g.place.asked) < placeEvery {
 		return
 	}
 	g.place.asked = now
 	g.askPlace(now)
+}
+
+// unheard is how long the replica has heard from no leader; 0 if it leads.
+func (g *group) unheard() time.Duration {
+	r := g.instance()
+	if r.State() == raft.Leader {
+		return 0
+	}
+	heard := r.LastContact()
+	if heard.Before(g.begun) {
+		heard = g.begun
+	}
+	return time.Since(heard)
+}
+
+// Unheard reports whether this node has a replica of a group that has heard from no
+// leader for a while: that one may have been taken out of the group.
+func (h *Host) Unheard(id uint32) bool {
+	g := h.group(id)
+	return g != nil && g.unheard() >= placeAfter/2
 }
 
 // stand lets Raft stand for election by itself, or not.
@@ -77,15 +94,18 @@ func (g *group) stand(may bool) {
 	}
 }
 
-// askPlace asks all nodes of which this one knows: the leader may be one that the
-// replica has not heard of.
+// askPlace asks all nodes: the leader may be one that the replica never heard of.
 func (g *group) askPlace(now time.Time) {
-	for _, v := range g.voters() {
-		if v != g.h.cfg.Node {
-			g.h.peer(v)
-		}
+	nodes := g.voters()
+	if g.h.cfg.Nodes != nil {
+		nodes = append(nodes, g.h.cfg.Nodes()...)
 	}
-	for _, p := range g.h.known() {
+	slices.Sort(nodes)
+	for _, node := range slices.Compact(nodes) {
+		if node == g.h.cfg.Node {
+			continue
+		}
+		p := g.h.peer(node)
 		m := &wire.RaftMessage{Group: g.cfg.ID, Epoch: g.epoch, Body: &wire.RaftMessage_FindPlace{FindPlace: &wire.FindPlace{}}}
 		p.ask(m, false, func(m *wire.RaftMessage, err error) {
 			if a := m.GetFindPlaceReply(); err == nil && a != nil && !a.Member {
