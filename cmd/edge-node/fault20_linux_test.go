@@ -118,7 +118,9 @@ func TestFault20EndsDuringSnapshot(t *testing.T) {
 		file  string
 		taker bool // is to end, not the sender
 	}
-	moments := []moment{{"export", false}, {"received", true}}
+	// The sender comes last: the next leader may have a log that reaches back so far
+	// that it needs no snapshot.
+	moments := []moment{{"received", true}, {"export", false}}
 	if os.Getenv("STARLING_LONG") != "" {
 		moments = slices.Insert(moments, 1, moment{"export", true})
 	}
@@ -126,14 +128,9 @@ func TestFault20EndsDuringSnapshot(t *testing.T) {
 		node := files.next(t, x.file)
 		if x.taker {
 			node = behind
-		} else {
-			j.signal(behind, syscall.SIGSTOP) // or it could have all before the next moment
 		}
 		j.strike(t, syscall.SIGTERM, node)
 		j.back(t)
-		if !x.taker {
-			j.signal(behind, syscall.SIGCONT)
-		}
 		t.Logf("%s ended when there was a file %q", node, x.file)
 	}
 	j.flows(time.Now())
