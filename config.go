@@ -11,6 +11,7 @@ import (
 
 	"github.com/starling-im/starling/directory"
 	"github.com/starling-im/starling/geo"
+	"github.com/starling-im/starling/identity"
 	"github.com/starling-im/starling/relay"
 	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
@@ -24,14 +25,20 @@ type Config struct {
 	Region  string `koanf:"region" help:"region of this node"`
 	Listen  string `koanf:"listen" help:"host:port, for UDP (clients, links and gossip) and for TCP (HTTPS: /healthz)"`
 	Data    string `koanf:"data" help:"folder of everything that this node keeps"`
-	// Peers are all nodes of the mesh, this one included. They decide where
-	// groups live at first; afterwards addresses come from gossip.
-	Peers           []Peer `koanf:"peers" help:"all nodes of the mesh: id, region, addr"`
-	TLS             TLS    `koanf:"tls" help:"PEM files of this node's identity"`
-	GossipKey       string `koanf:"gossip_key" help:"file with the key of the gossip: 32 bytes in base64"`
-	Survive         string `koanf:"survive" help:"what a room outlives: node (three nodes of its region), region (three regions), none"`
-	GroupsPerRegion int    `koanf:"groups_per_region" help:"Raft groups per region"`
-	Apps            []App  `koanf:"apps" help:"tenants of a new mesh: name, open, homes, keys"`
+	// Peers are the nodes of a new mesh, this one included. They decide where
+	// groups live at first; afterwards the directory says who there is, and gossip where.
+	Peers []Peer `koanf:"peers" help:"the nodes of a new mesh, this one included: id, region, addr"`
+	// Regions may have no nodes yet: a mesh can begin with one node.
+	Regions []string `koanf:"regions" help:"regions of a new mesh, that of the directory first; default those of peers"`
+	Seeds   []string `koanf:"seeds" help:"host:port of other nodes, for one that came in with a join token"`
+	// Directory are the first voters of group 0, for a node that came later.
+	Directory       []string `koanf:"directory" help:"nodes that founded the directory; default chosen among peers"`
+	CertLife        string   `koanf:"cert_life" help:"how long the certificates are good for that this node signs, such as 720h"`
+	TLS             TLS      `koanf:"tls" help:"PEM files of this node's identity"`
+	GossipKey       string   `koanf:"gossip_key" help:"file with the key of the gossip: 32 bytes in base64"`
+	Survive         string   `koanf:"survive" help:"what a room outlives: node (three nodes of its region), region (three regions), none"`
+	GroupsPerRegion int      `koanf:"groups_per_region" help:"Raft groups per region"`
+	Apps            []App    `koanf:"apps" help:"tenants of a new mesh: name, open, homes, keys"`
 	// ReplaceAfter is for nodes that do not come back; see geo.FailedGrace.
 	ReplaceAfter string `koanf:"replace_after" help:"how long a node may be gone before its replicas are made anew elsewhere, such as 15m"`
 	Limits       string `koanf:"limits" help:"production, or bench: rates off, memory limits on"`
@@ -45,11 +52,13 @@ type Peer struct {
 	ID     string `koanf:"id" json:"id" help:"the node's id"`
 	Region string `koanf:"region" json:"region" help:"its region"`
 	Addr   string `koanf:"addr" json:"addr" help:"its host:port as others reach it"`
+	Key    string `koanf:"key" json:"key,omitempty" help:"its public key: base64 of the PKIX form; not checked if it is missing"`
+	Signer bool   `koanf:"signer" json:"signer,omitzero" help:"it signs certificates, with the authorities in the folder signer of its data"`
 }
 
 // TLS names the PEM files of a node's identity.
 type TLS struct {
-	CA   string `koanf:"ca" help:"PEM file of the authority that signed the nodes' certificates"`
+	CA   string `koanf:"ca" help:"PEM file of the root above the nodes' certificates"`
 	Cert string `koanf:"cert" help:"PEM file of this node's certificate"`
 	Key  string `koanf:"key" help:"PEM file of its private key"`
 }
@@ -71,7 +80,7 @@ type AppKey struct {
 
 // DefaultConfig is what a configuration starts from.
 func DefaultConfig() Config {
-	return Config{Cluster: "starling", Listen: "127.0.0.1:7400", Data: "data", Survive: string(geo.SurviveRegion), GroupsPerRegion: 4, ReplaceAfter: geo.FailedGrace.String(), Limits: Production, LogLevel: "info"}
+	return Config{Cluster: "starling", Listen: "127.0.0.1:7400", Data: "data", Survive: string(geo.SurviveRegion), GroupsPerRegion: 4, CertLife: identity.NodeLife.String(), ReplaceAfter: geo.FailedGrace.String(), Limits: Production, LogLevel: "info"}
 }
 
 // The profiles of Config.Limits.
@@ -103,6 +112,7 @@ func (c Config) Check() error {
 		{c.GossipKey == "", "gossip_key", "is missing: name a file"},
 		{!slices.Contains([]string{string(geo.SurviveNode), string(geo.SurviveRegion), string(geo.SurviveNone)}, c.Survive), "survive", fmt.Sprintf("is %q, not node, region or none", c.Survive)},
 		{c.GroupsPerRegion < 1 || c.GroupsPerRegion > maxGroupsPerRegion, "groups_per_region", fmt.Sprintf("is %d, not 1 to %d", c.GroupsPerRegion, maxGroupsPerRegion)},
+		{c.certLife() < minCertLife, "cert_life", fmt.Sprintf("is %q, not a time of at least %v, such as 720h", c.CertLife, minCertLife)},
 		{c.grace() <= 0, "replace_after", fmt.Sprintf("is %q, not a time such as 15m", c.ReplaceAfter)},
 		{c.Limits != Production && c.Limits != Bench, "limits", fmt.Sprintf("is %q, not %s or %s", c.Limits, Production, Bench)},
 		{!slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log_level", fmt.Sprintf("is %q, not debug, info, warn or error", c.LogLevel)},
@@ -125,6 +135,15 @@ func (c Config) grace() time.Duration {
 	d, _ := time.ParseDuration(c.ReplaceAfter)
 	return d
 }
+
+// certLife is how long signed certificates are good for, 0 if that is no time.
+func (c Config) certLife() time.Duration {
+	d, _ := time.ParseDuration(c.CertLife)
+	return d
+}
+
+// minCertLife leaves time for a renewal and its second try.
+const minCertLife = 30 * time.Second
 
 // checkDirectory makes sure that the directory will take what this
 // configuration says of a new mesh: once written it cannot be taken back.
@@ -167,6 +186,11 @@ func (c Config) checkPeers() error {
 		}
 		seen[p.ID] = true
 	}
+	for i, addr := range c.Seeds {
+		if badAddr(addr) {
+			return &ConfigError{fmt.Sprintf("seeds[%d]", i), fmt.Sprintf("is %q, not host:port", addr)}
+		}
+	}
 	return nil
 }
 
@@ -177,8 +201,8 @@ func (c Config) checkApps() error {
 			return &ConfigError{field, "needs a name"}
 		}
 		for _, home := range a.Homes {
-			if !slices.ContainsFunc(c.Peers, func(p Peer) bool { return p.Region == home }) {
-				return &ConfigError{field, fmt.Sprintf("has the home %q, where no peer is", home)}
+			if !slices.Contains(c.regions(), home) {
+				return &ConfigError{field, fmt.Sprintf("has the home %q, which is none of the regions", home)}
 			}
 		}
 		for _, k := range a.Keys {
@@ -216,8 +240,12 @@ func (c Config) sites() []geo.Site {
 	return sites
 }
 
-// regions returns the regions of all peers, in order and once each.
+// regions returns the regions of a new mesh: those of all peers, in order and once
+// each, if it has no list of its own.
 func (c Config) regions() []string {
+	if len(c.Regions) > 0 {
+		return c.Regions
+	}
 	var regions []string
 	for _, p := range c.Peers {
 		regions = append(regions, p.Region)
@@ -229,6 +257,9 @@ func (c Config) regions() []string {
 // directoryVoters are the nodes of group 0: like those of a group whose home
 // is the first region, so that every node computes the same ones.
 func (c Config) directoryVoters() []string {
+	if len(c.Directory) > 0 {
+		return c.Directory
+	}
 	return geo.Voters(c.regions()[0], geo.Survive(c.Survive), c.sites(), geo.Pops(), "directory")
 }
 
@@ -236,7 +267,7 @@ func (c Config) directoryVoters() []string {
 func (c Config) firstDirectory() directory.Init {
 	first := directory.Init{}
 	for _, p := range c.Peers {
-		first.Nodes = append(first.Nodes, directory.Node{ID: p.ID, Region: p.Region, Addr: p.Addr})
+		first.Nodes = append(first.Nodes, directory.Node{ID: p.ID, Region: p.Region, Addr: p.Addr, Key: p.Key, Signer: p.Signer})
 	}
 	id := uint32(1)
 	for _, region := range c.regions() {

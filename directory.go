@@ -57,10 +57,6 @@ func (k *keeper) key(kid string) (edge.Key, bool, bool) {
 
 // run keeps the copy until ctx ends, and starts the groups that it names.
 func (k *keeper) run(ctx context.Context) {
-	if err := k.load(); err != nil {
-		k.node.fail(err)
-		return
-	}
 	if err := k.startRoot(); err != nil {
 		k.node.fail(err)
 		return
@@ -195,6 +191,7 @@ func (k *keeper) fold(now copied, encoded []byte, until uint64) (copied, error) 
 	if now.Seq >= until {
 		shown := now
 		k.current.Store(&shown)
+		k.node.admit(now.State)
 		k.changes.folded(e.Seq, now.State.Placement(), err)
 	}
 	return now, nil
@@ -251,11 +248,11 @@ func (k *keeper) start(id uint32, first []string, home string) {
 	}
 }
 
-// directoryFile holds the copy; format is the version of its layout.
-const (
-	directoryFile   = "directory.json"
-	directoryFormat = 1
-)
+// DirectoryFile holds a node's copy of the directory, in its data folder.
+const DirectoryFile = "directory.json"
+
+// directoryFormat is the version of the copy's layout.
+const directoryFormat = 1
 
 type savedDirectory struct {
 	Format int             `json:"format"`
@@ -266,7 +263,7 @@ type savedDirectory struct {
 
 // load reads the copy of an earlier run; without one the directory is empty.
 func (k *keeper) load() error {
-	text, err := os.ReadFile(filepath.Join(k.node.cfg.Data, directoryFile))
+	text, err := os.ReadFile(filepath.Join(k.node.cfg.Data, DirectoryFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -278,7 +275,7 @@ func (k *keeper) load() error {
 		return k.anew(err)
 	}
 	if saved.Format > directoryFormat {
-		return wire.Errorf(wire.CodeNewerFormat, "%s has format %d, written by a newer release; this one knows %d", directoryFile, saved.Format, directoryFormat)
+		return wire.Errorf(wire.CodeNewerFormat, "%s has format %d, written by a newer release; this one knows %d", DirectoryFile, saved.Format, directoryFormat)
 	}
 	state, err := directory.Restore(saved.State, geo.Rank)
 	if err != nil {
@@ -292,24 +289,24 @@ func (k *keeper) load() error {
 // anew does without a damaged copy: it is fetched again from group 0. A power
 // loss can damage it, since nothing waits for it to be on disk.
 func (k *keeper) anew(err error) error {
-	k.node.log.Warn("the copy of the directory is damaged and is fetched anew", "file", directoryFile, "err", err)
+	k.node.log.Warn("the copy of the directory is damaged and is fetched anew", "file", DirectoryFile, "err", err)
 	return nil
 }
 
 // save writes the copy beside the old one and puts it in its place.
 func (k *keeper) save() error {
+	text, err := k.encode()
+	if err != nil {
+		return err
+	}
+	return replaceFile(filepath.Join(k.node.cfg.Data, DirectoryFile), text)
+}
+
+func (k *keeper) encode() ([]byte, error) {
 	now := k.current.Load()
 	state, err := now.State.Snapshot()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	text, err := json.Marshal(savedDirectory{directoryFormat, now.Seq, now.Epoch, state})
-	if err != nil {
-		return err
-	}
-	name := filepath.Join(k.node.cfg.Data, directoryFile)
-	if err := os.WriteFile(name+".new", text, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(name+".new", name)
+	return json.Marshal(savedDirectory{directoryFormat, now.Seq, now.Epoch, state})
 }

@@ -25,6 +25,7 @@ var floors = map[string]int{
 	"geo":            0,
 	"directory":      0,
 	"wire":           1,
+	"identity":       1,
 	"internal/sendq": 1,
 	"mesh":           2,
 	"consensus":      2,

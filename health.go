@@ -29,7 +29,7 @@ func (n *Node) serveHTTP(ctx context.Context) {
 	server := &http.Server{
 		Handler: mux, MaxHeaderBytes: httpHeader, ReadHeaderTimeout: httpRead, ReadTimeout: httpRead, IdleTimeout: time.Minute,
 		ErrorLog:  slog.NewLogLogger(n.log.Handler(), slog.LevelDebug), // of peers that speak no TLS
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{n.cert}, MinVersion: tls.VersionTLS13},
+		TLSConfig: &tls.Config{GetCertificate: n.credentials.certificate, MinVersion: tls.VersionTLS13},
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/starling-im/starling/client"
 	"github.com/starling-im/starling/edge"
+	"github.com/starling-im/starling/identity"
 	"github.com/starling-im/starling/mesh"
 	"github.com/starling-im/starling/wire"
 )
@@ -35,7 +36,7 @@ func (w *world) raw() *quic.Conn {
 	defer cancel()
 	addr, err := net.ResolveUDPAddr("udp", w.peers[0].Addr)
 	ok(w.t, err)
-	conn, err := tr.Dial(ctx, addr, &tls.Config{RootCAs: w.roots, ServerName: mesh.ServerName("sim"), NextProtos: []string{mesh.ALPNClient}, MinVersion: tls.VersionTLS13},
+	conn, err := tr.Dial(ctx, addr, &tls.Config{RootCAs: w.roots, ServerName: identity.ServerName("sim"), NextProtos: []string{mesh.ALPNClient}, MinVersion: tls.VersionTLS13},
 		&quic.Config{DisablePathMTUDiscovery: true, KeepAlivePeriod: 5 * time.Second})
 	ok(w.t, err)
 	return conn

@@ -2,7 +2,6 @@ package starling
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,14 +32,14 @@ type Env struct {
 
 // Node is one member of the mesh. Use New, then Run.
 type Node struct {
-	cfg  Config
-	env  Env
-	log  *slog.Logger
-	conn net.PacketConn // env.Conn, perhaps with delays
-	cert tls.Certificate
-	mesh *mesh.Mesh
-	host *consensus.Host
-	hub  *relay.Hub
+	cfg         Config
+	env         Env
+	log         *slog.Logger
+	conn        net.PacketConn // env.Conn, perhaps with delays
+	credentials credentials
+	mesh        *mesh.Mesh
+	host        *consensus.Host
+	hub         *relay.Hub
 	// admission bounds the sends of all clients together.
 	admission  *relay.Admission
 	door       *edge.Door
@@ -84,6 +83,9 @@ func New(cfg Config, env Env) (*Node, error) {
 		Node: cfg.Node, Region: cfg.Region, SystemApp: directory.SystemApp, Serve: n.serveSession,
 		Key: n.dir.key, InFlight: cfg.sessionLimits().InFlight, TokenLife: cfg.tokenLife(), Log: n.log,
 	})
+	if err := n.dir.load(); err != nil {
+		return nil, err
+	}
 	m, err := n.newMesh()
 	if err != nil {
 		return nil, err
@@ -93,31 +95,22 @@ func New(cfg Config, env Env) (*Node, error) {
 }
 
 func (n *Node) newMesh() (*mesh.Mesh, error) {
-	key, err := readKey(n.cfg.GossipKey)
+	secret, err := readKey(n.cfg.GossipKey)
 	if err != nil {
 		return nil, err
 	}
-	identity, err := mesh.LoadIdentity(n.cfg.TLS.CA, n.cfg.TLS.Cert, n.cfg.TLS.Key)
-	if err != nil {
+	if err := n.credentials.load(n.cfg); err != nil {
 		return nil, &ConfigError{"tls", err.Error()}
 	}
-	n.cert = identity.Cert
 	conn := n.env.Conn
 	if n.cfg.WAN {
 		conn = newWAN(conn, n.cfg)
 	}
 	n.conn = conn
-	var peers []mesh.Member
-	var seeds []string
-	for _, p := range n.cfg.Peers {
-		if p.ID != n.cfg.Node {
-			peers = append(peers, mesh.Member{ID: p.ID, Region: p.Region, Addr: p.Addr})
-			seeds = append(seeds, p.Addr)
-		}
-	}
 	m, err := mesh.New(mesh.Config{
 		Node: n.cfg.Node, Region: n.cfg.Region, Cluster: n.cfg.Cluster, Advertise: n.cfg.addr(),
-		Conn: conn, Cert: identity.Cert, Roots: identity.Roots, GossipKey: key, Peers: peers, Seeds: seeds,
+		Conn: conn, Credentials: n.credentials.identity(), Secret: secret, GossipKeys: gossipKeys(n.dir.state()),
+		Peers: n.firstMembers(), Seeds: n.cfg.Seeds, Enroll: n.enroll,
 		Version: n.env.Version, Clients: n.door.ServeQUIC, Log: n.log,
 	})
 	if err != nil {
@@ -136,6 +129,7 @@ func (n *Node) newMesh() (*mesh.Mesh, error) {
 func (n *Node) Run(ctx context.Context) error {
 	ctx, n.fail = context.WithCancelCause(ctx)
 	defer n.fail(nil)
+	n.admit(n.dir.state())
 	defer n.conn.Close()
 	if n.env.HTTP != nil {
 		defer n.env.HTTP.Close()
@@ -163,6 +157,8 @@ func (n *Node) Run(ctx context.Context) error {
 	parts.Go(func() { n.links.run(ctx) })
 	parts.Go(func() { n.dir.run(ctx) })
 	parts.Go(func() { n.root.run(ctx) })
+	parts.Go(func() { n.keepCertificate(ctx) })
+	parts.Go(func() { n.serveAdmin(ctx) })
 	parts.Go(func() { n.reconciler.run(ctx) })
 	parts.Go(func() { n.flights.run(ctx, n.way, n.seekLeader) })
 	if n.env.HTTP != nil {

@@ -55,7 +55,11 @@ func (n *Node) group(id uint32) (directory.Group, bool) {
 // rootSurvives is what group 0 outlives: the loss of a region, where there are
 // three. Nodes must agree on it before they know the directory.
 func (n *Node) rootSurvives() geo.Survive {
-	if len(n.cfg.regions()) >= 3 {
+	regions := map[string]bool{}
+	for _, s := range n.sites() {
+		regions[s.Region] = true
+	}
+	if len(regions) >= 3 || len(regions) == 0 && len(n.cfg.regions()) >= 3 {
 		return geo.SurviveRegion
 	}
 	return geo.Survive(n.cfg.Survive)

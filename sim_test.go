@@ -25,6 +25,7 @@ import (
 	"github.com/starling-im/starling/client"
 	"github.com/starling-im/starling/edge"
 	"github.com/starling-im/starling/geo"
+	"github.com/starling-im/starling/identity"
 	"github.com/starling-im/starling/internal/simdisk"
 	"github.com/starling-im/starling/internal/simnet"
 	"github.com/starling-im/starling/mesh"
@@ -37,7 +38,7 @@ type world struct {
 	t     *testing.T
 	net   *simnet.Net
 	dir   string
-	ca    *mesh.CA
+	root  *identity.Authority
 	roots *x509.CertPool
 	key   edge.Key
 	peers []starling.Peer
@@ -63,14 +64,14 @@ type running struct {
 // newWorld makes a world with a node for each of the regions, of which one may be
 // named several times; start its nodes.
 func newWorld(t *testing.T, regions ...string) *world {
-	ca, err := mesh.NewCA("sim", time.Now())
+	root, err := identity.NewRoot("sim", time.Now())
 	ok(t, err)
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(ca.PEM())
+	roots.AppendCertsFromPEM(root.RootPEM())
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret)
 	w := &world{
-		t: t, dir: t.TempDir(), ca: ca, roots: roots, sync: true,
+		t: t, dir: t.TempDir(), root: root, roots: roots, sync: true,
 		key:   edge.Key{ID: "demo-1", App: "demo", Secret: secret},
 		disks: make(map[string]*simdisk.Disk), nodes: make(map[string]*running),
 	}
@@ -83,16 +84,22 @@ func newWorld(t *testing.T, regions ...string) *world {
 		w.issue(p)
 	}
 	w.write("gossip.key", []byte(base64.StdEncoding.EncodeToString(secret)))
-	w.write("ca.pem", ca.PEM())
+	w.write("ca.pem", root.RootPEM())
 	w.net = simnet.New(t, simnet.Options{Latency: w.latency})
 	return w
 }
 
 func (w *world) issue(p starling.Peer) {
-	cert, key, err := w.ca.Issue(p.ID, p.Region, []string{"10.0.0.1"}, time.Now())
+	authority, err := w.root.ForRegion(p.Region, time.Now())
 	ok(w.t, err)
-	w.write(p.ID+".pem", cert)
-	w.write(p.ID+".key", key)
+	key, err := identity.NewKey()
+	ok(w.t, err)
+	chain, err := authority.Sign(identity.Request{Node: p.ID, Region: p.Region, Key: key.Public(), Life: 10 * 365 * 24 * time.Hour}, time.Now())
+	ok(w.t, err)
+	text, err := identity.EncodeKey(key)
+	ok(w.t, err)
+	w.write(p.ID+".pem", chain)
+	w.write(p.ID+".key", text)
 }
 
 func (w *world) write(name string, data []byte) { ok(w.t, os.WriteFile(w.path(name), data, 0o600)) }
@@ -207,7 +214,7 @@ func (w *world) dial(user string, regions ...int) *client.Client {
 		addrs = append(addrs, w.peers[r].Addr)
 	}
 	c, err := client.Dial(w.t.Context(), client.Config{
-		Addrs: addrs, RootCAs: w.roots, ServerName: mesh.ServerName("sim"), InFlight: 256,
+		Addrs: addrs, RootCAs: w.roots, ServerName: identity.ServerName("sim"), InFlight: 256,
 		Token: func(context.Context) (string, error) {
 			return edge.Mint(w.key, edge.Claims{User: user, Expires: time.Now().Add(time.Hour)})
 		},

@@ -9,6 +9,9 @@ const (
 	CodeNotFound    = "not_found"
 	CodeConflict    = "conflict"
 	CodeNewerFormat = "newer_format"
+	CodeJoinUsed    = "join_used"
+	CodeJoinExpired = "join_expired"
+	CodeJoinRegion  = "join_region"
 )
 
 // Refusal says why a change had no effect, or why a room is nowhere.
@@ -60,6 +63,10 @@ type Node struct {
 	ID     string `json:"id"`
 	Region string `json:"region"`
 	Addr   string `json:"addr"`
+	// Key is the node's public key: base64 of its PKIX form. Since format 4.
+	Key string `json:"key,omitempty"`
+	// Signer: the node signs the certificates of its region. Since format 4.
+	Signer bool `json:"signer,omitzero"`
 }
 
 // Group holds rooms. Group 0, which holds the directory, is not listed.

@@ -41,7 +41,7 @@ func (s *State) check() *Refusal {
 		return r
 	}
 	for _, n := range sortedValues(s.nodes) {
-		if r := first(checkName("node", n.ID, nameBytes), checkRegion(n.Region), checkName("address", n.Addr, nameBytes)); r != nil {
+		if r := first(checkName("node", n.ID, nameBytes), checkRegion(n.Region), checkName("address", n.Addr, nameBytes), checkKey(n)); r != nil {
 			return r
 		}
 	}
@@ -61,7 +61,7 @@ func (s *State) check() *Refusal {
 			return r
 		}
 	}
-	return first(s.checkExceptions(), s.checkEarlier())
+	return first(s.checkExceptions(), s.checkEarlier(), s.checkAdmission())
 }
 
 func (s *State) checkCounts() *Refusal {
@@ -71,7 +71,7 @@ func (s *State) checkCounts() *Refusal {
 	}{
 		{"apps", len(s.apps), maxApps}, {"nodes", len(s.nodes), maxNodes},
 		{"groups", len(s.groups), maxGroups}, {"exceptions, also former ones,", len(s.exceptions), maxExceptions},
-		{"apps with earlier rules", len(s.earlier), maxApps},
+		{"apps with earlier rules", len(s.earlier), maxApps}, {"join tokens", len(s.tokens), maxTokens}, {"revoked nodes", len(s.revoked), maxRevoked},
 	} {
 		if c.n > c.max {
 			return refuse(CodeTooMany, "%d %s, the limit is %d", c.n, c.what, c.max)

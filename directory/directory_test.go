@@ -89,12 +89,14 @@ func TestChangesSurviveTheirDocuments(t *testing.T) {
 	app := App{Name: "a", Open: true, Homes: []string{"fra"}, Rules: []Rule{{Pattern: "x*", Homes: []string{"iad"}}}, Keys: []Key{{ID: "k", Secret: []byte{0, 255}}}}
 	for _, c := range []Change{
 		{Init: world()}, {PutApp: app}, {DeleteApp: "a"}, {PutException: Exception{App: "a", Room: "r", Group: 1}},
-		{DeleteException: Exception{App: "a", Room: "r"}}, {PutNode: Node{"n", "fra", "host:1"}},
+		{DeleteException: Exception{App: "a", Room: "r"}}, {PutNode: Node{ID: "n", Region: "fra", Addr: "host:1"}}, {PutNode: Node{ID: "n", Region: "fra", Addr: "host:1", Key: "a2V5", Signer: true}},
 		{DeleteNode: "n"}, {PutRule: AppRule{App: "a", Rule: Rule{Pattern: "x*", Homes: []string{"fra"}}, First: true}},
 		{DeleteRule: AppRule{App: "a", Rule: Rule{Pattern: "x*"}}},
 		{PutRule: AppRule{App: "a", Rule: Rule{Pattern: "y*", Homes: []string{"fra"}, Class: Class{Survive: "none", Forbid: []string{"iad"}}}}}, {Settle: 3},
 		{AddGroups: []Group{{ID: 7, Region: "fra", Voters: []string{"n"}}}}, {Reconcile: Pause},
 		{PutGroup: GroupReplicas{7, Replicas{[]string{"n"}, []string{"m"}}}},
+		{PutToken: Token{ID: "t", Region: "fra", Hash: []byte("hash"), Made: 1, Expires: 2}}, {DeleteToken: "t"}, {RevokeNode: "n"},
+		{Join: Join{Token: "t", At: 1, Node: Node{ID: "n", Region: "fra", Addr: "host:1", Key: "a2V5"}}}, {PutGossip: GossipKeys{2, []string{"a2V5"}}},
 	} {
 		got, err := Decode(Encode(c))
 		if err != nil || !reflect.DeepEqual(got, c) {
@@ -116,7 +118,7 @@ func TestChangesSurviveTheirDocuments(t *testing.T) {
 func TestFormats(t *testing.T) {
 	i := Init{
 		Apps:       []App{{Name: "demo", Open: true, Homes: []string{"fra"}, Rules: []Rule{{Pattern: "x*", Homes: []string{"fra"}}}, Keys: []Key{{ID: "k", Secret: []byte("s")}}}},
-		Nodes:      []Node{{"n", "fra", "host:1"}},
+		Nodes:      []Node{{ID: "n", Region: "fra", Addr: "host:1"}},
 		Groups:     []Group{{ID: 1, Region: "fra", Voters: []string{"n"}}},
 		Exceptions: []Exception{{App: "demo", Room: "r", Group: 1}},
 	}
@@ -159,7 +161,7 @@ func TestFormats(t *testing.T) {
 
 func TestRestoreRefuses(t *testing.T) {
 	for text, code := range map[string]string{
-		`{"v":4,"more":1}`:      CodeNewerFormat,
+		`{"v":5,"more":1}`:      CodeNewerFormat,
 		`{"v":2,"more":1}`:      CodeBadRequest,
 		`{"v":2}`:               CodeBadRequest, // nothing in it needs format 2
 		`{"v":1,"placement":1}`: CodeBadRequest,
@@ -204,7 +206,7 @@ func TestEverythingIsBounded(t *testing.T) {
 		"rules":  {PutApp: App{Name: "a", Homes: homes, Rules: slices.Repeat([]Rule{{Pattern: "x", Homes: homes}}, maxRules+1)}},
 		"keys":   {PutApp: App{Name: "a", Homes: homes, Keys: make([]Key, maxKeys+1)}},
 		"apps":   {PutApp: App{Name: "one more", Homes: homes}},
-		"nodes":  {PutNode: Node{"one more", "fra", "a:1"}},
+		"nodes":  {PutNode: Node{ID: "one more", Region: "fra", Addr: "a:1"}},
 		"placed": {PutException: Exception{App: "app0", Room: "one more", Group: 1}},
 	} {
 		i := world()
@@ -216,7 +218,7 @@ func TestEverythingIsBounded(t *testing.T) {
 			i.Apps = i.Apps[:1]
 		}
 		for n := len(i.Nodes); n < maxNodes; n++ {
-			i.Nodes = append(i.Nodes, Node{fmt.Sprint("n", n), "fra", "a:1"})
+			i.Nodes = append(i.Nodes, Node{ID: fmt.Sprint("n", n), Region: "fra", Addr: "a:1"})
 		}
 		for n := range maxExceptions {
 			i.Exceptions = append(i.Exceptions, Exception{App: "app0", Room: fmt.Sprint("room", n), Group: 1})

@@ -38,6 +38,13 @@ type Change struct {
 	// Reconcile says whether replicas are moved to where policies want them:
 	// Pause or Resume.
 	Reconcile string
+
+	// Since format 4.
+	PutToken    Token
+	DeleteToken string // by id
+	Join        Join
+	RevokeNode  string // by id; it stays a node until it is deleted
+	PutGossip   GossipKeys
 }
 
 // The values of Change.Reconcile.
@@ -63,6 +70,13 @@ const (
 	opGroupPut   = "group.put"
 	opSettle     = "settle"
 	opReconcile  = "reconcile"
+
+	// Since format 4.
+	opTokenPut    = "token.put"
+	opTokenDelete = "token.delete"
+	opJoin        = "join"
+	opNodeRevoke  = "node.revoke"
+	opGossipPut   = "gossip.put"
 )
 
 // op returns what c does, "" if its fields say nothing or several things.
@@ -76,6 +90,7 @@ func (c Change) op() string {
 		{opExceptionDelete, c.DeleteException}, {opNodePut, c.PutNode}, {opNodeDelete, c.DeleteNode},
 		{opRulePut, c.PutRule}, {opRuleDelete, c.DeleteRule}, {opGroupsAdd, c.AddGroups}, {opGroupPut, c.PutGroup},
 		{opSettle, c.Settle}, {opReconcile, c.Reconcile},
+		{opTokenPut, c.PutToken}, {opTokenDelete, c.DeleteToken}, {opJoin, c.Join}, {opNodeRevoke, c.RevokeNode}, {opGossipPut, c.PutGossip},
 	} {
 		if !reflect.ValueOf(f.value).IsZero() {
 			op = f.op
@@ -91,7 +106,7 @@ func (c Change) op() string {
 // documentVersion is the newest format of documents that this release reads, of
 // changes and of snapshots. It writes the oldest that can say what there is to
 // say, so that the release before reads it too.
-const documentVersion = 3
+const documentVersion = 4
 
 // document is the JSON form of a Change: the op and the one field it needs.
 type document struct {
@@ -107,6 +122,10 @@ type document struct {
 	Group     GroupReplicas `json:"group,omitzero"`
 	Placement uint64        `json:"placement,omitzero"`
 	Reconcile string        `json:"reconcile,omitzero"`
+
+	Token  Token      `json:"token,omitzero"`
+	Join   Join       `json:"join,omitzero"`
+	Gossip GossipKeys `json:"gossip,omitzero"`
 }
 
 // Encode returns the document of a change. That of a change which is not
@@ -134,6 +153,12 @@ func documentOf(c Change) document {
 		d.Exception = c.DeleteException
 	case opNodePut:
 		d.Node = c.PutNode
+	case opTokenPut, opTokenDelete, opJoin, opNodeRevoke, opGossipPut:
+		d.V = 4
+		d.Token, d.Join, d.Node, d.Gossip = c.PutToken, c.Join, Node{ID: c.RevokeNode}, c.PutGossip
+		if d.Op == opTokenDelete {
+			d.Token = Token{ID: c.DeleteToken}
+		}
 	default:
 		d.V = 2
 		d.Node = Node{ID: c.DeleteNode}
@@ -146,6 +171,9 @@ func documentOf(c Change) document {
 	if classed(slices.Concat(c.Init.Groups, c.AddGroups), append(rulesOf(append(c.Init.Apps, c.PutApp)), []Rule{c.PutRule.Rule, c.DeleteRule.Rule})...) ||
 		d.Op == opGroupPut && c.PutGroup.ID == 0 {
 		d.V = 3
+	}
+	if slices.ContainsFunc(append(c.Init.Nodes, c.PutNode), Node.admitted) {
+		d.V = 4
 	}
 	return d
 }
@@ -201,6 +229,16 @@ func Decode(b []byte) (Change, error) {
 		c.Settle = d.Placement
 	case opReconcile:
 		c.Reconcile = d.Reconcile
+	case opTokenPut:
+		c.PutToken = d.Token
+	case opTokenDelete:
+		c.DeleteToken = d.Token.ID
+	case opJoin:
+		c.Join = d.Join
+	case opNodeRevoke:
+		c.RevokeNode = d.Node.ID
+	case opGossipPut:
+		c.PutGossip = d.Gossip
 	default:
 		return Change{}, refuse(CodeBadRequest, "op %q is not known", d.Op)
 	}

@@ -19,12 +19,17 @@ type snapshot struct {
 	Root      Replicas  `json:"root,omitzero"` // since format 3
 	// Turns are the exceptions that are over; group 0 is the end of one.
 	Turns []Exception `json:"turns,omitempty"`
+
+	// Since format 4.
+	Tokens  []Token    `json:"tokens,omitempty"`
+	Revoked []string   `json:"revoked,omitempty"`
+	Gossip  GossipKeys `json:"gossip,omitzero"`
 }
 
 // Snapshot returns s as a versioned JSON document for Restore. Equal states
 // have equal snapshots. It holds the secrets of keys.
 func (s *State) Snapshot() ([]byte, error) {
-	d := snapshot{V: s.format(), Version: s.version, Init: Init{Groups: s.Groups()}, Placement: s.placement, Paused: s.paused, Root: s.root}
+	d := snapshot{V: s.format(), Version: s.version, Init: Init{Groups: s.Groups()}, Placement: s.placement, Paused: s.paused, Root: s.root, Tokens: s.Tokens(), Revoked: s.Revoked(), Gossip: s.gossip}
 	for _, name := range slices.Sorted(maps.Keys(s.apps)) {
 		d.Apps = append(d.Apps, s.apps[name])
 	}
@@ -54,6 +59,9 @@ func (s *State) Snapshot() ([]byte, error) {
 
 // format returns the oldest format that can hold s.
 func (s *State) format() int {
+	if len(s.tokens)+len(s.revoked) > 0 || s.gossip.Version > 0 || slices.ContainsFunc(s.Nodes(), Node.admitted) {
+		return 4
+	}
 	rules := rulesOf(sortedValues(s.apps))
 	for _, list := range s.earlier {
 		for _, e := range list {
@@ -86,6 +94,13 @@ func Restore(b []byte, rank Rank) (*State, error) {
 		return nil, r
 	}
 	s.version, s.placement, s.paused, s.root = d.Version, d.Placement, d.Paused, d.Root
+	s.gossip = d.Gossip
+	for _, t := range d.Tokens {
+		s.tokens[t.ID] = t
+	}
+	for _, id := range d.Revoked {
+		s.revoked[id] = true
+	}
 	for _, e := range d.Earlier {
 		s.earlier[e.App] = append(s.earlier[e.App], e)
 	}

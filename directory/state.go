@@ -22,6 +22,9 @@ type State struct {
 	paused     bool                 // see Paused
 	root       Replicas             // see Root
 	earlier    map[string][]Earlier // of apps, also of those that are gone; the last one is the newest
+	tokens     map[string]Token     // by which nodes come in
+	revoked    map[string]bool      // nodes
+	gossip     GossipKeys
 
 	// Of the above, for lookups.
 	keys    map[string]Key
@@ -37,6 +40,7 @@ func New(rank Rank) *State {
 	s := &State{
 		rank: rank, apps: map[string]App{}, nodes: map[string]Node{}, groups: map[uint32]Group{},
 		exceptions: map[place][]turn{}, earlier: map[string][]Earlier{},
+		tokens: map[string]Token{}, revoked: map[string]bool{},
 	}
 	s.index()
 	return s
@@ -50,6 +54,9 @@ func (s *State) App(name string) (App, bool) {
 	a, ok := s.apps[name]
 	return a, ok
 }
+
+// Apps returns all apps by name.
+func (s *State) Apps() []App { return sortedValues(s.apps) }
 
 // Key returns a key by its id, with the app whose it is.
 func (s *State) Key(id string) (Key, bool) {
@@ -135,6 +142,16 @@ func (s *State) apply(c Change) *Refusal {
 			return refuse(CodeBadRequest, "reconcile is %q, not %s or %s", c.Reconcile, Pause, Resume)
 		}
 		s.paused = c.Reconcile == Pause
+	case opTokenPut:
+		r = s.putToken(c.PutToken)
+	case opTokenDelete:
+		r = s.deleteToken(c.DeleteToken)
+	case opJoin:
+		r = s.join(c.Join)
+	case opNodeRevoke:
+		r = s.revoke(c.RevokeNode)
+	case opGossipPut:
+		r = s.putGossip(c.PutGossip)
 	default:
 		r = refuse(CodeBadRequest, "a change must say exactly one thing")
 	}
@@ -175,7 +192,8 @@ func (s *State) deleteNode(id string) *Refusal {
 
 func (s *State) same(t *State) bool {
 	return s.placement == t.placement && s.paused == t.paused && reflect.DeepEqual(s.apps, t.apps) && maps.Equal(s.nodes, t.nodes) && reflect.DeepEqual(s.root, t.root) &&
-		reflect.DeepEqual(s.groups, t.groups) && reflect.DeepEqual(s.exceptions, t.exceptions) && reflect.DeepEqual(s.earlier, t.earlier)
+		reflect.DeepEqual(s.groups, t.groups) && reflect.DeepEqual(s.exceptions, t.exceptions) && reflect.DeepEqual(s.earlier, t.earlier) &&
+		reflect.DeepEqual(s.tokens, t.tokens) && maps.Equal(s.revoked, t.revoked) && reflect.DeepEqual(s.gossip, t.gossip)
 }
 
 // putApp makes empty lists nil, as they are after a snapshot.

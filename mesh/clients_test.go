@@ -16,6 +16,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/starling-im/starling/identity"
 	"github.com/starling-im/starling/internal/simnet"
 	"github.com/starling-im/starling/wire"
 )
@@ -71,8 +72,8 @@ func TestClientResumesElsewhere(t *testing.T) {
 		}
 		synctest.Wait()
 		conf := &tls.Config{
-			NextProtos: []string{ALPNClient}, ServerName: ServerName(cluster),
-			RootCAs: identity(t, w.ca, "x", w.ca).Roots, ClientSessionCache: tls.NewLRUClientSessionCache(4),
+			NextProtos: []string{ALPNClient}, ServerName: identity.ServerName(cluster),
+			RootCAs: credentials(t, w.ca, "x").Roots, ClientSessionCache: tls.NewLRUClientSessionCache(4),
 		}
 		tr := &quic.Transport{Conn: w.net.Conn(addrC)}
 		t.Cleanup(func() { tr.Close() })
@@ -165,10 +166,7 @@ func TestLoopback(t *testing.T) {
 	standard := log.Writer()
 	log.SetOutput(&library)
 	t.Cleanup(func() { log.SetOutput(standard) })
-	ca, err := NewCA(cluster, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
+	ca := newAuthority(t, cluster)
 	var peers []Member
 	var configs []Config
 	for _, id := range []string{"a", "b"} {
@@ -178,11 +176,10 @@ func TestLoopback(t *testing.T) {
 		}
 		t.Cleanup(func() { conn.Close() })
 		addr := conn.LocalAddr().String()
-		ident := identity(t, ca, id, ca)
 		peers = append(peers, Member{ID: id, Region: "eu", Addr: strings.Replace(addr, "127.0.0.1", "localhost", 1)})
 		configs = append(configs, Config{
 			Node: id, Region: "eu", Cluster: cluster, Advertise: addr, Conn: conn,
-			Cert: ident.Cert, Roots: ident.Roots, GossipKey: gossipKey, Clients: greet(id),
+			Credentials: credentials(t, ca, id), Secret: gossipKey, Clients: greet(id),
 		})
 	}
 	configs[0].Log = slog.New(slog.NewTextHandler(&hints, nil))

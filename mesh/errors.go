@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/quic-go/quic-go"
+
+	"github.com/starling-im/starling/identity"
 )
 
 // Why a peer or a stream was refused. Both ends learn it where TLS tells both.
@@ -17,9 +19,19 @@ var (
 	// ErrExpired refuses a certificate that is not valid any more.
 	ErrExpired = errors.New("mesh: expired certificate")
 	// ErrNotNode refuses a certificate that names no node, such as a client's.
-	ErrNotNode = errors.New("mesh: certificate of no node")
+	ErrNotNode = identity.ErrNotNode
 	// ErrOtherCluster refuses a node of another cluster.
-	ErrOtherCluster = errors.New("mesh: node of another cluster")
+	ErrOtherCluster = identity.ErrOtherCluster
+	// ErrOtherRegion refuses a node that another region's authority signed.
+	ErrOtherRegion = identity.ErrOtherRegion
+	// ErrRevoked refuses a node whose certificate is good for nothing any more.
+	ErrRevoked = errors.New("mesh: revoked node")
+	// ErrNotMember refuses a node that the cluster does not know, or not any more.
+	ErrNotMember = errors.New("mesh: no node of this cluster, or not any more")
+	// ErrOtherKey refuses a node that has the id of another, but not its key.
+	ErrOtherKey = errors.New("mesh: the id of another node")
+	// ErrForged refuses what is said of a node by somebody else in its name.
+	ErrForged = errors.New("mesh: forged origin")
 	// ErrOtherNode says that another node answered than the one that was dialled.
 	ErrOtherNode = errors.New("mesh: another node than expected")
 	// ErrSameNode refuses a peer with this node's own id.
@@ -38,7 +50,7 @@ var (
 	// ErrNewerVersion says that a format is newer than its reader.
 	ErrNewerVersion = errors.New("mesh: format of a newer version")
 	// ErrBadName says that a name cannot be part of a certificate.
-	ErrBadName = errors.New("mesh: bad name")
+	ErrBadName = identity.ErrBadName
 )
 
 // Codes that reset a stream.
@@ -51,9 +63,10 @@ const (
 
 // Codes that close a connection between nodes, besides those of package wire.
 const (
-	closeReplaced   quic.ApplicationErrorCode = 4000
-	closeMoved      quic.ApplicationErrorCode = 4001
-	closeNotDialler quic.ApplicationErrorCode = 4002
+	closeReplaced    quic.ApplicationErrorCode = 4000
+	closeMoved       quic.ApplicationErrorCode = 4001
+	closeNotDialler  quic.ApplicationErrorCode = 4002
+	closeNotAdmitted quic.ApplicationErrorCode = 4003
 )
 
 // TLS alerts (RFC 8446 §6.2) as QUIC reports them.
@@ -78,8 +91,11 @@ func refusal(err error) error {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		name = ErrExpired
 	case errors.As(err, &app):
-		if app.Remote && app.ErrorCode == closeNotDialler {
+		switch {
+		case app.Remote && app.ErrorCode == closeNotDialler:
 			name = ErrNotDialler
+		case app.Remote && app.ErrorCode == closeNotAdmitted:
+			name = ErrRefused
 		}
 	case errors.As(err, &transport):
 		switch transport.ErrorCode {
@@ -106,6 +122,7 @@ func isRefusal(err error) bool {
 	for _, e := range []error{
 		ErrNoCertificate, ErrForeignCertificate, ErrExpired, ErrNotNode, ErrOtherCluster,
 		ErrOtherNode, ErrSameNode, ErrNotDialler, ErrRefused, ErrGossipKey,
+		ErrOtherRegion, ErrRevoked, ErrNotMember, ErrOtherKey, ErrForged,
 	} {
 		if errors.Is(err, e) {
 			return true

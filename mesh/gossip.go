@@ -3,33 +3,60 @@ package mesh
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"log"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"github.com/starling-im/starling/identity"
 )
 
 // gossip is what memberlist calls; each of its methods only reads or changes
 // the table, because memberlist holds its lock meanwhile.
 type gossip struct {
-	m    *Mesh
+	m *Mesh
+
+	mu   sync.Mutex
 	self meta
+}
+
+func newGossip(m *Mesh) *gossip {
+	return &gossip{m: m, self: meta{region: m.cfg.Region, addr: m.cfg.Advertise, version: m.cfg.Version}}
+}
+
+// say changes what this node says of itself.
+func (g *gossip) say(change func(*meta)) {
+	g.mu.Lock()
+	change(&g.self)
+	g.mu.Unlock()
+	if ml := g.m.members.Load(); ml != nil {
+		if err := ml.UpdateNode(0); err != nil {
+			g.m.log.Debug("not everybody could be told what this node says of itself", "err", err)
+		}
+	}
+}
+
+// instance is that of this process.
+func (g *gossip) instance() uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.self.instance
 }
 
 // startGossip starts memberlist on a transport.
 func (m *Mesh) startGossip(t *gossipNet) (*memberlist.Memberlist, error) {
-	g := &gossip{m: m, self: meta{
-		instance: uint64(time.Now().UnixNano()),
-		region:   m.cfg.Region, addr: m.cfg.Advertise, version: m.cfg.Version,
-	}}
+	g := m.gossip
+	g.say(func(self *meta) { self.instance = uint64(time.Now().UnixNano()) })
 	conf := memberlist.DefaultLANConfig()
 	conf.Name = m.cfg.Node
 	conf.Transport = t
-	conf.SecretKey = m.cfg.GossipKey
+	conf.Keyring = m.keyring
 	conf.UDPBufferSize = gossipPacket
 	conf.TCPTimeout = dialWithin
 	conf.Logger = log.New(&gossipLog{m}, "", 0)
@@ -48,17 +75,34 @@ func (m *Mesh) startGossip(t *gossipNet) (*memberlist.Memberlist, error) {
 // NotifyAlive keeps out those that this node cannot understand, and notices
 // another process with this node's id.
 func (g *gossip) NotifyAlive(n *memberlist.Node) error {
-	if err := checkName("node", n.Name); err != nil {
+	if err := identity.CheckName("node", n.Name); err != nil {
 		return err
 	}
 	said, err := decodeMeta(n.Meta)
 	if err != nil {
 		return err
 	}
-	if n.Name == g.m.cfg.Node && said.instance > g.self.instance {
+	if n.Name != g.m.cfg.Node {
+		return g.believe(n.Name, said)
+	}
+	if said.instance > g.instance() {
 		err := fmt.Errorf("%w: another process runs with it at %s", ErrSameNode, said.addr)
 		g.m.refuse(addressed(said.addr), err)
 		return err // and do not argue: the others take the later one
+	}
+	return nil
+}
+
+// believe refuses what was said of a node by others. What is said of a node that the
+// cluster does not know yet is kept, and shown when it does.
+func (g *gossip) believe(node string, said meta) error {
+	err := g.m.admitted.Load().checkMeta(g.m.cfg.Cluster, node, said)
+	switch {
+	case errors.Is(err, ErrForged):
+		g.m.refuse(addressed(said.addr), err)
+		return err
+	case errors.Is(err, ErrRevoked):
+		return err
 	}
 	return nil
 }
@@ -75,11 +119,23 @@ func (g *gossip) NotifyLeave(n *memberlist.Node) {
 
 func (g *gossip) NotifyUpdate(n *memberlist.Node) {
 	if said, err := decodeMeta(n.Meta); err == nil {
-		g.m.table.alive(n.Name, said)
+		g.m.table.alive(n.Name, said, g.m.admitted.Load().checkMeta(g.m.cfg.Cluster, n.Name, said) == nil)
 	}
 }
 
-func (g *gossip) NodeMeta(int) []byte             { return g.self.encode() }
+// NodeMeta is what this node says of itself. Without a signature others take it for
+// forged, which is better than a node that does not start.
+func (g *gossip) NodeMeta(int) []byte {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	key, _ := g.m.cert.Load().PrivateKey.(crypto.Signer)
+	b, err := g.self.encode(g.m.cfg.Cluster, g.m.cfg.Node, key)
+	if err != nil {
+		g.m.log.Error("this node cannot sign what it says of itself", "err", err)
+	}
+	return b
+}
+
 func (g *gossip) NotifyMsg([]byte)                {}
 func (g *gossip) GetBroadcasts(_, _ int) [][]byte { return nil }
 func (g *gossip) LocalState(bool) []byte          { return nil }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/starling-im/starling/identity"
 	"github.com/starling-im/starling/internal/simnet"
 )
 
@@ -42,7 +43,7 @@ func TestHandshakesFromOneAddress(t *testing.T) {
 		n := start(t, cfg)
 		synctest.Wait()
 		to, _ := new(resolver).resolve(t.Context(), addrA)
-		conf := &tls.Config{NextProtos: []string{ALPNClient}, ServerName: ServerName(cluster), RootCAs: identity(t, w.ca, "x", w.ca).Roots}
+		conf := &tls.Config{NextProtos: []string{ALPNClient}, ServerName: identity.ServerName(cluster), RootCAs: credentials(t, w.ca, "x").Roots}
 		dial := func(from string, conf *tls.Config) func(context.Context) error {
 			tr := &quic.Transport{Conn: w.net.Conn(from)}
 			t.Cleanup(func() { tr.Close() })

@@ -3,38 +3,49 @@ package mesh
 import (
 	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"math/big"
+	"net/url"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/starling-im/starling/identity"
 	"github.com/starling-im/starling/internal/simnet"
 )
 
-// clientCert is signed by the CA, for a client: it names no node.
-func clientCert(t *testing.T, ca *CA) tls.Certificate {
+// handmade is signed by the authority. Without a URI it is a client's: it names no
+// node.
+func handmade(t *testing.T, ca *identity.Authority, uris ...*url.URL) *tls.Certificate {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	text, err := ca.KeyPEM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	authority, err := tls.X509KeyPair(ca.PEM(), text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := identity.NewKey()
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: "b"}, DNSNames: []string{"b", ServerName(cluster)},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "b"}, DNSNames: []string{"b", identity.ServerName(cluster)},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, URIs: uris,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, key.Public(), ca.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, authority.Leaf, key.Public(), authority.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return &tls.Certificate{Certificate: [][]byte{der, authority.Certificate[0]}, PrivateKey: key}
 }
 
 // knock dials a protocol of nodes with a certificate, and returns what comes of it.
@@ -42,7 +53,7 @@ func knock(t *testing.T, w *world, from, to, alpn string, cert *tls.Certificate)
 	t.Helper()
 	tr := &quic.Transport{Conn: w.net.Conn(from)}
 	t.Cleanup(func() { tr.Close() })
-	conf := &tls.Config{NextProtos: []string{alpn}, ServerName: ServerName(cluster), RootCAs: identity(t, w.ca, "x", w.ca).Roots}
+	conf := &tls.Config{NextProtos: []string{alpn}, ServerName: identity.ServerName(cluster), RootCAs: credentials(t, w.ca, "x").Roots}
 	if cert != nil {
 		// Also one that the server did not ask for.
 		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
@@ -64,8 +75,8 @@ func knock(t *testing.T, w *world, from, to, alpn string, cert *tls.Certificate)
 }
 
 func TestHostilePeers(t *testing.T) {
-	issue := func(t *testing.T, ca *CA, node string) *tls.Certificate {
-		id := identity(t, ca, node, ca)
+	issue := func(t *testing.T, ca *identity.Authority, node string) *tls.Certificate {
+		id := credentials(t, ca, node)
 		return &id.Cert
 	}
 	cases := []struct {
@@ -78,36 +89,29 @@ func TestHostilePeers(t *testing.T) {
 		{"no certificate", ALPNLink, func(*testing.T, *world) *tls.Certificate { return nil }, ErrNoCertificate, ErrNoCertificate},
 		{"no certificate, joining", alpnJoin, func(*testing.T, *world) *tls.Certificate { return nil }, ErrNoCertificate, ErrNoCertificate},
 		{"other CA", ALPNLink, func(t *testing.T, w *world) *tls.Certificate {
-			other, err := NewCA(cluster, time.Now())
-			if err != nil {
-				t.Fatal(err)
-			}
-			return issue(t, other, "b")
+			return issue(t, newAuthority(t, cluster), "b")
 		}, ErrForeignCertificate, ErrForeignCertificate},
-		{"other cluster of the same CA", ALPNLink, func(t *testing.T, w *world) *tls.Certificate {
-			return issue(t, &CA{cluster: "other", cert: w.ca.cert, key: w.ca.key}, "b")
+		{"other cluster under the same root", ALPNLink, func(t *testing.T, w *world) *tls.Certificate {
+			return handmade(t, w.ca, &url.URL{Scheme: "spiffe", Host: "other", Path: "/node/b"})
 		}, ErrOtherCluster, ErrRefused},
 		{"client's", ALPNLink, func(t *testing.T, w *world) *tls.Certificate {
-			cert := clientCert(t, w.ca)
-			return &cert
+			return handmade(t, w.ca)
 		}, ErrNotNode, ErrRefused},
 		{"client's, joining", alpnJoin, func(t *testing.T, w *world) *tls.Certificate {
-			cert := clientCert(t, w.ca)
-			return &cert
+			return handmade(t, w.ca)
 		}, ErrNotNode, ErrRefused},
 		{"this node's own id", ALPNLink, func(t *testing.T, w *world) *tls.Certificate { return issue(t, w.ca, "m") }, ErrSameNode, ErrRefused},
 		{"the side that waits", ALPNLink, func(t *testing.T, w *world) *tls.Certificate { return issue(t, w.ca, "z") }, ErrNotDialler, ErrNotDialler},
 		{"expired", ALPNLink, func(t *testing.T, w *world) *tls.Certificate {
-			cert, key, err := w.ca.Issue("b", "eu", nil, time.Now().Add(-2*nodeLife))
-			if err != nil {
-				t.Fatal(err)
-			}
-			pair, err := tls.X509KeyPair(cert, key)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return &pair
+			cert := credentialsAt(t, w.ca, "b", time.Now().Add(-2*identity.NodeLife)).Cert
+			return &cert
 		}, ErrExpired, ErrExpired},
+		{"no region", ALPNLink, func(t *testing.T, w *world) *tls.Certificate {
+			return handmade(t, w.ca, &url.URL{Scheme: "spiffe", Host: cluster, Path: "/node/b"})
+		}, ErrOtherRegion, ErrRefused},
+		{"revoked", ALPNLink, func(t *testing.T, w *world) *tls.Certificate { return issue(t, w.ca, "bad") }, ErrRevoked, ErrRefused},
+		{"of nobody whom the cluster knows", ALPNLink, func(t *testing.T, w *world) *tls.Certificate { return issue(t, w.ca, "c") }, ErrNotMember, ErrRefused},
+		{"the id of a node with another key", ALPNLink, func(t *testing.T, w *world) *tls.Certificate { return issue(t, w.ca, "d") }, ErrOtherKey, ErrRefused},
 		{"good", ALPNLink, func(t *testing.T, w *world) *tls.Certificate { return issue(t, w.ca, "b") }, nil, nil},
 	}
 	for _, c := range cases {
@@ -115,6 +119,13 @@ func TestHostilePeers(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, simnet.Options{})
 				n := start(t, w.config("m", addrA))
+				n.Admit(Admission{
+					Nodes: map[string]Admitted{
+						"b": {Region: "eu"}, "bad": {Region: "eu"}, "z": {Region: "eu"},
+						"d": {Region: "eu", Key: credentials(t, w.ca, "d").Cert.Leaf.PublicKey.(*ecdsa.PublicKey)},
+					},
+					Revoked: map[string]bool{"bad": true},
+				})
 				synctest.Wait()
 				_, err := knock(t, w, addrB, addrA, c.alpn, c.cert(t, w))
 				if !errors.Is(err, c.hers) {
@@ -138,13 +149,8 @@ func TestHostilePeers(t *testing.T) {
 func TestHostileSeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, simnet.Options{})
-		foreign, err := NewCA(cluster, time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
 		cfg := w.config("b", addrB)
-		ident := identity(t, foreign, "b", foreign)
-		cfg.Cert, cfg.Roots = ident.Cert, ident.Roots
+		cfg.Credentials = credentials(t, newAuthority(t, cluster), "b")
 		b := start(t, cfg)
 		a := start(t, w.config("a", addrA, addrB))
 		a.waitRefused(10*time.Second, ErrForeignCertificate)
@@ -166,7 +172,7 @@ func TestHostileSeed(t *testing.T) {
 func TestSilentSeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, simnet.Options{})
-		ident := identity(t, w.ca, "b", w.ca)
+		ident := credentials(t, w.ca, "b")
 		tr := &quic.Transport{Conn: w.net.Conn(addrB)}
 		t.Cleanup(func() { tr.Close() })
 		l, err := tr.Listen(&tls.Config{
@@ -196,7 +202,7 @@ func TestWrongGossipKey(t *testing.T) {
 		w := newWorld(t, simnet.Options{})
 		a := start(t, w.config("a", addrA))
 		cfg := w.config("b", addrB, addrA)
-		cfg.GossipKey = []byte("another key, of thirty-two bytes")
+		cfg.Secret = []byte("another key, of thirty-two bytes")
 		b := start(t, cfg)
 		a.waitRefused(10*time.Second, ErrGossipKey)
 		b.waitRefused(10*time.Second, ErrGossipKey)
@@ -277,8 +283,8 @@ func TestBadConfig(t *testing.T) {
 			{func(c *Config) { c.Cluster = "" }, ErrBadName},
 			{func(c *Config) { c.Node = "b" }, ErrOtherNode},
 			{func(c *Config) { c.Cluster = "other" }, ErrOtherCluster},
-			{func(c *Config) { c.GossipKey = c.GossipKey[:16] }, ErrGossipKey},
-			{func(c *Config) { c.Cert = tls.Certificate{} }, ErrNoCertificate},
+			{func(c *Config) { c.Secret = c.Secret[:16] }, ErrGossipKey},
+			{func(c *Config) { c.Credentials.Cert = tls.Certificate{} }, ErrNoCertificate},
 			{func(c *Config) { c.Peers = []Member{{ID: "x:1"}} }, ErrBadName},
 		} {
 			cfg := w.config("a", addrA)

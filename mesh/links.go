@@ -9,6 +9,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/starling-im/starling/identity"
 	"github.com/starling-im/starling/wire"
 )
 
@@ -190,8 +191,8 @@ func (m *Mesh) dial(ctx context.Context, addr, alpn, node string) (*quic.Conn, s
 	defer cancel()
 	conn, err := m.dialWelcomed(ctx, addr, alpn, node)
 	if err == nil {
-		id, err := nodeOf(conn.ConnectionState().TLS.PeerCertificates[0], m.cfg.Cluster)
-		return conn, id, err
+		name, err := identity.NameOf(conn.ConnectionState().TLS.PeerCertificates[0], m.cfg.Cluster)
+		return conn, name.Node, err
 	}
 	err = refusal(err)
 	if isRefusal(err) && !(node == "" && errors.Is(err, ErrSameNode)) { // a seed may be this node itself
@@ -251,7 +252,12 @@ func (m *Mesh) serve(ctx context.Context, conn *quic.Conn) {
 		m.cfg.Clients(ctx, conn)
 		return
 	}
-	node, err := nodeOf(state.PeerCertificates[0], m.cfg.Cluster)
+	if state.NegotiatedProtocol == alpnEnroll {
+		m.serveEnroll(ctx, conn)
+		return
+	}
+	name, err := identity.NameOf(state.PeerCertificates[0], m.cfg.Cluster)
+	node := name.Node
 	if err == nil && state.NegotiatedProtocol == ALPNLink && node > m.cfg.Node {
 		err = fmt.Errorf("%w: %s", ErrNotDialler, node)
 	}
@@ -278,6 +284,7 @@ func (m *Mesh) serveLink(ctx context.Context, l *link) {
 	if old := m.table.linkUp(l); old != nil {
 		_ = old.conn.CloseWithError(closeReplaced, "replaced by a newer link")
 	}
+	m.cutNotAdmitted() // what was found out since its handshake
 	m.log.Info("link up", "peer", l.node, "addr", l.conn.RemoteAddr().String())
 	m.serveStreams(ctx, l.node, m.handlers, l.conn)
 	cause := context.Cause(l.conn.Context())

@@ -3,16 +3,19 @@ package mesh
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"github.com/quic-go/quic-go"
+
+	"github.com/starling-im/starling/identity"
 )
 
 // Config says who a node is and whom it trusts.
@@ -23,12 +26,15 @@ type Config struct {
 	Advertise string
 	// Conn is the one socket. It is the caller's to close, after Run.
 	Conn net.PacketConn
-	// Cert names the node as a SPIFFE id; Roots signed those of its peers.
-	Cert  tls.Certificate
-	Roots *x509.CertPool
-	// GossipKey is the secret of the cluster: 32 bytes. It encrypts gossip, and
-	// the keys that all nodes must share are derived from it.
-	GossipKey []byte
+	// Credentials name the node as a SPIFFE id, and say whose peers it believes.
+	// Renew replaces the certificate.
+	Credentials identity.Credentials
+	// Secret is that of the cluster: 32 bytes. The keys that all nodes share for
+	// ever are derived from it.
+	Secret []byte
+	// GossipKeys are 16, 24 or 32 bytes each: gossip is sent with the first, and
+	// understood with each. Default the Secret. SetGossipKeys replaces them.
+	GossipKeys [][]byte
 	// Seeds are addresses of nodes that may know the mesh. Peers are nodes that
 	// a link is kept to even before gossip has told of them; their addresses
 	// are seeds too.
@@ -38,13 +44,16 @@ type Config struct {
 	Version string
 	// Clients serves one client's connection and closes it; ctx ends with the mesh.
 	Clients func(ctx context.Context, c *quic.Conn)
+	// Enroll answers who wants to become a node, and has no certificate yet. nil =
+	// nobody can here.
+	Enroll func(ctx context.Context, remote net.Addr, request []byte) []byte
 	// Refused is told of each peer that was refused; err is one of this package's.
 	Refused func(remote net.Addr, err error)
 	Log     *slog.Logger
 }
 
 func (c Config) check() error {
-	err := errors.Join(checkName("cluster", c.Cluster), checkName("node", c.Node), checkName("region", c.Region))
+	err := errors.Join(identity.CheckName("cluster", c.Cluster), identity.CheckName("node", c.Node), identity.CheckName("region", c.Region))
 	switch {
 	case err != nil:
 		return err
@@ -52,23 +61,32 @@ func (c Config) check() error {
 		return errors.New("mesh: Config.Conn is missing")
 	case len(c.Advertise) > metaAddr || len(c.Version) > nameMax:
 		return fmt.Errorf("mesh: Config.Advertise or Version is longer than %d or %d bytes", metaAddr, nameMax)
-	case len(c.GossipKey) != 32:
-		return fmt.Errorf("%w: Config.GossipKey has %d bytes, not 32", ErrGossipKey, len(c.GossipKey))
-	case len(c.Cert.Certificate) == 0 || c.Roots == nil:
-		return fmt.Errorf("%w: Config.Cert or Roots is missing", ErrNoCertificate)
+	case len(c.Secret) != 32:
+		return fmt.Errorf("%w: Config.Secret has %d bytes, not 32", ErrGossipKey, len(c.Secret))
+	case c.Credentials.Roots == nil:
+		return fmt.Errorf("%w: Config.Credentials are missing", ErrNoCertificate)
 	}
 	if _, _, err := net.SplitHostPort(c.Advertise); err != nil {
 		return fmt.Errorf("mesh: Config.Advertise %q: %w", c.Advertise, err)
 	}
-	leaf, err := x509.ParseCertificate(c.Cert.Certificate[0])
-	if err != nil {
-		return fmt.Errorf("mesh: Config.Cert: %w", err)
+	return c.checkCert(c.Credentials.Cert)
+}
+
+// checkCert makes sure that a certificate is this node's.
+func (c Config) checkCert(cert tls.Certificate) error {
+	if cert.Leaf == nil {
+		return fmt.Errorf("%w: there is none", ErrNoCertificate)
 	}
-	node, err := nodeOf(leaf, c.Cluster)
-	if err == nil && node != c.Node {
-		err = fmt.Errorf("%w: the certificate is of %s, not of %s", ErrOtherNode, node, c.Node)
+	name, err := identity.NameOf(cert.Leaf, c.Cluster)
+	switch {
+	case err != nil:
+		return err
+	case name.Node != c.Node:
+		return fmt.Errorf("%w: the certificate is of %s, not of %s", ErrOtherNode, name.Node, c.Node)
+	case name.Region != c.Region:
+		return fmt.Errorf("%w: the certificate is for %q, not for %q", ErrOtherRegion, name.Region, c.Region)
 	}
-	return err
+	return nil
 }
 
 // Mesh is one node's part in the mesh. Its methods are safe for concurrent use.
@@ -79,6 +97,11 @@ type Mesh struct {
 	handlers map[byte]Handler
 	table    *table
 	resolver resolver
+	cert     atomic.Pointer[tls.Certificate]
+	admitted atomic.Pointer[Admission]
+	gossip   *gossip
+	members  atomic.Pointer[memberlist.Memberlist] // while Run has it
+	keyring  *memberlist.Keyring
 
 	transport  *quic.Transport
 	wg         sync.WaitGroup // all of Run's goroutines
@@ -104,7 +127,7 @@ func New(cfg Config) (*Mesh, error) {
 		if p.ID == cfg.Node {
 			continue
 		}
-		if err := checkName("peer", p.ID); err != nil {
+		if err := identity.CheckName("peer", p.ID); err != nil {
 			return nil, err
 		}
 		peers, m.seeds = append(peers, p), append(m.seeds, p.Addr)
@@ -113,6 +136,17 @@ func New(cfg Config) (*Mesh, error) {
 	slices.Sort(m.seeds)
 	m.seeds = slices.Compact(m.seeds)
 	m.table = newTable(m.Self(), peers)
+	m.cert.Store(&cfg.Credentials.Cert)
+	m.admitted.Store(&Admission{})
+	m.gossip = newGossip(m)
+	if len(cfg.GossipKeys) == 0 {
+		cfg.GossipKeys = [][]byte{cfg.Secret}
+	}
+	ring, err := memberlist.NewKeyring(cfg.GossipKeys, cfg.GossipKeys[0])
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrGossipKey, err)
+	}
+	m.keyring = ring
 	m.transport = m.newTransport()
 	return m, nil
 }
@@ -146,6 +180,8 @@ func (m *Mesh) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	m.members.Store(ml)
+	defer m.members.Store(nil)
 
 	m.wg.Go(net.receive)
 	for range accepters {

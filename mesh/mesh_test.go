@@ -160,7 +160,7 @@ func TestForgedAddress(t *testing.T) {
 		lie := uint64(time.Now().UnixNano())
 		for _, addr := range []string{"10.0.0.66:7400", addrB} {
 			lie++
-			a.table.alive("c", meta{instance: lie, region: "eu", addr: addr})
+			a.table.alive("c", meta{instance: lie, region: "eu", addr: addr}, true)
 			time.Sleep(time.Minute)
 			if m, _ := a.View().Member("c"); m.Addr != addr {
 				t.Fatalf("c is believed to be at %s", m.Addr)
@@ -171,7 +171,7 @@ func TestForgedAddress(t *testing.T) {
 		}
 		a.waitRefused(time.Second, ErrOtherNode)
 		// The truth again, and then the end of the link: it comes back.
-		a.table.alive("c", meta{instance: lie + 1, region: "eu", addr: addrC})
+		a.table.alive("c", meta{instance: lie + 1, region: "eu", addr: addrC}, true)
 		_ = before.conn.CloseWithError(0, "")
 		a.wait(10*time.Second, "a new link", func(v *View) bool {
 			l := a.table.to("c")

@@ -1,6 +1,10 @@
 package mesh
 
 import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,15 +23,41 @@ var errBadMeta = errors.New("mesh: malformed description of a node")
 type meta struct {
 	instance              uint64 // tells processes with one id apart; a later one has a larger number
 	region, addr, version string
+	keys                  uint64 // the version of the keys of gossip that it has
+	signed, signature     []byte // all of the above, and what the node's key made of it
 }
 
-// encode returns at most 512 bytes: New has checked the lengths.
-func (m meta) encode() []byte {
+// body returns what is signed.
+func (m meta) body() []byte {
 	b := binary.BigEndian.AppendUint64([]byte{metaVersion}, m.instance)
 	for _, s := range []string{m.region, m.addr, m.version} {
 		b = append(append(b, byte(len(s))), s...)
 	}
-	return b
+	return binary.BigEndian.AppendUint64(b, m.keys)
+}
+
+// encode returns m signed with a node's key. It takes at most 512 bytes: New has
+// checked the lengths, and a signature has up to 72.
+func (m meta) encode(cluster, node string, key crypto.Signer) ([]byte, error) {
+	b := m.body()
+	signature, err := key.Sign(rand.Reader, metaDigest(cluster, node, b), crypto.SHA256)
+	if err != nil {
+		return nil, fmt.Errorf("mesh: signature: %w", err)
+	}
+	return append(append(b, byte(len(signature))), signature...), nil
+}
+
+// metaDigest binds a description to the node that it is of.
+func metaDigest(cluster, node string, body []byte) []byte {
+	h := sha256.New()
+	fmt.Fprintf(h, "starling description\n%s\n%s\n", cluster, node)
+	h.Write(body)
+	return h.Sum(nil)
+}
+
+// signedBy reports whether the key of a node has signed what is said of it.
+func (m meta) signedBy(cluster, node string, key *ecdsa.PublicKey) bool {
+	return ecdsa.VerifyASN1(key, metaDigest(cluster, node, m.signed), m.signature)
 }
 
 // decodeMeta returns ErrNewerVersion or errBadMeta for what it cannot read.
@@ -39,6 +69,7 @@ func decodeMeta(b []byte) (meta, error) {
 		return meta{}, errBadMeta
 	}
 	m := meta{instance: binary.BigEndian.Uint64(b[1:])}
+	all := b
 	b = b[9:]
 	for _, field := range []*string{&m.region, &m.addr, &m.version} {
 		if len(b) == 0 || len(b) < 1+int(b[0]) {
@@ -50,5 +81,13 @@ func decodeMeta(b []byte) (meta, error) {
 	if m.instance == 0 {
 		return meta{}, errBadMeta
 	}
+	if len(b) < 9 {
+		return m, nil // of a release that did not sign
+	}
+	m.keys, m.signed = binary.BigEndian.Uint64(b), all[:len(all)-len(b)+8]
+	if b = b[8:]; len(b) < 1+int(b[0]) {
+		return meta{}, errBadMeta
+	}
+	m.signature = b[1 : 1+int(b[0])]
 	return m, nil
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"github.com/starling-im/starling/identity"
 )
 
 // The application protocols (ALPN) on the socket.
@@ -21,6 +23,9 @@ const (
 	// alpnJoin is a short connection to an address whose node is not known yet;
 	// it carries gossip only, and so cannot be mistaken for a link.
 	alpnJoin = "join/1"
+	// alpnEnroll is one question of somebody without a certificate: to become a
+	// node. The answer comes with the root, which the asker has a pin of.
+	alpnEnroll = "enroll/1"
 )
 
 // derive makes a key for one purpose from the secret of the cluster. All nodes
@@ -39,8 +44,8 @@ func (m *Mesh) newTransport() *quic.Transport {
 	// quic-go logs a warning about small socket buffers on its own; hintBuffers
 	// says the same through slog. This switch is the only one that it has.
 	os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
-	reset := quic.StatelessResetKey(derive(m.cfg.GossipKey, "stateless reset"))
-	token := quic.TokenGeneratorKey(derive(m.cfg.GossipKey, "address token"))
+	reset := quic.StatelessResetKey(derive(m.cfg.Secret, "stateless reset"))
+	token := quic.TokenGeneratorKey(derive(m.cfg.Secret, "address token"))
 	return &quic.Transport{
 		Conn:                m.cfg.Conn,
 		ConnectionIDLength:  8,
@@ -52,27 +57,31 @@ func (m *Mesh) newTransport() *quic.Transport {
 }
 
 // listenTLS chooses by ALPN what a caller must show: a client nothing, a node
-// a certificate of the cluster's CA that names it.
+// a certificate that names it, under the cluster's root.
 func (m *Mesh) listenTLS() *tls.Config {
-	clients := &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		NextProtos:   []string{ALPNClient},
-		Certificates: []tls.Certificate{m.cfg.Cert},
+	own := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return m.cert.Load(), nil }
+	clients := &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{ALPNClient}, GetCertificate: own}
+	clients.SetSessionTicketKeys([][32]byte{derive(m.cfg.Secret, "session ticket")})
+	enroll := &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{alpnEnroll}, SessionTicketsDisabled: true,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return m.withRoot(), nil },
 	}
-	clients.SetSessionTicketKeys([][32]byte{derive(m.cfg.GossipKey, "session ticket")})
 	nodes := &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		NextProtos:             []string{ALPNLink, alpnJoin},
-		Certificates:           []tls.Certificate{m.cfg.Cert},
+		GetCertificate:         own,
 		ClientAuth:             tls.RequireAndVerifyClientCert,
-		ClientCAs:              m.cfg.Roots,
+		ClientCAs:              m.cfg.Credentials.Roots,
 		SessionTicketsDisabled: true, // each link proves anew who is there
 		VerifyConnection:       func(s tls.ConnectionState) error { return m.verify(s, "") },
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			if !slices.Contains(hello.SupportedProtos, ALPNLink) && !slices.Contains(hello.SupportedProtos, alpnJoin) {
+			switch {
+			case slices.Contains(hello.SupportedProtos, alpnEnroll) && m.cfg.Enroll != nil:
+				return enroll, nil
+			case !slices.Contains(hello.SupportedProtos, ALPNLink) && !slices.Contains(hello.SupportedProtos, alpnJoin):
 				return clients, nil
 			}
 			if a, ok := hello.Context().Value(attemptKey{}).(*attempt); ok {
@@ -90,9 +99,9 @@ func (m *Mesh) dialTLS(alpn, node string) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		NextProtos:             []string{alpn},
-		Certificates:           []tls.Certificate{m.cfg.Cert},
-		RootCAs:                m.cfg.Roots,
-		ServerName:             ServerName(m.cfg.Cluster),
+		GetClientCertificate:   func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return m.cert.Load(), nil },
+		RootCAs:                m.cfg.Credentials.Roots,
+		ServerName:             identity.ServerName(m.cfg.Cluster),
 		SessionTicketsDisabled: true,
 		VerifyConnection:       func(s tls.ConnectionState) error { return m.verify(s, node) },
 	}
@@ -101,19 +110,19 @@ func (m *Mesh) dialTLS(alpn, node string) *tls.Config {
 // verify checks whom the certificate of a peer names, after crypto/tls has
 // checked who signed it.
 func (m *Mesh) verify(s tls.ConnectionState, expected string) error {
-	if len(s.PeerCertificates) == 0 {
+	if len(s.VerifiedChains) == 0 {
 		return ErrNoCertificate
 	}
-	node, err := nodeOf(s.PeerCertificates[0], m.cfg.Cluster)
+	name, err := identity.OfChain(s.VerifiedChains[0], m.cfg.Cluster)
 	switch {
 	case err != nil:
 		return err
-	case node == m.cfg.Node:
-		return fmt.Errorf("%w: %s", ErrSameNode, node)
-	case expected != "" && node != expected:
-		return fmt.Errorf("%w: %s instead of %s", ErrOtherNode, node, expected)
+	case name.Node == m.cfg.Node:
+		return fmt.Errorf("%w: %s", ErrSameNode, name.Node)
+	case expected != "" && name.Node != expected:
+		return fmt.Errorf("%w: %s instead of %s", ErrOtherNode, name.Node, expected)
 	}
-	return nil
+	return m.admitted.Load().check(name, s.PeerCertificates[0].PublicKey)
 }
 
 // accept hands connections to whoever serves their protocol.
@@ -144,6 +153,6 @@ func (m *Mesh) refuse(remote net.Addr, err error) {
 	}
 	m.mu.Unlock()
 	if !quiet {
-		m.log.Warn("refused a peer", "remote", remote.String(), "reason", err, "since_last_line", count)
+		m.log.Warn("audit: refused a peer", "remote", remote.String(), "reason", err, "since_last_line", count)
 	}
 }

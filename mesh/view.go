@@ -34,6 +34,7 @@ type Member struct {
 	Version    string        // of its program
 	RTT        time.Duration // smoothed, of the link; 0 = unknown
 	Linked     bool          // there is a link to it
+	Keys       uint64        // the version of the keys of gossip that it has
 }
 
 // View is the mesh at one moment. It never changes.
@@ -60,6 +61,8 @@ type entry struct {
 	static   bool   // configured, so never forgotten
 	instance uint64 // of the process that last spoke for it; 0 = none yet
 	goodbye  uint64 // the instance that said goodbye over its link
+	said     meta
+	doubted  bool // said is of a node that the cluster does not know yet
 	since    time.Time
 }
 
@@ -99,8 +102,9 @@ func (t *table) publish() {
 	}
 }
 
-// alive takes what a node says of itself through gossip.
-func (t *table) alive(id string, m meta) {
+// alive takes what a node says of itself through gossip. What is not believed yet
+// is shown when it is.
+func (t *table) alive(id string, m meta, believed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if id == t.self {
@@ -118,9 +122,42 @@ func (t *table) alive(id string, m meta) {
 	if m.instance == e.goodbye {
 		state = Left // what is still said of it is older than its goodbye
 	}
-	e.Member = Member{ID: id, Region: m.region, Addr: m.addr, Version: m.version, State: state}
-	e.instance, e.since = m.instance, time.Now()
+	if !believed {
+		state = Unknown
+	}
+	e.Member = Member{ID: id, Region: m.region, Addr: m.addr, Version: m.version, State: state, Keys: m.keys}
+	e.instance, e.since, e.said, e.doubted = m.instance, time.Now(), m, !believed
 	t.publish()
+}
+
+// review looks again at whom the cluster knows: those that it does now are shown, and
+// those that it does not any more are forgotten.
+func (t *table) review(check func(id string, said meta) error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id, e := range t.all {
+		if id == t.self || e.said.instance == 0 {
+			continue
+		}
+		err := check(id, e.said)
+		switch {
+		case err == nil && e.doubted:
+			e.State, e.doubted = Alive, false
+		case err != nil && !e.doubted:
+			e.State, e.doubted, e.static = Unknown, true, false
+		}
+	}
+	t.publish()
+}
+
+// links returns all links.
+func (t *table) links() (all []*link) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, l := range t.link {
+		all = append(all, l)
+	}
+	return all
 }
 
 // gone takes that a node does not answer any more.
@@ -128,6 +165,11 @@ func (t *table) gone(id string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.all[id]
+	if e != nil && e.doubted && id != t.self {
+		delete(t.all, id)
+		t.publish()
+		return
+	}
 	if e == nil || id == t.self || e.State != Alive {
 		return
 	}
@@ -191,7 +233,7 @@ func (t *table) wanted(id string) (Member, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.all[id]
-	if e == nil || e.Addr == "" || e.State == Left && !e.static {
+	if e == nil || e.doubted || e.Addr == "" || e.State == Left && !e.static {
 		return Member{}, false
 	}
 	return e.Member, true

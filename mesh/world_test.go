@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/starling-im/starling/identity"
 	"github.com/starling-im/starling/internal/simnet"
 )
 
@@ -21,29 +22,52 @@ var gossipKey = []byte("0123456789abcdef0123456789abcdef")
 type world struct {
 	t   *testing.T
 	net *simnet.Net
-	ca  *CA
+	ca  *identity.Authority // of the region eu
 }
 
 func newWorld(t *testing.T, opts simnet.Options) *world {
-	ca, err := NewCA(cluster, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &world{t: t, net: simnet.New(t, opts), ca: ca}
+	return &world{t: t, net: simnet.New(t, opts), ca: newAuthority(t, cluster)}
 }
 
-// identity is that of a node, signed by a CA.
-func identity(t *testing.T, ca *CA, node string, roots *CA) Identity {
+// newAuthority is that of the region eu of a new cluster.
+func newAuthority(t *testing.T, cluster string) *identity.Authority {
 	t.Helper()
-	cert, key, err := ca.Issue(node, "eu", nil, time.Now())
+	root, err := identity.NewRoot(cluster, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := NewIdentity(roots.PEM(), cert, key)
+	eu, err := root.ForRegion("eu", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return id
+	return eu
+}
+
+// credentials are those of a node, signed by an authority.
+func credentials(t *testing.T, ca *identity.Authority, node string) identity.Credentials {
+	t.Helper()
+	return credentialsAt(t, ca, node, time.Now())
+}
+
+func credentialsAt(t *testing.T, ca *identity.Authority, node string, at time.Time) identity.Credentials {
+	t.Helper()
+	key, err := identity.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := ca.Sign(identity.Request{Node: node, Region: "eu", Key: key.Public()}, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pem, err := identity.EncodeKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := identity.NewCredentials(ca.RootPEM(), chain, pem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // node is one process of a node.
@@ -59,10 +83,9 @@ type node struct {
 
 // config is that of a node at an address, which knows the seeds.
 func (w *world) config(id, addr string, seeds ...string) Config {
-	ident := identity(w.t, w.ca, id, w.ca)
 	return Config{
 		Node: id, Region: "eu", Cluster: cluster, Advertise: addr, Version: "v1",
-		Conn: w.net.Conn(addr), Cert: ident.Cert, Roots: ident.Roots, GossipKey: gossipKey, Seeds: seeds,
+		Conn: w.net.Conn(addr), Credentials: credentials(w.t, w.ca, id), Secret: gossipKey, Seeds: seeds,
 	}
 }
 

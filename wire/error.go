@@ -34,6 +34,11 @@ const (
 	CodeInternal        = "internal"        // a fault of the node; its log says more
 	CodeShuttingDown    = "shutting_down"   // the node is going away; dial another
 	CodeNewerFormat     = "newer_format"    // written by a newer release than this one
+	CodeJoinForged      = "join_forged"     // a join token that the cluster did not make
+	CodeJoinUsed        = "join_used"       // a join token that let another node in
+	CodeJoinExpired     = "join_expired"    // a join token that has run out
+	CodeJoinRegion      = "join_region"     // a join token for another region
+	CodeRevoked         = "revoked"         // the node's certificate is good for nothing any more
 )
 
 // outcomeUnknown are the codes after which a send may still have taken effect.

@@ -15,7 +15,7 @@ import (
 
 	"github.com/starling-im/starling"
 	"github.com/starling-im/starling/geo"
-	"github.com/starling-im/starling/mesh"
+	"github.com/starling-im/starling/identity"
 )
 
 // checkNode says whether a node could start with a configuration. It reads the
@@ -45,15 +45,27 @@ func checkNode(cfg starling.Config) error {
 
 // checkIdentity makes sure that other nodes will believe the certificate.
 func checkIdentity(t starling.TLS) error {
-	id, err := mesh.LoadIdentity(t.CA, t.Cert, t.Key)
+	var pems [3][]byte
+	for i, name := range []string{t.CA, t.Cert, t.Key} {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		pems[i] = b
+	}
+	id, err := identity.NewCredentials(pems[0], pems[1], pems[2])
 	if err != nil {
 		return err
 	}
-	leaf, err := x509.ParseCertificate(id.Cert.Certificate[0])
+	chain, err := identity.ParseChain(pems[1])
 	if err != nil {
 		return err
 	}
-	_, err = leaf.Verify(x509.VerifyOptions{Roots: id.Roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	between := x509.NewCertPool()
+	for _, c := range chain[1:] {
+		between.AddCert(c)
+	}
+	_, err = chain[0].Verify(x509.VerifyOptions{Roots: id.Roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 	if err != nil {
 		return fmt.Errorf("%s is not good under %s: %w", t.Cert, t.CA, err)
 	}

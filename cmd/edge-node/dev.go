@@ -15,6 +15,7 @@ import (
 	"github.com/starling-im/starling/cmd/edge-node/internal/home"
 	"github.com/starling-im/starling/edge"
 	"github.com/starling-im/starling/geo"
+	"github.com/starling-im/starling/identity"
 )
 
 const devLong = `Start a mesh on this machine: in each region some nodes, each with a UDP port of
@@ -67,6 +68,7 @@ func (a *app) devCommand() *cobra.Command {
 	f.BoolVar(&o.processes, "processes", false, "run each node as a child process")
 	f.DurationVar(&o.restart, "restart-after", 2*time.Second, "pause before a child process that died starts again; 0 = never")
 	f.DurationVar(&o.replace, "replace-after", geo.FailedGrace, "how long a node may be gone before its replicas are made anew elsewhere")
+	f.DurationVar(&o.certLife, "cert-life", identity.NodeLife, "how long the nodes' certificates are good for; they are renewed after two thirds of it")
 	must(cmd.MarkFlagDirname("data"))
 	must(cmd.RegisterFlagCompletionFunc("limits", cobra.FixedCompletions([]string{starling.Bench, starling.Production}, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("regions", cobra.FixedCompletions(geo.Pops().Regions(), cobra.ShellCompDirectiveNoFileComp)))

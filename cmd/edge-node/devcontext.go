@@ -15,15 +15,15 @@ import (
 	"github.com/starling-im/starling/cmd/edge-node/internal/home"
 	"github.com/starling-im/starling/directory"
 	"github.com/starling-im/starling/geo"
-	"github.com/starling-im/starling/mesh"
+	"github.com/starling-im/starling/identity"
 	"github.com/starling-im/starling/wire"
 )
 
 // context is how the other commands find the mesh.
 func (p *devPlan) context(name string, o devOptions) *home.Context {
 	c := &home.Context{
-		Name: name, Cluster: p.Cluster, Instance: rand.Text(), App: devApp, CA: string(p.caPEM),
-		ServerName: mesh.ServerName(p.Cluster), WAN: o.wan, Keys: p.Keys, Tokens: make(map[string]string),
+		Name: name, Cluster: p.Cluster, Instance: rand.Text(), App: devApp, CA: string(p.root.RootPEM()),
+		ServerName: identity.ServerName(p.Cluster), WAN: o.wan, Keys: p.Keys, Tokens: make(map[string]string),
 	}
 	if o.data == "" {
 		c.Temporary = p.dir

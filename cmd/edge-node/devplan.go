@@ -17,7 +17,7 @@ import (
 	"github.com/starling-im/starling"
 	"github.com/starling-im/starling/cmd/edge-node/internal/home"
 	"github.com/starling-im/starling/directory"
-	"github.com/starling-im/starling/mesh"
+	"github.com/starling-im/starling/identity"
 )
 
 // devOptions are the flags of dev.
@@ -34,6 +34,7 @@ type devOptions struct {
 	processes bool
 	restart   time.Duration
 	replace   time.Duration
+	certLife  time.Duration
 }
 
 // devFormat is the version of devFile.
@@ -64,12 +65,14 @@ const (
 // devPlan is a mesh that is ready to be started.
 type devPlan struct {
 	devFile
-	dir     string
-	caPEM   []byte
-	nodes   []starling.Peer
-	configs []starling.Config
-	bound   []sockets // of each node; closed before a child takes over
-	close   func()    // gives the folder back
+	dir      string
+	root     *identity.Authority
+	signers  map[string]*identity.Authority // by region
+	nodes    []starling.Peer
+	configs  []starling.Config
+	certLife time.Duration
+	bound    []sockets // of each node; closed before a child takes over
+	close    func()    // gives the folder back
 }
 
 // planDev makes or reuses the folder, takes the ports and writes what the
@@ -87,12 +90,12 @@ func planDev(o devOptions) (plan *devPlan, err error) {
 	if err := p.bind(o.port); err != nil {
 		return nil, err
 	}
-	ca, err := p.ca()
-	if err != nil {
+	p.certLife = o.certLife
+	if err := errors.Join(p.authorities(), p.identify()); err != nil {
 		return nil, err
 	}
-	for i, n := range p.nodes {
-		if err := p.node(ca, i, n, o); err != nil {
+	for _, n := range p.nodes {
+		if err := p.node(n, o); err != nil {
 			return nil, err
 		}
 	}
@@ -208,41 +211,65 @@ func (p *devPlan) bind(first int) error {
 	return nil
 }
 
-// ca loads or makes the CA of the mesh.
-func (p *devPlan) ca() (*mesh.CA, error) {
-	certFile, keyFile := filepath.Join(p.dir, "ca.crt"), filepath.Join(p.dir, "ca.key")
-	cert, err := os.ReadFile(certFile)
-	key, keyErr := os.ReadFile(keyFile)
-	if err == nil && keyErr == nil {
-		p.caPEM = cert
-		return mesh.LoadCA(cert, key)
+// authorities loads or makes the root of the mesh and the authorities of its regions,
+// which the first node signs with.
+func (p *devPlan) authorities() error {
+	first := filepath.Join(p.dir, p.nodes[0].ID)
+	p.signers = map[string]*identity.Authority{}
+	root, err := loadAuthority(p.dir, "ca")
+	if errors.Is(err, fs.ErrNotExist) {
+		if root, err = identity.NewRoot(p.Cluster, time.Now()); err == nil {
+			err = errors.Join(saveAuthority(p.dir, "ca", root), home.WriteFile(filepath.Join(p.dir, "gossip.key"), encodeSecret(p.Gossip)))
+		}
 	}
-	ca, err := mesh.NewCA(p.Cluster, time.Now())
 	if err != nil {
-		return nil, err
+		return err
 	}
-	p.caPEM = ca.PEM()
-	if key, err = ca.KeyPEM(); err != nil {
-		return nil, err
+	p.root = root
+	for _, region := range p.Regions {
+		dir := filepath.Join(first, starling.SignerFolder)
+		a, err := loadAuthority(dir, region)
+		if errors.Is(err, fs.ErrNotExist) {
+			if a, err = root.ForRegion(region, time.Now()); err == nil {
+				err = saveAuthority(dir, region, a)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		p.signers[region] = a
 	}
-	gossip := base64.StdEncoding.EncodeToString(p.Gossip)
-	return ca, errors.Join(
-		home.WriteFile(keyFile, key),
-		home.WriteFile(certFile, p.caPEM),
-		home.WriteFile(filepath.Join(p.dir, "gossip.key"), []byte(gossip+"\n")),
-	)
+	return nil
 }
 
-// node writes a node's identity and configuration.
-func (p *devPlan) node(ca *mesh.CA, i int, n starling.Peer, o devOptions) error {
+// identify gives each node a key, if it has none from an earlier start, and a
+// certificate.
+func (p *devPlan) identify() error {
+	for i := range p.nodes {
+		n := &p.nodes[i]
+		dir := filepath.Join(p.dir, n.ID)
+		key, err := nodeKey(dir)
+		if err != nil {
+			return err
+		}
+		chain, err := p.signers[n.Region].Sign(identity.Request{Node: n.ID, Region: n.Region, Key: key.Public(), Life: p.certLife}, time.Now())
+		if err != nil {
+			return err
+		}
+		if err := home.WriteFile(filepath.Join(dir, "node.crt"), chain); err != nil {
+			return err
+		}
+		if n.Key, err = publicKey(key); err != nil {
+			return err
+		}
+		n.Signer = i == 0
+	}
+	return nil
+}
+
+// node writes a node's configuration.
+func (p *devPlan) node(n starling.Peer, o devOptions) error {
 	dir := filepath.Join(p.dir, n.ID)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	cert, key, err := ca.Issue(n.ID, n.Region, nil, time.Now())
-	if err != nil {
-		return err
-	}
 	cfg := starling.DefaultConfig()
 	cfg.Cluster, cfg.Node, cfg.Region, cfg.Listen, cfg.Data = p.Cluster, n.ID, n.Region, n.Addr, dir
 	cfg.Peers = p.nodes
@@ -253,7 +280,7 @@ func (p *devPlan) node(ca *mesh.CA, i int, n starling.Peer, o devOptions) error 
 	}
 	cfg.GossipKey = filepath.Join(p.dir, "gossip.key")
 	cfg.Survive, cfg.GroupsPerRegion = p.Survive, p.Groups
-	cfg.ReplaceAfter = o.replace.String()
+	cfg.ReplaceAfter, cfg.CertLife = o.replace.String(), o.certLife.String()
 	cfg.Limits, cfg.WAN, cfg.LogLevel, cfg.NoSync = o.limits, o.wan, o.logLevel, o.noSync
 	for _, app := range []string{devApp, directory.SystemApp} {
 		k := p.Keys[app]
@@ -270,11 +297,7 @@ func (p *devPlan) node(ca *mesh.CA, i int, n starling.Peer, o devOptions) error 
 		return err
 	}
 	p.configs = append(p.configs, cfg)
-	return errors.Join(
-		home.WriteFile(cfg.TLS.Cert, cert),
-		home.WriteFile(cfg.TLS.Key, key),
-		home.WriteFile(p.configFile(i), text),
-	)
+	return home.WriteFile(filepath.Join(dir, nodeFile), text)
 }
 
-func (p *devPlan) configFile(i int) string { return filepath.Join(p.dir, p.nodes[i].ID, "node.yaml") }
+func (p *devPlan) configFile(i int) string { return filepath.Join(p.dir, p.nodes[i].ID, nodeFile) }
