@@ -273,6 +273,9 @@ func (c Config) firstDirectory() directory.Init {
 	for _, region := range c.regions() {
 		for range c.GroupsPerRegion {
 			voters := geo.Voters(region, geo.Survive(c.Survive), c.sites(), geo.Pops(), fmt.Sprint("group/", id))
+			if len(voters) == 0 { // no node is there yet: the first one keeps a place for those that come
+				voters = []string{c.Peers[0].ID}
+			}
 			first.Groups = append(first.Groups, directory.Group{ID: id, Region: region, Voters: voters})
 			id++
 		}

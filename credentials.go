@@ -94,16 +94,18 @@ func nodeKey(text string) *ecdsa.PublicKey {
 	return ec
 }
 
-// firstMembers are the nodes that are known before gossip has told of any.
+// firstMembers are the nodes that are known before gossip has told of any: those of
+// the configuration, and those that have come since.
 func (n *Node) firstMembers() (peers []mesh.Member) {
-	nodes := n.dir.state().Nodes()
-	if len(nodes) == 0 {
-		for _, p := range n.cfg.Peers {
-			nodes = append(nodes, directory.Node{ID: p.ID, Region: p.Region, Addr: p.Addr})
+	configured := map[string]bool{n.cfg.Node: true}
+	for _, p := range n.cfg.Peers {
+		if p.ID != n.cfg.Node {
+			configured[p.ID] = true
+			peers = append(peers, mesh.Member{ID: p.ID, Region: p.Region, Addr: p.Addr})
 		}
 	}
-	for _, d := range nodes {
-		if d.ID != n.cfg.Node {
+	for _, d := range n.dir.state().Nodes() {
+		if !configured[d.ID] {
 			peers = append(peers, mesh.Member{ID: d.ID, Region: d.Region, Addr: d.Addr})
 		}
 	}

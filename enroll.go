@@ -2,6 +2,7 @@ package starling
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -136,7 +137,7 @@ func (n *Node) enrollHere(ctx context.Context, q Enrollment) ([]byte, error) {
 		return nil, wire.Errorf(wire.CodeBadRequest, "%v", err)
 	}
 	join := directory.Join{Token: token.ID, At: time.Now().UnixMilli(), Node: node}
-	if err := n.dir.change(ctx, "join/"+token.ID+"/"+node.Key, directory.SystemApp, directory.Change{Join: join}); err != nil {
+	if err := n.dir.change(ctx, "join/"+token.ID+"/"+rand.Text(), directory.SystemApp, directory.Change{Join: join}); err != nil {
 		return nil, err
 	}
 	n.log.Warn("audit: let a node in", "peer", node.ID, "region", node.Region, "addr", node.Addr, "token", token.ID, "remote", q.From)

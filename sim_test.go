@@ -28,7 +28,6 @@ import (
 	"github.com/starling-im/starling/identity"
 	"github.com/starling-im/starling/internal/simdisk"
 	"github.com/starling-im/starling/internal/simnet"
-	"github.com/starling-im/starling/mesh"
 )
 
 // world is a mesh of some regions, mostly one node each, in one bubble: real nodes

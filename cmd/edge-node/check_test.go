@@ -14,7 +14,7 @@ import (
 func plannedNode(t *testing.T) (starling.Config, *devPlan) {
 	t.Helper()
 	p, err := planDev(devOptions{
-		regions: []string{"fra", "iad", "sin"}, nodes: 1, data: t.TempDir(), limits: starling.Bench, logLevel: "error", replace: time.Minute,
+		regions: []string{"fra", "iad", "sin"}, nodes: 1, data: t.TempDir(), limits: starling.Bench, logLevel: "error", replace: time.Minute, certLife: time.Hour,
 		asked: func(string) bool { return false },
 	})
 	if err != nil {

@@ -54,7 +54,12 @@ func (a *app) fromContext(names func(*home.Context) []string) cobra.CompletionFu
 }
 
 // mesh loads the context of a command.
-func (a *app) mesh() (*home.Context, error) { return home.Load(a.home, a.context) }
+func (a *app) mesh() (*home.Context, error) {
+	if a.data != "" {
+		return localMesh(a.data)
+	}
+	return home.Load(a.home, a.context)
+}
 
 // appOf is the app to work in.
 func (u *userFlags) appOf(mesh *home.Context) string {

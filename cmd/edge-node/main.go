@@ -27,6 +27,8 @@ const (
 	exitOK     = 0
 	exitFailed = 1
 	exitUsage  = 2
+	// exitRefused: a cluster did not let this machine in.
+	exitRefused = 3
 )
 
 func main() {
@@ -53,6 +55,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if !app.started || errors.As(err, &usage) {
 		fmt.Fprintln(stderr, "Run `edge-node --help`, or add --help to a command, for what it takes.")
 		return exitUsage
+	}
+	var refused *refusedError
+	if errors.As(err, &refused) {
+		return exitRefused
 	}
 	return exitFailed
 }

@@ -23,6 +23,7 @@ type app struct {
 
 	home        string
 	context     string
+	data        string
 	json        bool
 	logLevel    string
 	profile     string
@@ -40,7 +41,8 @@ Start a mesh of three regions on this machine, and talk in it:
   edge-node chat lobby --as bob --region iad     (in a third one)
 
 Commands find the mesh by a context, a file that "dev" writes to
-$STARLING_HOME. Exit status: 0 done, 1 failed, 2 called wrongly.`
+$STARLING_HOME, or by --data, the data folder of a node on this machine. Exit status:
+0 done, 1 failed, 2 called wrongly, 3 not let into the cluster.`
 
 // Names of the groups of commands in the help.
 const (
@@ -77,6 +79,7 @@ func (a *app) root() *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.home, "home", "", "folder of contexts (default $STARLING_HOME, else \"starling\" in the user's configuration)")
 	flags.StringVar(&a.context, "context", "default", "name of the context that says which mesh, or its file")
+	flags.StringVar(&a.data, "data", "", "data folder of a node that runs on this machine: work in its mesh instead of that of a context")
 	flags.BoolVar(&a.json, "json", false, "write JSON, for programs")
 	flags.StringVar(&a.logLevel, "log-level", "warn", "log to standard error from this level on: debug, info, warn, error; unless told, run has info and dev error")
 	flags.StringVar(&a.profile, "cpu-profile", "", "write a CPU profile to this file, for go tool pprof")
@@ -87,9 +90,9 @@ func (a *app) root() *cobra.Command {
 		&cobra.Group{ID: groupMesh, Title: "Looking at a mesh:"},
 	)
 	root.AddCommand(
-		a.devCommand(), a.runCommand(), a.configCommand(),
+		a.devCommand(), a.clusterCommand(), a.joinTokenCommand(), a.runCommand(), a.configCommand(),
 		a.chatCommand(), a.replayCommand(), a.exportCommand(), a.tokenCommand(),
-		a.roomsCommand(), a.membersCommand(), a.groupsCommand(), a.linksCommand(), a.appsCommand(),
+		a.roomsCommand(), a.membersCommand(), a.nodeCommand(), a.keysCommand(), a.groupsCommand(), a.linksCommand(), a.appsCommand(),
 		a.benchCommand(), a.versionCommand(), a.docsCommand(),
 	)
 	must(root.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {

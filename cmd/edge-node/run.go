@@ -16,21 +16,25 @@ import (
 
 func (a *app) runCommand() *cobra.Command {
 	var path string
+	var join joinOptions
 	cmd := &cobra.Command{
 		Use: "run", Short: "Run one node of a mesh", GroupID: groupNodes,
 		Long: `Run one node of a mesh, until it is interrupted or must not go on.
 
 Its configuration comes from a YAML file, the environment and flags; flags win
 over the environment, and that over the file. See "edge-node config" and
-docs/reference/config.md. The node listens on one UDP port, for clients, other
+docs/reference/config.md. Without --config it is that of the data folder, as
+"edge-node cluster init" made it, or as it was made here: with --join and a token
+an empty data folder becomes that of a new node of a cluster. The node listens on one UDP port, for clients, other
 nodes and gossip, and on the TCP port of the same number for /healthz (HTTPS). It
 logs to standard error from the level info on, unless told otherwise.`,
 		Example: `  edge-node run --config node.yaml
-  edge-node run --config node.yaml --log-level debug
+  edge-node run --data ./fra-1
+  edge-node run --data ./iad-1 --region iad --listen 10.0.0.2:7400 --join 10.0.0.1:7400 --token-file token
   STARLING_DATA=/var/lib/starling edge-node run --config /etc/starling/node.yaml`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := loadConfig(path, os.Environ(), cmd.Flags())
+			l, err := a.ownConfig(cmd, path, join)
 			if err != nil {
 				return err
 			}
@@ -56,8 +60,25 @@ logs to standard error from the level info on, unless told otherwise.`,
 	cmd.Flags().StringVar(&path, "config", "", "YAML file of the configuration")
 	must(cmd.MarkFlagFilename("config", "yaml", "yml"))
 	settingFlags(cmd.Flags())
+	join.flags(cmd.Flags())
+	must(cmd.MarkFlagFilename("token-file"))
 	completeSettings(cmd)
 	return cmd
+}
+
+// ownConfig is the configuration of the node to run, which joins a cluster first if it
+// is to and has not.
+func (a *app) ownConfig(cmd *cobra.Command, path string, join joinOptions) (*loaded, error) {
+	l, err := loadConfig(path, os.Environ(), cmd.Flags())
+	if err != nil || path != "" {
+		return l, err
+	}
+	if join.join != "" && ownFile(l.Config.Data) == "" {
+		if err := a.enroll(cmd.Context(), join, l.Config); err != nil {
+			return nil, err
+		}
+	}
+	return loadConfig(ownFile(l.Config.Data), os.Environ(), cmd.Flags())
 }
 
 // sockets are what a node listens on: one port, on UDP and on TCP.

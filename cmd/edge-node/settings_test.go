@@ -19,6 +19,7 @@ func sampleConfig() starling.Config {
 	c.Cluster, c.Node, c.Region, c.Listen, c.Data = "c", "fra-1", "fra", "127.0.0.1:7400", "d"
 	c.Peers = []starling.Peer{{ID: "fra-1", Region: "fra", Addr: "127.0.0.1:7400"}, {ID: "iad-1", Region: "iad", Addr: "127.0.0.1:7401"}}
 	c.TLS = starling.TLS{CA: "ca.crt", Cert: "node.crt", Key: "node.key"}
+	c.Regions, c.Seeds, c.Directory = []string{"fra", "iad"}, []string{"127.0.0.1:7401"}, []string{"fra-1"}
 	c.GossipKey, c.Survive, c.Limits, c.WAN, c.LogLevel, c.NoSync = "gossip.key", "node", starling.Bench, true, "debug", true
 	secret := base64.StdEncoding.EncodeToString(make([]byte, 32))
 	c.Apps = []starling.App{{Name: "demo", Open: true, Homes: []string{"fra", "iad"}, Keys: []starling.AppKey{{ID: "k", Secret: secret}}}}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/starling-im/starling"
+	"github.com/starling-im/starling/cmd/edge-node/internal/home"
+	"github.com/starling-im/starling/directory"
+)
+
+// localWithin bounds the wait for a node on this machine.
+const localWithin = 5 * time.Second
+
+// localMesh asks the node whose data is in dir where the mesh is and how to work in
+// it, as a context says it of a mesh that dev made.
+func localMesh(dir string) (*home.Context, error) {
+	path := filepath.Join(dir, starling.AdminSocket)
+	c := http.Client{Timeout: localWithin, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		},
+	}}
+	answer, err := c.Get("http://node/v1/local")
+	if err != nil {
+		return nil, fmt.Errorf("no node runs on %s: start it with `edge-node run --data %s` (%w)", dir, dir, errors.Unwrap(err))
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return nil, err
+	}
+	if answer.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the node of %s is not ready yet: %s", dir, body)
+	}
+	var l starling.Local
+	if err := json.Unmarshal(body, &l); err != nil {
+		return nil, err
+	}
+	mesh := &home.Context{Format: home.Format, Name: dir, Cluster: l.Cluster, CA: l.CA, ServerName: l.ServerName, Keys: map[string]home.Key{}}
+	for _, n := range l.Nodes {
+		node := home.Node{ID: n.ID, Region: n.Region, Addr: n.Addr}
+		if n.ID == l.Node {
+			mesh.Nodes = append([]home.Node{node}, mesh.Nodes...) // it is there, others may not be
+		} else {
+			mesh.Nodes = append(mesh.Nodes, node)
+		}
+	}
+	for _, app := range l.Apps {
+		if len(app.Keys) == 0 {
+			continue
+		}
+		mesh.Keys[app.Name] = home.Key{ID: app.Keys[0].ID, Secret: app.Keys[0].Secret}
+		if app.Name != directory.SystemApp && mesh.App == "" {
+			mesh.App = app.Name
+		}
+	}
+	return mesh, nil
+}
