@@ -5,10 +5,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/starling-im/starling/directory"
@@ -47,19 +44,8 @@ func (n *Node) local() Local {
 	return l
 }
 
-// serveAdmin serves GET /v1/local on the admin socket until ctx ends. A node without
-// one, as where its folder's path is too long for a socket, runs all the same.
+// serveAdmin serves GET /v1/local on the admin socket until ctx ends.
 func (n *Node) serveAdmin(ctx context.Context) {
-	path := filepath.Join(n.cfg.Data, AdminSocket)
-	_ = os.Remove(path) // of a process that was killed: the folder is locked by this one
-	l, err := net.Listen("unix", path)
-	if err == nil {
-		err = os.Chmod(path, 0o600)
-	}
-	if err != nil {
-		n.log.Warn("commands cannot reach this node by --data", "err", err)
-		return
-	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/local", func(w http.ResponseWriter, _ *http.Request) {
 		if n.dir.state().Version() == 0 {
@@ -72,7 +58,7 @@ func (n *Node) serveAdmin(ctx context.Context) {
 	server := &http.Server{Handler: mux, MaxHeaderBytes: httpHeader, ReadTimeout: httpRead, IdleTimeout: time.Minute}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
+	if err := server.Serve(n.env.Admin); !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
 		n.log.Error("the admin socket failed", "err", err)
 	}
 }

@@ -44,7 +44,10 @@ func (f *fleet) nodes() []geo.NodeState {
 			f.seen[d.ID] = s
 		}
 		n := geo.NodeState{Site: geo.Site{Node: d.ID, Region: d.Region}, State: geo.Alive, Load: load[d.ID]}
-		if !alive {
+		switch {
+		case slices.Contains(f.node.dir.state().Revoked(), d.ID):
+			n.State = geo.Left
+		case !alive:
 			n.State, n.FailedFor = geo.Failed, now.Sub(s.since)
 		}
 		all = append(all, n)

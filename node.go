@@ -24,6 +24,9 @@ type Env struct {
 	Conn net.PacketConn
 	// HTTP serves /healthz; nil = none. Run closes it.
 	HTTP net.Listener
+	// Admin is the socket of commands on the same machine, see AdminSocket; nil =
+	// none. Run closes it.
+	Admin net.Listener
 	// FS holds the data; nil = the operating system's.
 	FS      consensus.FS
 	Log     *slog.Logger
@@ -158,11 +161,13 @@ func (n *Node) Run(ctx context.Context) error {
 	parts.Go(func() { n.dir.run(ctx) })
 	parts.Go(func() { n.root.run(ctx) })
 	parts.Go(func() { n.keepCertificate(ctx) })
-	parts.Go(func() { n.serveAdmin(ctx) })
 	parts.Go(func() { n.reconciler.run(ctx) })
 	parts.Go(func() { n.flights.run(ctx, n.way, n.seekLeader) })
 	if n.env.HTTP != nil {
 		parts.Go(func() { n.serveHTTP(ctx) })
+	}
+	if n.env.Admin != nil {
+		parts.Go(func() { n.serveAdmin(ctx) })
 	}
 	<-ctx.Done()
 	n.hub.Close()

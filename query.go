@@ -192,8 +192,12 @@ func gather[T any](ctx context.Context, n *Node, q *wire.Query, own []T) []T {
 func (n *Node) membersHere() []MemberInfo {
 	members := []MemberInfo{}
 	for _, m := range n.mesh.View().Members {
+		state := m.State.String()
+		if slices.Contains(n.dir.state().Revoked(), m.ID) {
+			state = "revoked"
+		}
 		members = append(members, MemberInfo{
-			ID: m.ID, Region: m.Region, Addr: m.Addr, State: m.State.String(), Version: m.Version,
+			ID: m.ID, Region: m.Region, Addr: m.Addr, State: state, Version: m.Version,
 			RTT: float64(m.RTT.Microseconds()) / 1000,
 		})
 	}

@@ -291,6 +291,9 @@ func (m *Mesh) serveLink(ctx context.Context, l *link) {
 	var app *quic.ApplicationError
 	goodbye := errors.As(cause, &app) && app.Remote && app.ErrorCode == wire.CloseShuttingDown
 	m.table.linkDown(l, goodbye)
+	if errors.As(cause, &app) && app.Remote && app.ErrorCode == closeNotAdmitted {
+		m.log.Error("another node does not let this one in any more", "peer", l.node, "reason", app.ErrorMessage)
+	}
 	if ctx.Err() == nil {
 		m.log.Info("link down", "peer", l.node, "reason", cause)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -129,10 +130,37 @@ func inUse(addr string, err error) error {
 
 // runNode runs a node over its sockets until ctx ends or it must not go on.
 func runNode(ctx context.Context, cfg starling.Config, bound sockets, log *slog.Logger) error {
-	n, err := starling.New(cfg, starling.Env{Conn: bound.udp, HTTP: bound.tcp, Log: log, Version: buildInfo().Version})
+	admin, err := listenAdmin(cfg.Data)
+	if err != nil { // as where the folder's path is too long for a socket
+		log.Warn("commands cannot reach this node by --data", "err", err)
+	}
+	n, err := starling.New(cfg, starling.Env{Conn: bound.udp, HTTP: bound.tcp, Admin: admin, Log: log, Version: buildInfo().Version})
 	if err != nil {
 		bound.close()
+		if admin != nil {
+			_ = admin.Close()
+		}
 		return err
 	}
 	return n.Run(ctx)
+}
+
+// listenAdmin makes the socket by which commands on this machine find the node. One
+// that is there is of a process that was killed, unless something answers at it.
+func listenAdmin(dir string) (net.Listener, error) {
+	path := filepath.Join(dir, starling.AdminSocket)
+	if c, err := net.Dial("unix", path); err == nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("another node runs on %s", dir)
+	}
+	_ = os.Remove(path)
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		_ = l.Close()
+		return nil, err
+	}
+	return l, nil
 }
