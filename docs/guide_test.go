@@ -16,7 +16,8 @@ import (
 
 // guides are the tests that run the commands of the pages in docs/guide.
 var guides = map[string]func(*testing.T, *document){
-	"docs/guide/run-a-node.md": runANode,
+	"docs/guide/first-cluster.md": firstCluster,
+	"docs/guide/run-a-node.md":    runANode,
 }
 
 // TestGuides runs every command of every guide.
@@ -82,6 +83,50 @@ func runANode(t *testing.T, page *document) {
 		if strings.Contains(n.text(), "edge-node:") {
 			t.Errorf("a node that was stopped ends with an error:\n%s", n.text())
 		}
+	}
+}
+
+// firstCluster makes the cluster of the page, at a port that is free here.
+func firstCluster(t *testing.T, page *document) {
+	bin, dir := t.TempDir(), t.TempDir()
+	t.Setenv("GOBIN", bin)
+	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	t.Setenv("STARLING_HOME", t.TempDir())
+	here := portsFrom(freePorts(t, 1))
+	run := func(name string) *terminal { return startIn(t, dir, here.Replace(page.command(t, name, 0))) }
+	start(t, page.command(t, "install", 0)).end(t)
+	run("init").end(t)
+	run("drawer").end(t)
+	nodes := []*terminal{run("fra")}
+	nodes[0].wait(t, "member alive")
+	run("token").end(t)
+	for i, name := range []string{"joins", "third"} {
+		if i == 1 {
+			run("another").end(t)
+		}
+		n := run(name)
+		n.wait(t, "link up")
+		nodes = append(nodes, n)
+	}
+	members := run("members")
+	members.end(t)
+	for _, id := range []string{"fra-1", "iad-1", "iad-2"} {
+		members.wait(t, id)
+	}
+	show := run("show")
+	show.end(t)
+	show.wait(t, "region   iad")
+	alice := run("chat")
+	alice.say(t, "three of three")
+	alice.wait(t, "three of three")
+	alice.leave(t)
+	revoked := run("revoke")
+	revoked.end(t)
+	revoked.wait(t, "revoked")
+	nodes[2].wait(t, "does not let this one in any more")
+	run("rotate").end(t)
+	for _, n := range nodes {
+		n.interrupt(t)
 	}
 }
 

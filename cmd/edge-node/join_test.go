@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/starling-im/starling"
 )
@@ -36,11 +37,13 @@ func TestJoin(t *testing.T) {
 	c.run("fra-1", "--data", c.data("fra-1"))
 	waitFor(t, "the first node", func() bool { return c.try("members", "--data", c.data("fra-1")) == nil })
 	short := c.token("fra-1", "fra", "--ttl", "1s")
+	ran := time.Now().Add(time.Second)
 	for i, id := range []string{"iad-1", "iad-2"} {
 		// The second one asks a node that does not sign, which passes the question on.
 		c.run(id, c.joining(id, i+2, i+1, "iad", c.token("fra-1", "iad"))...)
 		c.waitAlive(id, i+2)
 	}
+	waitFor(t, "end of a token", func() bool { return time.Now().After(ran) })
 	c.refusals(short)
 
 	output(t, c.home, "", "keys", "rotate", "--data", c.data("iad-1"))

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -28,22 +27,37 @@ func localMesh(dir string) (*home.Context, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", path)
 		},
 	}}
-	answer, err := c.Get("http://node/v1/local")
-	if err != nil {
+	l, err := askLocal(&c)
+	for late := time.Now().Add(localWithin); errors.Is(err, errNotReady) && time.Now().Before(late); {
+		time.Sleep(readyPoll)
+		l, err = askLocal(&c)
+	}
+	switch {
+	case errors.Is(err, errNotReady):
+		return nil, fmt.Errorf("the node of %s does not know its mesh yet: try again in a while", dir)
+	case err != nil:
 		return nil, fmt.Errorf("no node runs on %s: start it with `edge-node run --data %s` (%w)", dir, dir, errors.Unwrap(err))
 	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
+	return localContext(dir, l), nil
+}
+
+// errNotReady is of a node that has just been started.
+var errNotReady = errors.New("the node is starting")
+
+func askLocal(c *http.Client) (l starling.Local, err error) {
+	answer, err := c.Get("http://node/v1/local")
 	if err != nil {
-		return nil, err
+		return l, err
 	}
-	if answer.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the node of %s is not ready yet: %s", dir, body)
+	defer answer.Body.Close()
+	if answer.StatusCode == http.StatusServiceUnavailable {
+		return l, errNotReady
 	}
-	var l starling.Local
-	if err := json.Unmarshal(body, &l); err != nil {
-		return nil, err
-	}
+	return l, json.NewDecoder(answer.Body).Decode(&l)
+}
+
+// localContext is what a node said, as a context.
+func localContext(dir string, l starling.Local) *home.Context {
 	mesh := &home.Context{Format: home.Format, Name: dir, Cluster: l.Cluster, CA: l.CA, ServerName: l.ServerName, Keys: map[string]home.Key{}}
 	for _, n := range l.Nodes {
 		node := home.Node{ID: n.ID, Region: n.Region, Addr: n.Addr}
@@ -62,5 +76,5 @@ func localMesh(dir string) (*home.Context, error) {
 			mesh.App = app.Name
 		}
 	}
-	return mesh, nil
+	return mesh
 }
