@@ -123,7 +123,7 @@ func firstCluster(t *testing.T, page *document) {
 	revoked := run("revoke")
 	revoked.end(t)
 	revoked.wait(t, "revoked")
-	nodes[2].wait(t, "does not let this one in any more")
+	nodes[2].wait(t, "revoked") // it was told so, or found its links cut
 	run("rotate").end(t)
 	for _, n := range nodes {
 		n.interrupt(t)

@@ -22,21 +22,35 @@ import (
 type gossip struct {
 	m *Mesh
 
-	mu   sync.Mutex
-	self meta
+	mu      sync.Mutex
+	self    meta
+	changed chan struct{} // has room for one: self is to be told to the others
 }
 
 func newGossip(m *Mesh) *gossip {
-	return &gossip{m: m, self: meta{region: m.cfg.Region, addr: m.cfg.Advertise, version: m.cfg.Version}}
+	return &gossip{m: m, changed: make(chan struct{}, 1), self: meta{region: m.cfg.Region, addr: m.cfg.Advertise, version: m.cfg.Version}}
 }
 
-// say changes what this node says of itself.
+// say changes what this node says of itself. It does not wait until others know.
 func (g *gossip) say(change func(*meta)) {
 	g.mu.Lock()
 	change(&g.self)
 	g.mu.Unlock()
-	if ml := g.m.members.Load(); ml != nil {
-		if err := ml.UpdateNode(0); err != nil {
+	select {
+	case g.changed <- struct{}{}:
+	default:
+	}
+}
+
+// tell tells the others what this node says of itself, each time that it changes.
+func (g *gossip) tell(ctx context.Context, ml *memberlist.Memberlist) {
+	for {
+		select {
+		case <-g.changed:
+		case <-ctx.Done():
+			return
+		}
+		if err := ml.UpdateNode(tellWithin); err != nil {
 			g.m.log.Debug("not everybody could be told what this node says of itself", "err", err)
 		}
 	}

@@ -40,6 +40,8 @@ const (
 	joinAtOnce = 3
 	// leaveWithin bounds the farewell of a node that shuts down.
 	leaveWithin = 500 * time.Millisecond
+	// tellWithin bounds the wait until something new is on its way to others.
+	tellWithin = 500 * time.Millisecond
 	// measureEvery is how often round-trip times are looked at.
 	measureEvery = 2 * time.Second
 	// membersGone bounds the failed and left nodes that are remembered.

@@ -100,7 +100,6 @@ type Mesh struct {
 	cert     atomic.Pointer[tls.Certificate]
 	admitted atomic.Pointer[Admission]
 	gossip   *gossip
-	members  atomic.Pointer[memberlist.Memberlist] // while Run has it
 	keyring  *memberlist.Keyring
 
 	transport  *quic.Transport
@@ -180,8 +179,6 @@ func (m *Mesh) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.members.Store(ml)
-	defer m.members.Store(nil)
 
 	m.wg.Go(net.receive)
 	for range accepters {
@@ -189,6 +186,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	}
 	m.wg.Go(func() { m.keepLinks(ctx) })
 	m.wg.Go(func() { m.join(ctx, ml) })
+	m.wg.Go(func() { m.gossip.tell(ctx, ml) })
 	m.wg.Go(func() { m.measure(ctx) })
 
 	<-ctx.Done()
