@@ -37,7 +37,7 @@ func (a *app) chatCommand() *cobra.Command {
   edge-node chat lobby --as bob --region iad
   echo "hello from a script" | edge-node chat lobby --as robot
   edge-node chat lobby --as robot --json < lines.txt`,
-		Args:              needsRoom,
+		Args:              needs("ROOM"),
 		ValidArgsFunction: a.completeRoom,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			said := readToken(u.token)
