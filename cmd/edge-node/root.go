@@ -188,6 +188,14 @@ func (a *app) printJSON(v any) error {
 // warn says what the user should know, once, on standard error.
 func (a *app) warn(text string) { fmt.Fprintln(a.stderr, "edge-node: warning:", text) }
 
+// are is a number of things in words, of which something is to be said.
+func are(n int, thing string) string {
+	if n == 1 {
+		return plural(n, thing) + " is"
+	}
+	return plural(n, thing) + " are"
+}
+
 // plural is a number of things in words.
 func plural(n int, thing string) string {
 	if n == 1 {
