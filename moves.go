@@ -121,7 +121,7 @@ func (n *Node) moveHere(ctx context.Context, group uint32, q *wire.Query) ([]byt
 		}
 	case queryCallOff:
 		if !n.reconciler.callOff(group) {
-			return nil, wire.Errorf(wire.CodeNotFound, "no replica of group %d is to be replaced by an operator's order", group)
+			return nil, wire.Errorf(wire.CodeNotFound, "no replacement is under way in group %d that an operator ordered", group)
 		}
 		if p, err = n.reconciler.explain(group); err != nil {
 			return nil, err

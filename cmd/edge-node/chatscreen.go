@@ -280,8 +280,8 @@ func (s *screen) View() tea.View {
 		if n := len(s.text.pending); n > 0 {
 			status += fmt.Sprintf("  %d pending", n)
 		}
-		if s.leaving {
-			status = fmt.Sprintf(" leaving once %s acknowledged; Ctrl-C goes at once", are(s.text.onTheirWay(), "message"))
+		if n := s.text.onTheirWay(); n > 0 && s.leaving {
+			status = fmt.Sprintf(" leaving once %s acknowledged; Ctrl-C goes at once", are(n, "message"))
 		}
 	}
 	bar := styleStatus.Width(s.width).MaxHeight(1).Render(status)

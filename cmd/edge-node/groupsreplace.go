@@ -108,7 +108,7 @@ func (r *replacement) hear(p starling.GroupPlan) error {
 	case has:
 		r.leader = p.Leader
 	case r.leader == p.Leader:
-		return fmt.Errorf("%s is not to take the place of %s in group %s any more: that was called off, or something else ordered; edge-node groups explain %s tells more", r.new, r.old, r.group, r.group)
+		return fmt.Errorf("%s is not to take the place of %s in group %s any more: that was called off, or something else was ordered; edge-node groups explain %s tells more", r.new, r.old, r.group, r.group)
 	default:
 		r.leader = ""
 	}

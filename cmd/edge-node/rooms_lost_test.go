@@ -54,7 +54,7 @@ func TestRoomsSayWhatTheyLack(t *testing.T) {
 	if _, said, err := ends("groups", "move-leader", "1", added[0].Voters[0]); err == nil || !strings.Contains(said, added[0].Voters[0]+" does not answer") {
 		t.Errorf("a node that is gone is to lead: %q, %v", said, err)
 	}
-	if _, said, err := ends("groups", "replace", "1", "--cancel"); err == nil || !strings.Contains(said, "no replica of group 1 is to be replaced") {
+	if _, said, err := ends("groups", "replace", "1", "--cancel"); err == nil || !strings.Contains(said, "no replacement is under way in group 1") {
 		t.Errorf("what nobody ordered is called off: %q, %v", said, err)
 	}
 }
