@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/starling-im/starling/directory"
 	"github.com/starling-im/starling/geo"
@@ -15,19 +16,24 @@ import (
 	"github.com/starling-im/starling/wire"
 )
 
-// What operators may ask of the replicas of groups. The first four are answered
+// What operators may ask of the replicas of groups. All but the last are answered
 // by the node that leads the group, with its GroupPlan.
 const (
 	queryExplain    = "groups.explain"     // GROUP
 	queryMoveLeader = "groups.move-leader" // GROUP NODE
 	queryReplace    = "groups.replace"     // GROUP OLD NEW
+	queryCallOff    = "groups.call-off"    // GROUP
 	queryReconcile  = "groups.reconcile"   // ID pause|resume
 )
+
+// silentAfter is how long a voter may not have answered its leader before it is said
+// of it that it does not: Raft knows sooner than the mesh that a process is gone.
+const silentAfter = 2 * time.Second
 
 // move answers the queries above; ok is false if it is none of them. Another
 // node may ask what only this one, as a leader, can answer.
 func (n *Node) move(ctx context.Context, p relay.Peer, q *wire.Query) (answer []byte, ok bool, err error) {
-	arguments := map[string]int{queryExplain: 1, queryMoveLeader: 2, queryReplace: 3, queryReconcile: 2}[q.What]
+	arguments := map[string]int{queryExplain: 1, queryMoveLeader: 2, queryReplace: 3, queryCallOff: 1, queryReconcile: 2}[q.What]
 	switch {
 	case arguments == 0:
 		return nil, false, nil
@@ -113,6 +119,13 @@ func (n *Node) moveHere(ctx context.Context, group uint32, q *wire.Query) ([]byt
 		if p, err = n.reconciler.explain(group); err != nil {
 			return nil, err
 		}
+	case queryCallOff:
+		if !n.reconciler.callOff(group) {
+			return nil, wire.Errorf(wire.CodeNotFound, "no replacement is under way in group %d that an operator ordered", group)
+		}
+		if p, err = n.reconciler.explain(group); err != nil {
+			return nil, err
+		}
 	}
 	return json.Marshal(p)
 }
@@ -127,6 +140,10 @@ func (n *Node) wants(p GroupPlan) geo.Placement {
 func (n *Node) moveLeader(ctx context.Context, p GroupPlan, node string) error {
 	if !slices.Contains(p.Voters, node) {
 		return wire.Errorf(wire.CodeBadRequest, "%q is no voter of group %d, only they can lead: %v", node, p.Group, p.Voters)
+	}
+	if slices.Contains(p.silent, node) { // whoever asked would ask again, for nothing
+		return wire.Errorf(wire.CodeConflict, "%s does not answer, so it cannot lead group %d; name a voter that does (%s), or wait until edge-node members shows it alive",
+			node, p.Group, strings.Join(slices.DeleteFunc(slices.Clone(p.Voters), func(v string) bool { return slices.Contains(p.silent, v) }), ", "))
 	}
 	if _, err := n.host.Transfer(ctx, p.Group, node); err != nil {
 		return err

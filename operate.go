@@ -87,6 +87,9 @@ func (n *Node) operate(ctx context.Context, p relay.Peer, q *wire.Query) (answer
 		if rule.First = len(more) > 0 && more[0] == "first"; rule.First {
 			more = more[1:]
 		}
+		if err = rule.Check(); err != nil {
+			return nil, true, refusedChange(err)
+		}
 		if rule.Rule.Class, err = n.class(more); err != nil {
 			return nil, true, err
 		}

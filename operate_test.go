@@ -3,12 +3,14 @@ package starling_test
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/starling-im/starling"
 	"github.com/starling-im/starling/client"
+	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
 )
 
@@ -47,6 +49,10 @@ func TestOperatorsChangeWhereRoomsAreMade(t *testing.T) {
 		ask(wire.CodeBadRequest, "apps.rules.put", "6", "demo", "x")
 		ask(wire.CodeBadRequest, "apps.rules.put", "6", "demo", "x", "fra", "last")
 		ask(wire.CodeBadRequest, "apps.rules.put", "", "demo", "x", "fra")
+		ask(wire.CodeBadRequest, "apps.rules.put", "6", "demo", "x", "fra,iad,fra")
+		ask(wire.CodeBadRequest, "apps.rules.put", "6", "demo", strings.Repeat("x", room.NameBytes+1), "fra")
+		ask("", "apps.rules.put", "6", "demo", strings.Repeat("x", room.NameBytes), "fra")
+		ask("", "apps.rules.delete", "6d", "demo", strings.Repeat("x", room.NameBytes))
 
 		var added, again []starling.AddedInfo
 		ok(t, json.Unmarshal([]byte(ask("", "groups.add", "7", "sin", "2")), &added))

@@ -12,33 +12,45 @@ import (
 // order is an operator's wish to replace a replica.
 type order struct{ old, new string }
 
-// obey puts an operator's replacement into what is wanted, until it is done.
-func (r *reconciler) obey(group uint32, now geo.Config, want geo.Placement) geo.Placement {
+// obey puts an operator's replacement into what is wanted, and returns it, until it
+// is done.
+func (r *reconciler) obey(group uint32, now geo.Config, want geo.Placement) (obeyed geo.Placement, ordered []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	o, ok := r.orders[group]
 	if !ok {
-		return want
+		return want, nil
 	}
 	if !slices.Contains(now.Voters, o.old) {
 		delete(r.orders, group) // it is done
-		return want
+		return want, nil
 	}
+	ordered = []string{o.old, o.new}
 	i := slices.Index(want.Voters, o.old)
 	if i < 0 {
-		return want
+		return want, ordered
 	}
 	instead := o.new
 	if slices.Contains(want.Voters, o.new) { // it has its vote already; somebody else was to go
 		j := slices.IndexFunc(now.Voters, func(v string) bool { return !slices.Contains(want.Voters, v) })
 		if j < 0 {
-			return want
+			return want, ordered
 		}
 		instead = now.Voters[j]
 	}
 	want.Voters = slices.Clone(want.Voters)
 	want.Voters[i] = instead
-	return want
+	return want, ordered
+}
+
+// callOff forgets an operator's replacement, and reports whether there was one. What
+// has been begun is then taken back or finished, as the group's policy wants.
+func (r *reconciler) callOff(group uint32) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.orders[group]
+	delete(r.orders, group)
+	return ok
 }
 
 // passOn gives an operator's replacement to the node that leads the group now,

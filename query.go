@@ -38,6 +38,9 @@ type GroupInfo struct {
 	Epoch    uint64        `json:"epoch,omitzero"` // when it was last recovered with loss, Unix ms
 	Rooms    int           `json:"rooms"`
 	Replicas []ReplicaInfo `json:"replicas"`
+	// Missing are the nodes that should have a replica, by the directory, of which
+	// no answer came.
+	Missing []string `json:"missing,omitempty"`
 }
 
 // ReplicaInfo is one replica of a group; Applied is its log index. Hash is of
@@ -279,10 +282,20 @@ func (n *Node) queryGroups(ctx context.Context, args []string) ([]byte, error) {
 			continue
 		}
 		slices.SortFunc(g.Replicas, func(a, b ReplicaInfo) int { return cmp.Compare(a.Node, b.Node) })
+		g.Missing = n.missing(g)
 		groups = append(groups, *g)
 	}
 	slices.SortFunc(groups, func(a, b GroupInfo) int { return cmp.Compare(a.ID, b.ID) })
 	return json.Marshal(fitting(groups))
+}
+
+// missing are the nodes that should have a replica of a group and have not answered.
+func (n *Node) missing(g *GroupInfo) []string {
+	d, _ := n.group(g.ID)
+	r := d.Replicas()
+	return slices.Sorted(slices.Values(slices.DeleteFunc(slices.Concat(r.Voters, r.Learners), func(id string) bool {
+		return slices.ContainsFunc(g.Replicas, func(x ReplicaInfo) bool { return x.Node == id })
+	})))
 }
 
 // roomsHere lists the rooms of an app in the replicas on this node that come after

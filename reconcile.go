@@ -71,9 +71,13 @@ type GroupPlan struct {
 	Paused bool `json:"paused,omitempty"`
 	// Failed says why the step could not be taken when it was last tried.
 	Failed string `json:"failed,omitempty"`
+	// Replace is what an operator ordered and is not done yet: the voter that is to
+	// go, and the node that is to take its place.
+	Replace []string `json:"replace,omitempty"`
 
-	step geo.Step
-	seen uint64 // the configuration that the step is thought of in
+	step   geo.Step
+	seen   uint64   // the configuration that the step is thought of in
+	silent []string // replicas that do not answer
 }
 
 func newReconciler(n *Node) *reconciler {
@@ -147,6 +151,7 @@ func (r *reconciler) plan(s consensus.Status, nodes []geo.NodeState) GroupPlan {
 	n := r.node
 	g, _ := n.group(s.ID)
 	now := geo.Config{Leader: s.Leader}
+	var silent []string
 	for _, x := range s.Replicas {
 		if x.Voter {
 			now.Voters = append(now.Voters, x.Node)
@@ -155,6 +160,9 @@ func (r *reconciler) plan(s consensus.Status, nodes []geo.NodeState) GroupPlan {
 		}
 		if x.Match+caughtUp >= s.LastIndex && !x.Doubtful {
 			now.CaughtUp = append(now.CaughtUp, x.Node)
+		}
+		if !n.reachable(x.Node) || !x.Heard.IsZero() && time.Since(x.Heard) > silentAfter {
+			silent = append(silent, x.Node)
 		}
 	}
 	for _, x := range nodes {
@@ -169,7 +177,7 @@ func (r *reconciler) plan(s consensus.Status, nodes []geo.NodeState) GroupPlan {
 	if s.ID == 0 {
 		want.Learners = geo.Copies(want, nodes, now)
 	}
-	want = r.obey(s.ID, now, want)
+	want, ordered := r.obey(s.ID, now, want)
 	step, why := geo.NextStep(now, want)
 	if step.Do == geo.Lead && slices.Contains(want.Voters, s.Leader) && !r.mayLead(s.ID, step.Node) {
 		step, why = geo.Step{}, fmt.Sprintf("%s is to lead, once it has been there for a while", step.Node)
@@ -178,7 +186,7 @@ func (r *reconciler) plan(s consensus.Status, nodes []geo.NodeState) GroupPlan {
 		Group: s.ID, Region: g.Region, Survive: string(policy.Survive), Allow: g.Allow, Forbid: g.Forbid,
 		Losses: geo.Losses(now.Voters, now.Learners, gone, n.sites()), Leader: s.Leader, Voters: now.Voters, Learners: now.Learners,
 		WantVoters: want.Voters, WantLearners: want.Learners, UnderReplicated: want.UnderReplicated,
-		Why: why, Paused: n.dir.state().Paused(), step: step, seen: s.ConfigIndex,
+		Why: why, Paused: n.dir.state().Paused(), Replace: ordered, step: step, seen: s.ConfigIndex, silent: silent,
 	}
 	if step.Do != "" {
 		p.Next = fmt.Sprintf("%s %s", step.Do, step.Node)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -16,6 +17,7 @@ import (
 	"github.com/starling-im/starling/client"
 	"github.com/starling-im/starling/geo"
 	"github.com/starling-im/starling/internal/simdisk"
+	"github.com/starling-im/starling/wire"
 )
 
 // newRegion is a world of so many nodes in one region, which have little
@@ -202,12 +204,7 @@ func TestOperatorMovesReplicas(t *testing.T) {
 		if q, err := w.operate("groups.explain"); err != nil || q.Leader != next {
 			t.Errorf("%s was to lead: %+v, %v", next, q, err)
 		}
-		free := ""
-		for _, peer := range w.peers {
-			if !slices.Contains(p.Voters, peer.ID) {
-				free = peer.ID
-			}
-		}
+		free := w.free(p)
 		w.until("the replica has moved", 30*time.Second, func(starling.GroupPlan) bool {
 			q, err := w.operate("groups.replace", next, free)
 			return err == nil && slices.Contains(q.Voters, free) && !slices.Contains(q.Voters, next) && q.Next == ""
@@ -241,12 +238,7 @@ func TestLeaderIsReplaced(t *testing.T) {
 			w.start(p.ID)
 		}
 		p := w.until("a leader at home", 20*time.Second, func(p starling.GroupPlan) bool { return len(p.Voters) == 3 && p.Next == "" })
-		free := ""
-		for _, peer := range w.peers {
-			if !slices.Contains(p.Voters, peer.ID) {
-				free = peer.ID
-			}
-		}
+		free := w.free(p)
 		time.Sleep(5 * time.Second) // all nodes know of all
 		stop := w.chatter(0, 1, 2, 3)
 		asked := w.nodes[free].node
@@ -270,4 +262,85 @@ func TestLeaderIsReplaced(t *testing.T) {
 		t.Logf("%d sends", stop())
 		w.stopAll()
 	})
+}
+
+// What an operator ordered is told until it is done, and can be called off.
+func TestReplacementIsCalledOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newRegion(t, 4)
+		for _, p := range w.peers {
+			w.start(p.ID)
+		}
+		p := w.until("three voters", 20*time.Second, func(p starling.GroupPlan) bool { return len(p.Voters) == 3 && p.Next == "" })
+		_, err := w.nodes["fra-1"].node.Operate(t.Context(), "groups.reconcile", "p1", "pause")
+		ok(t, err)
+		free := w.free(p)
+		old := p.Voters[slices.IndexFunc(p.Voters, func(v string) bool { return v != p.Leader })]
+		w.until("moves are paused", 10*time.Second, func(p starling.GroupPlan) bool { return p.Paused })
+		q, err := w.operate("groups.replace", old, free)
+		ok(t, err)
+		if !slices.Equal(q.Replace, []string{old, free}) || q.Next != "add_learner "+free {
+			t.Errorf("%s is to replace %s: %+v", free, old, q)
+		}
+		q, err = w.operate("groups.call-off")
+		ok(t, err)
+		if len(q.Replace) > 0 || q.Next != "" {
+			t.Errorf("it was called off: %+v", q)
+		}
+		if _, err := w.operate("groups.call-off"); !errors.Is(err, &wire.Error{Code: wire.CodeNotFound}) {
+			t.Errorf("it is called off again: %v", err)
+		}
+		_, err = w.nodes["fra-1"].node.Operate(t.Context(), "groups.reconcile", "p2", "resume")
+		ok(t, err)
+		time.Sleep(10 * time.Second)
+		if q, err := w.operate("groups.explain"); err != nil || !slices.Equal(sorted(q.Voters), sorted(p.Voters)) || len(q.Learners) > 0 {
+			t.Errorf("it was %+v and is %+v, %v", p, q, err)
+		}
+		w.stopAll()
+	})
+}
+
+// free is a node that has no replica of a group.
+func (w *world) free(p starling.GroupPlan) string {
+	i := slices.IndexFunc(w.peers, func(x starling.Peer) bool { return !slices.Contains(slices.Concat(p.Voters, p.Learners), x.ID) })
+	return w.peers[i].ID
+}
+
+// A voter is gone. The list of groups says so, and it is not made the leader: that is
+// refused at once, not tried again and again.
+func TestSilentVoterIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newRegion(t, 3)
+		for _, p := range w.peers {
+			w.start(p.ID)
+		}
+		p := w.until("a leader at home", 20*time.Second, func(p starling.GroupPlan) bool { return len(p.Voters) == 3 && p.Next == "" })
+		time.Sleep(5 * time.Second)
+		if g := w.groupOne(p.Leader); len(g.Replicas) != 3 || len(g.Missing) > 0 {
+			t.Errorf("while all are there: %+v", g)
+		}
+		i := slices.IndexFunc(p.Voters, func(v string) bool { return v != p.Leader })
+		w.kill(p.Voters[i], 0)
+		time.Sleep(3 * time.Second)
+		began := time.Now()
+		_, err := w.nodes[p.Leader].node.Operate(t.Context(), "groups.move-leader", "1", p.Voters[i])
+		e := wire.AsError(err)
+		if e.Code != wire.CodeConflict || e.Retryable || !strings.Contains(e.Message, p.Voters[i]+" does not answer") || time.Since(began) > time.Second {
+			t.Errorf("a node that is gone was to lead: %v after %v", err, time.Since(began))
+		}
+		if g := w.groupOne(p.Leader); len(g.Replicas) != 2 || !slices.Equal(g.Missing, []string{p.Voters[i]}) {
+			t.Errorf("without %s: %+v", p.Voters[i], g)
+		}
+		w.stopAll()
+	})
+}
+
+// groupOne is group 1 as a node lists it.
+func (w *world) groupOne(at string) (g starling.GroupInfo) {
+	w.t.Helper()
+	b, err := w.nodes[at].node.Operate(w.t.Context(), "groups")
+	ok(w.t, err)
+	var groups []starling.GroupInfo
+	ok(w.t, json.Unmarshal(b, &groups))
+	return groups[slices.IndexFunc(groups, func(g starling.GroupInfo) bool { return g.ID == 1 })]
 }

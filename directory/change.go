@@ -1,6 +1,9 @@
 package directory
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // The codes of Refusal. They are those of the protocol's errors.
 const (
@@ -109,6 +112,20 @@ type AppRule struct {
 	Rule Rule   `json:"rule"` // without homes to delete
 	// First puts a new rule before all others, not after them.
 	First bool `json:"first,omitzero"`
+}
+
+// Check says what a new rule must not be, nil if nothing. It is for who brings one
+// in: State.Apply takes it nevertheless, as all releases must fold a log alike.
+func (r AppRule) Check() error {
+	if r := first(checkName("app", r.App, nameBytes), checkName("pattern", r.Rule.Pattern, patternBytes)); r != nil {
+		return r
+	}
+	for i, h := range r.Rule.Homes {
+		if slices.Contains(r.Rule.Homes[:i], h) {
+			return refuse(CodeBadRequest, "rule %q of app %q has the home %q twice", r.Rule.Pattern, r.App, h)
+		}
+	}
+	return nil
 }
 
 // Exception places one room, whatever the rules say.

@@ -22,6 +22,8 @@ const (
 	// nameBytes bounds a name, in bytes; roomBytes a room's id or pattern.
 	nameBytes = 128
 	roomBytes = 300
+	// patternBytes bounds the pattern of a new rule: a room's id is not longer.
+	patternBytes = 128
 	// secretBytes bounds the secret of a key, in bytes.
 	secretBytes = 256
 )

@@ -68,11 +68,15 @@ where its region has such groups.`,
   edge-node apps rules put demo 'log/*' fra --survive none`,
 		Args: needs("APP", "PATTERN", "REGION"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			policy, err := class.args()
+			if err != nil {
+				return err
+			}
 			args = append([]string{rand.Text()}, args...)
 			if first {
 				args = append(args, "first")
 			}
-			return a.rules(cmd.Context(), "apps.rules.put", append(args, class.args()...)...)
+			return a.rules(cmd.Context(), "apps.rules.put", append(args, policy...)...)
 		},
 	}
 	cmd.Flags().BoolVar(&first, "first", false, "put a new rule before all others")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,17 +13,16 @@ func needs(what ...string) cobra.PositionalArgs {
 		if len(args) < len(what) {
 			return usagef("%s is missing; usage: %s", what[len(args)], cmd.UseLine())
 		}
+		for i, name := range what {
+			if strings.TrimSpace(args[i]) == "" {
+				return usagef("%s is %q, no name; usage: %s", name, args[i], cmd.UseLine())
+			}
+			if _, err := strconv.ParseUint(args[i], 10, 32); name == "GROUP" && err != nil {
+				return usagef("GROUP is %q, not a number such as 3; usage: %s", args[i], cmd.UseLine())
+			}
+		}
 		return atMost(cmd, args, len(what))
 	}
-}
-
-// needsRoom is for commands that take a room.
-func needsRoom(cmd *cobra.Command, args []string) error {
-	err := needs("ROOM")(cmd, args)
-	if err == nil && strings.TrimSpace(args[0]) == "" {
-		return usagef("ROOM is %q, no name; usage: %s", args[0], cmd.UseLine())
-	}
-	return err
 }
 
 // noCommand is for commands that only have others below them: what was written

@@ -17,7 +17,8 @@ const chatLong = `Talk in a room. A room comes to be when something is first sai
 
 On a terminal it shows what was said last and what is being said; what you type
 stands there as pending until the room's order is known. Type /me waves for an
-action, /join, /leave, /help, and /quit (or press Ctrl-D, Ctrl-C or Esc) to go.
+action, /join, /leave, /help, and /quit (or press Ctrl-D) to go: it waits up to 10 s
+for what is pending. Ctrl-C and Esc go at once.
 // at the start of a line stands for a / that is part of the text. A paste keeps
 its lines and tabs, which the input shows as ␤ and ␉. Long messages are shown in
 part; export has them whole.
@@ -25,7 +26,7 @@ part; export has them whole.
 Without a terminal, or with --json, each line of standard input is sent as it is
 (save /me, /join, /leave and /quit; empty lines are passed over), and events are
 printed as they come. At the end of input it leaves once everything is
-acknowledged. A line that cannot be sent is reported with its number; the others
+acknowledged; after /quit it gives up what is not within 10 s. A line that cannot be sent is reported with its number; the others
 are sent all the same, and the exit status is 1.`
 
 func (a *app) chatCommand() *cobra.Command {
@@ -37,7 +38,7 @@ func (a *app) chatCommand() *cobra.Command {
   edge-node chat lobby --as bob --region iad
   echo "hello from a script" | edge-node chat lobby --as robot
   edge-node chat lobby --as robot --json < lines.txt`,
-		Args:              needsRoom,
+		Args:              needs("ROOM"),
 		ValidArgsFunction: a.completeRoom,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			said := readToken(u.token)

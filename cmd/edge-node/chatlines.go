@@ -18,6 +18,12 @@ import (
 // was acked, to print its own last events.
 const echoWithin = 10 * time.Second
 
+// quitWithin is how long chat waits for what was sent after the user said /quit.
+const quitWithin = 10 * time.Second
+
+// errQuit ends sends that /quit has waited for in vain.
+var errQuit = fmt.Errorf("not acknowledged within %v of /quit", quitWithin)
+
 // printBatch bounds the events that are printed at once.
 const printBatch = 256
 
@@ -55,15 +61,17 @@ func (a *app) chatLines(ctx context.Context, c *client.Client, room string) erro
 	printed := newMark(follow.Head())
 	go func() { cancel(chat.print(ctx, follow, printed)) }()
 	lines := readLines(ctx, a.stdin)
+	quit := false
 	for open := true; open; {
 		select {
 		case l, ok := <-lines:
 			open = ok && chat.send(ctx, l)
+			quit = ok && !open
 		case <-ctx.Done():
 			open = false
 		}
 	}
-	chat.sent.Wait()
+	chat.settle(quit, cancel)
 	chat.mu.Lock()
 	defer chat.mu.Unlock()
 	if ctx.Err() == nil {
@@ -78,6 +86,16 @@ func (a *app) chatLines(ctx context.Context, c *client.Client, room string) erro
 		return cause
 	}
 	return nil
+}
+
+// settle waits for the sends. A user who said /quit does not wait for ever: what is
+// open by then is given up, and told as not acknowledged.
+func (l *lineChat) settle(quit bool, giveUp context.CancelCauseFunc) {
+	if quit {
+		late := time.AfterFunc(quitWithin, func() { giveUp(errQuit) })
+		defer late.Stop()
+	}
+	l.sent.Wait()
 }
 
 // print prints events until ctx ends.

@@ -2,10 +2,39 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
 )
+
+// After /quit what was sent is waited for, but not for ever; the end of input waits
+// as long as it takes.
+func TestQuitWaitsForAcks(t *testing.T) {
+	for _, tt := range []struct {
+		quit  bool
+		acked time.Duration // 0 = when it is given up
+		ends  time.Duration
+	}{
+		{true, quitWithin / 2, quitWithin / 2}, {true, 0, quitWithin}, {false, 3 * quitWithin, 3 * quitWithin},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			l := &lineChat{}
+			l.sent.Add(1)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
+			context.AfterFunc(ctx, l.sent.Done)
+			if tt.acked > 0 {
+				time.AfterFunc(tt.acked, func() { cancel(nil) })
+			}
+			began := time.Now()
+			l.settle(tt.quit, cancel)
+			if took := time.Since(began); took != tt.ends || (context.Cause(ctx) == errQuit) != (tt.acked == 0) {
+				t.Errorf("%+v: it ends after %v with %v", tt, took, context.Cause(ctx))
+			}
+		})
+	}
+}
 
 func TestChatSaysOnceThatItWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"time"
 
 	"charm.land/bubbles/v2/textinput"
 	tea "charm.land/bubbletea/v2"
@@ -26,7 +27,7 @@ const (
 // any width.
 const chatHelp = `/me waves   say what you do: “* you waves”
 /join, /leave   say that you come or go, with a reason if you add one
-/quit   go; so do Ctrl-D, Ctrl-C and Esc
+/quit   go; so do Ctrl-D, and at once Ctrl-C and Esc
 //text   say something that begins with a /
 ↑ ↓ PgUp PgDn   scroll`
 
@@ -107,6 +108,7 @@ type screen struct {
 	session string
 	link    string // what the client said of its link last
 	note    string // stands in the status line until the next key
+	leaving bool   // once nothing is on its way
 	failed  error
 
 	input textinput.Model
@@ -147,10 +149,12 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		s.input.SetWidth(max(1, msg.Width-len(s.input.Prompt)-1))
 	case saidMsg:
 		s.hear(msg)
+		return s, s.leaveDone()
 	case settleMsg:
 		if msg.err != nil { // what was acked stays pending until its event comes, which has the seq
 			s.text.failed(msg.id, oneLine(msg.err))
 		}
+		return s, s.leaveDone()
 	case linkMsg:
 		s.link = msg.text
 	case endedMsg:
@@ -161,8 +165,10 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case tea.KeyPressMsg:
 		s.note = ""
 		switch msg.String() {
-		case "ctrl+c", "ctrl+d", "esc":
+		case "ctrl+c", "esc":
 			return s, tea.Quit
+		case "ctrl+d":
+			return s, s.leave()
 		case "enter":
 			return s, s.enter()
 		case "up":
@@ -182,6 +188,25 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	var cmd tea.Cmd
 	s.input, cmd = s.input.Update(msg)
 	return s, cmd
+}
+
+// leave ends the chat once nothing is on its way any more, or after quitWithin. Who
+// asks again goes at once.
+func (s *screen) leave() tea.Cmd {
+	if s.leaving || s.text.onTheirWay() == 0 {
+		return tea.Quit
+	}
+	s.leaving = true
+	s.input.Reset()
+	return tea.Tick(quitWithin, func(time.Time) tea.Msg { return tea.Quit() })
+}
+
+// leaveDone ends the chat if it was only waiting for what is here now.
+func (s *screen) leaveDone() tea.Cmd {
+	if s.leaving && s.text.onTheirWay() == 0 {
+		return tea.Quit
+	}
+	return nil
 }
 
 // hear takes events in; own ones are no longer pending.
@@ -215,7 +240,9 @@ func (s *screen) enter() tea.Cmd {
 	case strings.TrimSpace(line) == "":
 		return nil
 	case says.quit:
-		return tea.Quit
+		return s.leave()
+	case s.leaving:
+		return nil
 	case word == "/help":
 		s.input.Reset()
 		s.text.hear(&block{text: chatHelp, style: styleOther})
@@ -252,6 +279,9 @@ func (s *screen) View() tea.View {
 		status = fmt.Sprintf(" %s  %s at %s (%s)  %s", printable(s.room), printable(s.name), node, region, s.link)
 		if n := len(s.text.pending); n > 0 {
 			status += fmt.Sprintf("  %d pending", n)
+		}
+		if n := s.text.onTheirWay(); n > 0 && s.leaving {
+			status = fmt.Sprintf(" leaving once %s acknowledged; Ctrl-C goes at once", are(n, "message"))
 		}
 	}
 	bar := styleStatus.Width(s.width).MaxHeight(1).Render(status)

@@ -91,6 +91,42 @@ func TestCommandsOfTheScreen(t *testing.T) {
 	}
 }
 
+// /quit waits for what is on its way, not for what cannot be sent, and only once.
+func TestScreenLeavesAfterAcks(t *testing.T) {
+	enter := func(s *screen, line string) tea.Cmd {
+		s.input.SetValue(line)
+		_, cmd := s.Update(tea.KeyPressMsg{Code: tea.KeyEnter})
+		return cmd
+	}
+	quits := func(cmd tea.Cmd) bool { return cmd != nil && cmd() == tea.Quit() }
+	s, typed := newTestScreen()
+	enter(s, "one")
+	enter(s, "two")
+	first, second := <-typed, <-typed
+	if cmd := enter(s, "/quit"); cmd == nil || !s.leaving || !strings.Contains(s.View().Content, "leaving once 2 messages are acknowledged") {
+		t.Errorf("/quit with two pending shows\n%s", s.View().Content)
+	}
+	if enter(s, "three"); len(typed) > 0 {
+		t.Error("who leaves goes on talking")
+	}
+	if _, cmd := s.Update(settleMsg{first.ID, nil}); cmd != nil {
+		t.Error("it ends before the event is there")
+	}
+	s.Update(settleMsg{second.ID, errNotText})
+	if _, cmd := s.Update(saidMsg{{Room: "lobby", Seq: 1, User: "alice", ID: first.ID, Kind: client.KindMessage, Content: "one"}}); !quits(cmd) {
+		t.Error("it does not end once nothing is on its way")
+	}
+	s, _ = newTestScreen()
+	if !quits(enter(s, "/quit")) {
+		t.Error("it waits for nothing")
+	}
+	enter(s, "one")
+	enter(s, "/quit")
+	if _, cmd := s.Update(tea.KeyPressMsg{Code: 'd', Mod: tea.ModCtrl}); !quits(cmd) {
+		t.Error("who asks again still waits")
+	}
+}
+
 func TestTranscript(t *testing.T) {
 	tr := transcript{width: 20, height: 3}
 	for seq, text := range []string{"one", "two\nlines", "a text of more than one row"} {

@@ -44,6 +44,7 @@ type block struct {
 	end   string // what follows the rows if the message is longer
 	style lipgloss.Style
 	rows  []string
+	lost  bool // is pending for good: it was not sent
 }
 
 // said is the block of an event.
@@ -169,10 +170,20 @@ func (t *transcript) arrived(id string) {
 func (t *transcript) failed(id string, why string) {
 	for _, b := range t.pending {
 		if b.id == id {
-			b.text, b.style = "(not sent: "+why+") "+b.text, styleFailed
+			b.text, b.style, b.lost = "(not sent: "+why+") "+b.text, styleFailed, true
 			b.layout(t.width)
 		}
 	}
+}
+
+// onTheirWay counts what is pending and may still arrive.
+func (t *transcript) onTheirWay() (n int) {
+	for _, b := range t.pending {
+		if !b.lost {
+			n++
+		}
+	}
+	return n
 }
 
 // scroll moves up by some rows, down if they are negative, as far as there are any.

@@ -115,14 +115,14 @@ func cliPage(root *cobra.Command) string {
 
 // section describes a command, then its subcommands.
 func section(b *strings.Builder, c *cobra.Command) {
-	if c.Hidden || c.Name() == "help" || c.Name() == "completion" {
+	if c.Hidden || c.Name() == "help" {
 		return
 	}
 	text := c.Long
 	if text == "" {
 		text = c.Short
 	}
-	fmt.Fprintf(b, "## %s\n\n```\n%s\n```\n\n", c.CommandPath(), text)
+	fmt.Fprintf(b, "## %s\n\n```\n%s\n```\n\n", c.CommandPath(), strings.TrimSpace(text))
 	if c.Runnable() {
 		fmt.Fprintf(b, "Usage: `%s`\n\n", c.UseLine())
 	}

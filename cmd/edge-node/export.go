@@ -35,7 +35,7 @@ client_msg_id; user and text are exactly as they were sent.`,
 		Example: `  edge-node export lobby
   edge-node export '#ubuntu' --json > ubuntu.jsonl
   edge-node export gitter/appium --json | wc -l`,
-		Args:              needsRoom,
+		Args:              needs("ROOM"),
 		ValidArgsFunction: a.completeRoom,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.dialUser(cmd.Context(), &u, edge.Claims{User: u.name})

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -10,6 +11,9 @@ import (
 
 	"github.com/starling-im/starling"
 )
+
+// maxAdded is how many groups the mesh adds at once.
+const maxAdded = 64
 
 func (a *app) groupsAddCommand() *cobra.Command {
 	var region string
@@ -29,10 +33,14 @@ rooms of rules that name just this policy: see edge-node apps rules put.`,
 			switch {
 			case region == "":
 				return usagef("--region is missing; usage: %s", cmd.UseLine())
-			case count < 1:
-				return usagef("--count is %d, not 1 or more", count)
+			case count < 1 || count > maxAdded:
+				return usagef("--count is %d, not 1 to %d", count, maxAdded)
 			}
-			args := append([]string{rand.Text(), region, strconv.Itoa(count)}, class.args()...)
+			policy, err := class.args()
+			if err != nil {
+				return err
+			}
+			args := append([]string{rand.Text(), region, strconv.Itoa(count)}, policy...)
 			answer, err := a.ask(cmd.Context(), "groups.add", args...)
 			if err != nil {
 				return err
@@ -46,7 +54,7 @@ rooms of rules that name just this policy: see edge-node apps rules put.`,
 		},
 	}
 	cmd.Flags().StringVar(&region, "region", "", "the region, such as fra")
-	cmd.Flags().IntVar(&count, "count", 1, "how many groups, at most 64 at once")
+	cmd.Flags().IntVar(&count, "count", 1, fmt.Sprintf("how many groups, at most %d at once", maxAdded))
 	class.flags(cmd)
 	return cmd
 }
@@ -62,17 +70,23 @@ func (c *classFlags) flags(cmd *cobra.Command) {
 	f.StringVar(&c.survive, "survive", "", "what the rooms outlive: node (three nodes of the region), region (three regions), none; default what the mesh does")
 	f.StringSliceVar(&c.allow, "allow", nil, "regions whose disks may hold the rooms; default all")
 	f.StringSliceVar(&c.forbid, "forbid", nil, "regions whose disks must not hold the rooms")
-	must(cmd.RegisterFlagCompletionFunc("survive", cobra.FixedCompletions([]string{"node", "region", "none"}, cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc("survive", cobra.FixedCompletions(survivals, cobra.ShellCompDirectiveNoFileComp)))
 }
 
+// survivals are the values of --survive.
+var survivals = []string{"node", "region", "none"}
+
 // args are those of the query.
-func (c *classFlags) args() (args []string) {
+func (c *classFlags) args() (args []string, err error) {
+	if c.survive != "" && !slices.Contains(survivals, c.survive) {
+		return nil, usagef("--survive is %q, not one of %s", c.survive, strings.Join(survivals, ", "))
+	}
 	for _, f := range []struct{ name, value string }{{"survive", c.survive}, {"allow", strings.Join(c.allow, ",")}, {"forbid", strings.Join(c.forbid, ",")}} {
 		if f.value != "" {
 			args = append(args, f.name+"="+f.value)
 		}
 	}
-	return args
+	return args, nil
 }
 
 // policyText is a policy in a table.

@@ -5,21 +5,14 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/starling-im/starling"
-	"github.com/starling-im/starling/cmd/edge-node/internal/home"
-	"github.com/starling-im/starling/wire"
 )
-
-// replaceEvery is how often a replacement is asked for until it is done.
-const replaceEvery = time.Second
 
 // groupMoves are the commands about the replicas of groups.
 func (a *app) groupMoves() []*cobra.Command {
@@ -29,7 +22,7 @@ func (a *app) groupMoves() []*cobra.Command {
 taken next, and why that one, or why none; and what would be lost without a node or
 a region as things are now. Whoever leads the group answers.`,
 		Example: "  edge-node groups explain 3\n  edge-node groups explain 3 --json",
-		Args:    needs("GROUP"),
+		Args:    needs("GROUP"), ValidArgsFunction: a.completeGroup(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.explain(cmd.Context(), "groups.explain", args...)
 		},
@@ -40,28 +33,12 @@ a region as things are now. Whoever leads the group answers.`,
 Sends that are under way end first, so that none fails. A node that is farther from
 the group's home than another voter gives the lead back soon, unless moves are paused.`,
 		Example: "  edge-node groups move-leader 3 fra-2",
-		Args:    needs("GROUP", "NODE"),
+		Args:    needs("GROUP", "NODE"), ValidArgsFunction: a.completeGroup(heirsOf),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.explain(cmd.Context(), "groups.move-leader", args...)
 		},
 	}
-	var within time.Duration
-	replace := &cobra.Command{
-		Use: "replace GROUP OLD NEW", Short: "Move a replica of a group from one node to another",
-		Long: `Move a replica of a group from node OLD to node NEW: NEW learns all there is, gets
-a vote, and OLD gives its own up. It is refused where the group's policy would
-move the replica back. The command ends when that is done. If it is
-interrupted, the leader goes on as long as it leads; begin again to be sure.`,
-		Example: "  edge-node groups replace 3 fra-2 fra-4",
-		Args:    needs("GROUP", "OLD", "NEW"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := context.WithTimeoutCause(cmd.Context(), within, fmt.Errorf("the replica has not moved within %v; edge-node groups explain %s tells why", within, args[0]))
-			defer cancel()
-			return a.replaceReplica(ctx, args)
-		},
-	}
-	replace.Flags().DurationVar(&within, "within", 10*time.Minute, "give up waiting after this time")
-	return []*cobra.Command{explain, lead, replace, a.recoverCommand(), a.reconcileCommand("pause"), a.reconcileCommand("resume")}
+	return []*cobra.Command{explain, lead, a.replaceCommand(), a.recoverCommand(), a.reconcileCommand("pause"), a.reconcileCommand("resume")}
 }
 
 // reconcileCommand pauses or resumes the moves of replicas.
@@ -137,47 +114,12 @@ func (a *app) showPlan(answer []byte) error {
 	case p.Paused:
 		next += ", but moves are paused (edge-node groups resume)"
 	}
+	if len(p.Replace) == 2 {
+		fmt.Fprintf(a.stdout, "ordered   %s takes the place of %s (edge-node groups replace %d --cancel calls it off)\n", p.Replace[1], p.Replace[0], p.Group)
+	}
 	fmt.Fprintf(a.stdout, "next      %s\nwhy       %s\n", next, p.Why)
 	if p.Failed != "" {
 		fmt.Fprintf(a.stdout, "failed    %s\n", p.Failed)
 	}
 	return nil
-}
-
-// replaceReplica asks for a replacement until it is done: the leader that knows
-// of it may hand over to one that does not.
-func (a *app) replaceReplica(ctx context.Context, args []string) error {
-	mesh, err := a.mesh()
-	if err != nil {
-		return err
-	}
-	last := ""
-	for {
-		p, answer, err := a.replaceOnce(ctx, mesh, args)
-		switch {
-		case err == nil && slices.Contains(p.Voters, args[2]) && !slices.Contains(p.Voters, args[1]):
-			return a.showPlan(answer)
-		case err == nil && p.Why != last:
-			last = p.Why
-			paused := ""
-			if p.Paused {
-				paused = ", but moves are paused: edge-node groups resume"
-			}
-			fmt.Fprintf(a.stderr, "edge-node: %s%s\n", p.Why, paused)
-		case err != nil && !wire.AsError(err).Retryable && ctx.Err() == nil:
-			return err
-		}
-		select {
-		case <-time.After(replaceEvery):
-		case <-ctx.Done():
-			return errors.Join(context.Cause(ctx), err)
-		}
-	}
-}
-
-func (a *app) replaceOnce(ctx context.Context, mesh *home.Context, args []string) (p starling.GroupPlan, answer []byte, err error) {
-	if answer, err = a.askMesh(ctx, mesh, "groups.replace", args...); err != nil {
-		return p, nil, err
-	}
-	return p, answer, json.Unmarshal(answer, &p)
 }

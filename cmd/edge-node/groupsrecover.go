@@ -32,7 +32,7 @@ Be sure that the others are lost. Two of them that are only cut off, and that re
 each other, go on too until they hear of this; what they took then is lost. Nodes
 that come back later are ignored, and made anew where a group wants a replica.`,
 		Example: "  edge-node groups recover 3\n  edge-node groups recover 3 --accept-loss",
-		Args:    needs("GROUP"),
+		Args:    needs("GROUP"), ValidArgsFunction: a.completeGroup(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			answer, err := a.ask(cmd.Context(), "groups.recover", args...)
 			if err == nil && accept {

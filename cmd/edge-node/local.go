@@ -29,7 +29,7 @@ func localMesh(dir string) (*home.Context, error) {
 	}}
 	l, err := askLocal(&c)
 	for late := time.Now().Add(localWithin); errors.Is(err, errNotReady) && time.Now().Before(late); {
-		time.Sleep(readyPoll)
+		<-time.After(readyPoll)
 		l, err = askLocal(&c)
 	}
 	switch {

@@ -3,7 +3,8 @@
 // meshes as a user, an operator or a test would.
 //
 // It promises that a program can rely on its exit status (0 = done, 1 = it
-// failed, 2 = it was called wrongly), that standard output carries only what
+// failed, 2 = it was called wrongly, in a way that can be told without asking a
+// mesh), that standard output carries only what
 // was asked for, and that an error is one line on standard error which says
 // what to do next, where that is known.
 package main

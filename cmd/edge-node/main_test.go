@@ -37,6 +37,9 @@ func TestExitStatuses(t *testing.T) {
 		{"__complete run --survive ", exitOK, "region\nnode\nnone\n"},
 		{"__complete replay ", exitOK, "jsonl\ngz\n"},
 		{"__complete config check ", exitOK, "yaml\nyml\n"},
+		{"__complete groups explain ", exitOK, ":4\n"}, // no files
+		{"__complete groups replace 1 a ", exitOK, ":4\n"},
+		{"__complete token ", exitOK, ":4\n"},
 		{"nosuch", exitUsage, "edge-node: unknown command"},
 		{"version --nosuch", exitUsage, "edge-node: unknown flag"},
 		{"chta", exitUsage, `unknown command "chta" for "edge-node"; Did you mean this? chat`},
@@ -45,7 +48,24 @@ func TestExitStatuses(t *testing.T) {
 		{"apps rules put demo x", exitUsage, "REGION is missing; usage: edge-node apps rules put APP PATTERN"},
 		{"apps rules delete demo x y", exitUsage, `"y" is one argument too many`},
 		{"groups add", exitUsage, "--region is missing"},
-		{"groups add --region fra --count 0", exitUsage, "--count is 0"},
+		{"groups add --region fra --count 0", exitUsage, "--count is 0, not 1 to 64"},
+		{"groups add --region fra --count 65", exitUsage, "--count is 65"},
+		{"groups add --region fra --survive all", exitUsage, `--survive is "all", not one of node, region, none`},
+		{"apps rules put demo x fra --survive all", exitUsage, "--survive"},
+		{"apps rules put demo  fra", exitUsage, `PATTERN is "", no name`},
+		{"groups explain x", exitUsage, `GROUP is "x", not a number such as 3; usage: edge-node groups explain GROUP`},
+		{"groups recover -- -1", exitUsage, "GROUP"},
+		{"groups move-leader 1", exitUsage, "NODE is missing"},
+		{"groups replace 1 a", exitUsage, "NEW is missing; usage: edge-node groups replace GROUP {OLD NEW | --cancel}"},
+		{"groups replace 1 a b --cancel", exitUsage, `"a" is one argument too many`},
+		{"groups replace 1 a b --within -1s", exitUsage, "--within is -1s"},
+		{"groups move-leader 1 a", exitFailed, "start a mesh with `edge-node dev`"},
+		{"groups replace 1 a b", exitFailed, "start a mesh"},
+		{"apps rules list nosuch", exitFailed, "start a mesh"},
+		{"members", exitFailed, "start a mesh"},
+		{"links", exitFailed, "start a mesh"},
+		{"links x", exitUsage, "one argument too many"},
+		{"completion tcsh", exitUsage, `unknown command "tcsh" for "edge-node completion"`},
 		{"export", exitUsage, "ROOM is missing; usage: edge-node export ROOM"},
 		{"chat lobby --log-level loud", exitUsage, "--log-level"},
 		{"replay f --window 0", exitUsage, "--window"},
@@ -74,7 +94,7 @@ func words(line string) []string { return strings.Split(line, " ") }
 
 func TestEveryCommandHelps(t *testing.T) {
 	for _, c := range new(app).root().Commands() {
-		if c.Hidden || c.Name() == "completion" || c.Name() == "help" {
+		if c.Hidden || c.Name() == "help" {
 			continue
 		}
 		if c.Long == "" || c.Example == "" {

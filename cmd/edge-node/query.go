@@ -64,7 +64,7 @@ func (a *app) askMesh(ctx context.Context, mesh *home.Context, what string, args
 
 // asOperator lets ask speak with a mesh as an operator, within queryWithin.
 func (a *app) asOperator(ctx context.Context, mesh *home.Context, ask func(context.Context, *client.Client) error) error {
-	ctx, cancel := context.WithTimeout(ctx, queryWithin)
+	ctx, cancel := context.WithTimeoutCause(ctx, queryWithin, fmt.Errorf("not done within %v", queryWithin))
 	defer cancel()
 	c, err := a.dialOperator(ctx, mesh)
 	if err != nil {
@@ -101,8 +101,9 @@ func (a *app) groupsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "groups", Short: "List the Raft groups", GroupID: groupMesh,
 		Long: `List the Raft groups: where each is at home and what it outlives, which node leads it, how many rooms
-live in it, and each replica with the last log index that it has applied. With
---json also a hash of its rooms: replicas at one index have one hash.`,
+live in it, and each replica with the last log index that it has applied, or with
+a ? if it does not answer. With --json also a hash of its rooms: replicas at one
+index have one hash.`,
 		Example: "  edge-node groups\n  edge-node groups --json",
 		Args:    noCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -114,6 +115,9 @@ live in it, and each replica with the last log index that it has applied. With
 				var replicas []string
 				for _, r := range g.Replicas {
 					replicas = append(replicas, fmt.Sprintf("%s@%d", r.Node, r.Applied))
+				}
+				for _, node := range g.Missing {
+					replicas = append(replicas, node+"@?")
 				}
 				leader := g.Leader
 				if leader == "" {

@@ -102,10 +102,23 @@ func (a *app) root() *cobra.Command {
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {
 			c.Example = "  source <(edge-node completion bash)\n  edge-node completion zsh > \"${fpath[1]}/_edge-node\"\n  edge-node completion fish | source"
+			c.Args, c.RunE = noCommand, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 		}
 	}
+	noFiles(root)
 	must(root.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions(levels, cobra.ShellCompDirectiveNoFileComp)))
 	return root
+}
+
+// noFiles keeps shells from completing arguments with files, save where a command
+// says that it takes some.
+func noFiles(c *cobra.Command) {
+	if c.ValidArgsFunction == nil {
+		c.ValidArgsFunction = cobra.NoFileCompletions
+	}
+	for _, sub := range c.Commands() {
+		noFiles(sub)
+	}
 }
 
 // must is for what only a mistake in this program can break.
@@ -177,6 +190,14 @@ func (a *app) printJSON(v any) error {
 
 // warn says what the user should know, once, on standard error.
 func (a *app) warn(text string) { fmt.Fprintln(a.stderr, "edge-node: warning:", text) }
+
+// are is a number of things in words, of which something is to be said.
+func are(n int, thing string) string {
+	if n == 1 {
+		return plural(n, thing) + " is"
+	}
+	return plural(n, thing) + " are"
+}
 
 // plural is a number of things in words.
 func plural(n int, thing string) string {
