@@ -35,6 +35,8 @@ type NodeInfo struct {
 	Revoked bool     `json:"revoked"`
 	Voter   []uint32 `json:"voter"` // the groups in which it has a vote
 	Learner []uint32 `json:"learner,omitempty"`
+	// Stranded are those of a revoked node's groups that have no quorum without it.
+	Stranded []uint32 `json:"stranded,omitempty"`
 }
 
 // KeysInfo is the answer to the queries "keys" and "keys.step".
@@ -60,12 +62,12 @@ const (
 	queryKeysStep    = "keys.step" // VERSION: take the next step after that version
 )
 
-var admissions = map[string]struct{ least, most int }{
+var admissions = map[string]arity{
 	queryTokens: {0, 0}, queryTokenCreate: {3, 4}, queryTokenDelete: {2, 2}, queryNode: {1, 1}, queryRevoke: {2, 2},
 	queryKeys: {0, 0}, queryKeysStep: {1, 1},
 }
 
-// admission does what an operator asks about who belongs to the mesh; ok is false if
+// admissionQuery does what an operator asks about who belongs to the mesh; ok is false if
 // it is nothing of this.
 func (n *Node) admissionQuery(ctx context.Context, p relay.Peer, q *wire.Query) (answer []byte, ok bool, err error) {
 	if p.Node != "" {
@@ -75,13 +77,10 @@ func (n *Node) admissionQuery(ctx context.Context, p relay.Peer, q *wire.Query) 
 	if !ok {
 		return nil, false, nil
 	}
-	a := q.Args
-	switch {
-	case !p.Operator:
-		return nil, true, wire.Errorf(wire.CodeForbidden, "%q needs a token of an operator", q.What)
-	case len(a) < bounds.least || len(a) > bounds.most:
-		return nil, true, wire.Errorf(wire.CodeBadRequest, "%q takes %d to %d arguments, not %d", q.What, bounds.least, bounds.most, len(a))
+	if err := bounds.check(p, q); err != nil {
+		return nil, true, err
 	}
+	a := q.Args
 	var result any
 	switch q.What {
 	case queryTokens:
@@ -159,6 +158,9 @@ func (n *Node) nodeInfo(id string) (NodeInfo, error) {
 		r := g.Replicas()
 		if slices.Contains(r.Voters, id) {
 			info.Voter = append(info.Voter, g.ID)
+			if left := n.standing(r.Voters); info.Revoked && left <= len(r.Voters)/2 {
+				info.Stranded = append(info.Stranded, g.ID)
+			}
 		}
 		if slices.Contains(r.Learners, id) {
 			info.Learner = append(info.Learner, g.ID)
@@ -166,6 +168,17 @@ func (n *Node) nodeInfo(id string) (NodeInfo, error) {
 	}
 	slices.Sort(info.Voter)
 	return info, nil
+}
+
+// standing counts the voters that can be reached and are not revoked.
+func (n *Node) standing(voters []string) (count int) {
+	revoked := n.dir.state().Revoked()
+	for _, v := range voters {
+		if n.reachable(v) && !slices.Contains(revoked, v) {
+			count++
+		}
+	}
+	return count
 }
 
 func (n *Node) keys() KeysInfo {

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -115,9 +116,18 @@ func (n *Node) firstMembers() (peers []mesh.Member) {
 // errRevoked ends a node that was revoked.
 var errRevoked = wire.Errorf(wire.CodeRevoked, "this node was revoked, and no other speaks with it any more: it can come back as a new node, with another id, an empty data folder and a new join token")
 
-// admit tells the mesh whom the directory knows, and with which keys they gossip.
-func (n *Node) admit(s *directory.State) {
+// admit tells the mesh whom the directory knows, and with which keys they gossip, where
+// that is not as it was.
+func (n *Node) admit(was, s *directory.State) {
 	if s.Version() == 0 {
+		return
+	}
+	if k := s.GossipKeys(); k.Version != was.GossipKeys().Version {
+		if err := n.mesh.SetGossipKeys(k.Version, gossipKeys(s)); err != nil {
+			n.log.Error("the keys of gossip could not be changed", "err", err)
+		}
+	}
+	if was.Version() > 0 && slices.Equal(was.Nodes(), s.Nodes()) && slices.Equal(was.Revoked(), s.Revoked()) {
 		return
 	}
 	a := mesh.Admission{Nodes: map[string]mesh.Admitted{}, Revoked: map[string]bool{}}
@@ -128,12 +138,7 @@ func (n *Node) admit(s *directory.State) {
 		a.Revoked[id] = true
 	}
 	n.mesh.Admit(a)
-	if keys := gossipKeys(s); len(keys) > 0 {
-		if err := n.mesh.SetGossipKeys(s.GossipKeys().Version, keys); err != nil {
-			n.log.Error("the keys of gossip could not be changed", "err", err)
-		}
-	}
-	if a.Revoked[n.cfg.Node] && n.fail != nil {
+	if a.Revoked[n.cfg.Node] {
 		n.fail(errRevoked)
 	}
 }
@@ -238,6 +243,8 @@ func (n *Node) signHere(node string, csr []byte) ([]byte, error) {
 	switch {
 	case err != nil:
 		return nil, wire.Errorf(wire.CodeBadRequest, "%v", err)
+	case slices.Contains(n.dir.state().Revoked(), node):
+		return nil, wire.Errorf(wire.CodeRevoked, "node %q was revoked", node)
 	case !ok || authority == nil:
 		return nil, wire.Errorf(wire.CodeNotFound, "%s does not sign for region %q", n.cfg.Node, d.Region)
 	}

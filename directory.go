@@ -190,8 +190,7 @@ func (k *keeper) fold(now copied, encoded []byte, until uint64) (copied, error) 
 	now.Seq = e.Seq
 	if now.Seq >= until {
 		shown := now
-		k.current.Store(&shown)
-		k.node.admit(now.State)
+		k.node.admit(k.current.Swap(&shown).State, now.State)
 		k.changes.folded(e.Seq, now.State.Placement(), err)
 	}
 	return now, nil

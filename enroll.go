@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -45,6 +44,9 @@ type Enrolled struct {
 	Directory []string `json:"directory"`
 	Seeds     []string `json:"seeds"`
 	Survive   string   `json:"survive"`
+	// ReplaceAfter and CertLife are those of the signer, which all nodes should share.
+	ReplaceAfter string `json:"replace_after"`
+	CertLife     string `json:"cert_life"`
 	// Copy is the directory as of now, which names those that this node may speak
 	// with; see DirectoryFile.
 	Copy json.RawMessage `json:"copy"`
@@ -207,6 +209,7 @@ func (n *Node) welcome(authority *identity.Authority, node directory.Node, token
 		Cluster: n.cfg.Cluster, Node: node.ID, Region: node.Region, Addr: node.Addr,
 		Root: string(authority.RootPEM()), Chain: string(chain), Secret: secret,
 		Regions: n.cfg.regions(), Directory: n.root.first, Survive: n.cfg.Survive, Copy: now,
+		ReplaceAfter: n.cfg.ReplaceAfter, CertLife: n.cfg.CertLife,
 	}
 	for _, d := range n.dir.state().Nodes() {
 		if d.ID != node.ID {
@@ -261,5 +264,5 @@ func (n *Node) admissionHere(ctx context.Context, node string, q *wire.Query) (a
 		return nil, true, err
 	}
 	answer, err = json.Marshal(chain)
-	return answer, true, errors.Join(err)
+	return answer, true, err
 }

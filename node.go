@@ -13,6 +13,7 @@ import (
 	"github.com/starling-im/starling/consensus"
 	"github.com/starling-im/starling/directory"
 	"github.com/starling-im/starling/edge"
+	"github.com/starling-im/starling/geo"
 	"github.com/starling-im/starling/mesh"
 	"github.com/starling-im/starling/relay"
 	"github.com/starling-im/starling/wire"
@@ -132,7 +133,7 @@ func (n *Node) newMesh() (*mesh.Mesh, error) {
 func (n *Node) Run(ctx context.Context) error {
 	ctx, n.fail = context.WithCancelCause(ctx)
 	defer n.fail(nil)
-	n.admit(n.dir.state())
+	n.admit(directory.New(geo.Rank), n.dir.state())
 	defer n.conn.Close()
 	if n.env.HTTP != nil {
 		defer n.env.HTTP.Close()

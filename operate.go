@@ -56,8 +56,22 @@ const (
 )
 
 // operations has the number of arguments of each.
-var operations = map[string]struct{ least, most int }{
+var operations = map[string]arity{
 	queryRules: {1, 1}, queryRulePut: {4, 8}, queryRuleDelete: {3, 3}, queryGroupsAdd: {3, 6}, querySettle: {0, 0},
+}
+
+// arity is how many arguments a query of an operator takes.
+type arity struct{ least, most int }
+
+// check returns why a query of a peer is refused before anybody looks at what it asks.
+func (a arity) check(p relay.Peer, q *wire.Query) error {
+	switch n := len(q.Args); {
+	case !p.Operator:
+		return wire.Errorf(wire.CodeForbidden, "%q needs a token of an operator", q.What)
+	case n < a.least || n > a.most:
+		return wire.Errorf(wire.CodeBadRequest, "%q takes %d to %d arguments, not %d", q.What, a.least, a.most, n)
+	}
+	return nil
 }
 
 // operate does what an operator asks for; ok is false if it is nothing of this.
@@ -70,13 +84,10 @@ func (n *Node) operate(ctx context.Context, p relay.Peer, q *wire.Query) (answer
 	if !ok || p.Node != "" {
 		return nil, false, nil
 	}
-	a := q.Args
-	switch {
-	case !p.Operator:
-		return nil, true, wire.Errorf(wire.CodeForbidden, "%q needs a token of an operator", q.What)
-	case len(a) < bounds.least || len(a) > bounds.most:
-		return nil, true, wire.Errorf(wire.CodeBadRequest, "%q takes %d to %d arguments, not %d", q.What, bounds.least, bounds.most, len(a))
+	if err := bounds.check(p, q); err != nil {
+		return nil, true, err
 	}
+	a := q.Args
 	var result any
 	switch q.What {
 	case queryRules:

@@ -36,16 +36,22 @@ func TestGuides(t *testing.T) {
 	}
 }
 
-// runANode starts three nodes as the page says, at ports that are free here.
-func runANode(t *testing.T, page *document) {
+// installed installs the program as a page says, and returns an empty folder and what
+// runs the page's commands in it, at as many ports that are free here.
+func installed(t *testing.T, page *document, ports int) (dir string, here *strings.Replacer, run func(string) *terminal) {
+	t.Helper()
 	bin, dir := t.TempDir(), t.TempDir()
 	t.Setenv("GOBIN", bin)
 	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 	t.Setenv("STARLING_HOME", t.TempDir())
-	here := portsFrom(freePorts(t, 3))
-	run := func(name string) *terminal { return startIn(t, dir, here.Replace(page.command(t, name, 0))) }
-
+	here = portsFrom(freePorts(t, ports))
 	start(t, page.command(t, "install", 0)).end(t)
+	return dir, here, func(name string) *terminal { return startIn(t, dir, here.Replace(page.command(t, name, 0))) }
+}
+
+// runANode starts three nodes as the page says, at ports that are free here.
+func runANode(t *testing.T, page *document) {
+	dir, here, run := installed(t, page, 3)
 	dev := run("dev")
 	dev.wait(t, "chat lobby")
 	dev.interrupt(t)
@@ -88,13 +94,7 @@ func runANode(t *testing.T, page *document) {
 
 // firstCluster makes the cluster of the page, at a port that is free here.
 func firstCluster(t *testing.T, page *document) {
-	bin, dir := t.TempDir(), t.TempDir()
-	t.Setenv("GOBIN", bin)
-	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
-	t.Setenv("STARLING_HOME", t.TempDir())
-	here := portsFrom(freePorts(t, 1))
-	run := func(name string) *terminal { return startIn(t, dir, here.Replace(page.command(t, name, 0))) }
-	start(t, page.command(t, "install", 0)).end(t)
+	_, _, run := installed(t, page, 1)
 	run("init").end(t)
 	run("drawer").end(t)
 	nodes := []*terminal{run("fra")}

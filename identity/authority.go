@@ -79,6 +79,9 @@ func newAuthority(parent *Authority, subject pkix.Name, until, now time.Time) (*
 	return a, nil
 }
 
+// ErrNoAuthorities says that a root is of a release in which it signed nodes itself.
+var ErrNoAuthorities = errors.New("identity: a root that can sign no authorities of regions")
+
 // Load reads an authority from the PEM of its chain and of its key.
 func Load(chainPEM, keyPEM []byte) (*Authority, error) {
 	pair, err := tls.X509KeyPair(chainPEM, keyPEM)
@@ -90,10 +93,14 @@ func Load(chainPEM, keyPEM []byte) (*Authority, error) {
 		return nil, err
 	}
 	key, ok := pair.PrivateKey.(crypto.Signer)
-	if !ok || !chain[0].IsCA || len(chain[0].Subject.Organization) == 0 {
+	a := &Authority{chain, key}
+	switch {
+	case !ok || !chain[0].IsCA || len(chain[0].Subject.Organization) == 0:
 		return nil, errors.New("identity: not the certificate and key of an authority of a cluster")
+	case a.Region() == "" && chain[0].MaxPathLenZero:
+		return nil, ErrNoAuthorities
 	}
-	return &Authority{chain, key}, nil
+	return a, nil
 }
 
 // Cluster returns the name of the cluster.

@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/tls"
 	"fmt"
-	"slices"
 
 	"github.com/starling-im/starling/identity"
 )
@@ -94,27 +93,5 @@ func (m *Mesh) Renew(cert tls.Certificate) error {
 		return err
 	}
 	m.cert.Store(&cert)
-	return nil
-}
-
-// SetGossipKeys replaces the keys of gossip, of which the first is used to send, and
-// tells the others which version of them this node has.
-func (m *Mesh) SetGossipKeys(version uint64, keys [][]byte) error {
-	for _, k := range keys {
-		if err := m.keyring.AddKey(k); err != nil {
-			return fmt.Errorf("%w: %w", ErrGossipKey, err)
-		}
-	}
-	if err := m.keyring.UseKey(keys[0]); err != nil {
-		return fmt.Errorf("%w: %w", ErrGossipKey, err)
-	}
-	for _, old := range m.keyring.GetKeys() {
-		if !slices.ContainsFunc(keys, func(k []byte) bool { return string(k) == string(old) }) {
-			if err := m.keyring.RemoveKey(old); err != nil {
-				return fmt.Errorf("%w: %w", ErrGossipKey, err)
-			}
-		}
-	}
-	m.gossip.say(func(self *meta) { self.keys = version })
 	return nil
 }

@@ -110,3 +110,31 @@ func TestRevokedIsCutOff(t *testing.T) {
 		a.waitRefused(5*time.Second, ErrRevoked)
 	})
 }
+
+// TestKeysChangeWhileAway has a node come back with keys of gossip that the others have
+// forgotten, at an address where nobody looks for it.
+func TestKeysChangeWhileAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, simnet.Options{})
+		a, b, c := w.three()
+		c.shutdown()
+		a.wait(time.Second, "the end of c", is("c", Left))
+		next := []byte("another key, of thirty-two bytes")
+		for i, keys := range [][][]byte{{gossipKey, next}, {next, gossipKey}, {next}} {
+			for _, n := range []*node{a, b} {
+				if err := n.SetGossipKeys(uint64(i+1), keys); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		b.wait(time.Minute, "the version of the keys", func(v *View) bool { m, _ := v.Member("a"); return m.Keys == 3 })
+		back := start(t, w.config("c", "10.0.0.9:7400", addrA))
+		back.wait(20*time.Second, "the others", linked("a", "b"))
+		a.wait(20*time.Second, "c", linked("b", "c"))
+		for _, n := range []*node{a, b, back} {
+			if got := n.keyring.GetKeys(); len(got) != 1 || string(got[0]) != string(next) {
+				t.Errorf("%s has the keys %q", n.cfg.Node, got)
+			}
+		}
+	})
+}

@@ -56,6 +56,13 @@ func (g *gossip) tell(ctx context.Context, ml *memberlist.Memberlist) {
 	}
 }
 
+// keys is the version of the keys of gossip that this node has.
+func (g *gossip) keys() uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.self.keys
+}
+
 // instance is that of this process.
 func (g *gossip) instance() uint64 {
 	g.mu.Lock()
@@ -173,6 +180,10 @@ func (m *Mesh) join(ctx context.Context, ml *memberlist.Memberlist) {
 		if _, err := ml.Join(targets); err != nil {
 			m.log.Debug("nobody let this node join yet", "asked", targets, "err", err)
 			failures++
+			name, _, _ := strings.Cut(targets[0], "/")
+			if err := m.learnKeys(ctx, m.where(name)); err != nil {
+				m.log.Debug("nobody told the keys of gossip", "asked", name, "err", err)
+			}
 		} else {
 			failures = 0
 		}

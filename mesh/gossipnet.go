@@ -74,18 +74,18 @@ func (t *gossipNet) Shutdown() error {
 }
 
 // where returns the address of a node or seed; "" for a node not heard of.
-func (t *gossipNet) where(name string) string {
+func (m *Mesh) where(name string) string {
 	if strings.Contains(name, ":") {
 		return name
 	}
-	member, _ := t.m.View().Member(name)
+	member, _ := m.View().Member(name)
 	return member.Addr
 }
 
 // WriteToAddress reports no errors: memberlist would end a probe on one without
 // suspecting anybody, but a packet that cannot be sent is a packet lost.
 func (t *gossipNet) WriteToAddress(b []byte, to memberlist.Address) (time.Time, error) {
-	addr, err := t.m.resolver.resolve(t.ctx, t.where(to.Name))
+	addr, err := t.m.resolver.resolve(t.ctx, t.m.where(to.Name))
 	if err == nil {
 		_, err = t.m.transport.WriteTo(b, addr)
 	}
@@ -113,7 +113,7 @@ func (t *gossipNet) DialAddressTimeout(to memberlist.Address, timeout time.Durat
 		}
 		return t.conn(to.Name, s, nil), nil
 	}
-	conn, node, err := t.m.dial(ctx, t.where(to.Name), alpnJoin, "")
+	conn, node, err := t.m.dial(ctx, t.m.where(to.Name), alpnJoin, "")
 	if err != nil {
 		return nil, err
 	}

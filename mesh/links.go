@@ -274,7 +274,7 @@ func (m *Mesh) serve(ctx context.Context, conn *quic.Conn) {
 		m.serveLink(ctx, &link{node: node, conn: conn})
 		return
 	}
-	m.serveStreams(ctx, node, map[byte]Handler{StreamGossip: m.handlers[StreamGossip]}, conn)
+	m.serveStreams(ctx, node, map[byte]Handler{StreamGossip: m.handlers[StreamGossip], StreamKeys: m.handlers[StreamKeys]}, conn)
 }
 
 // serveLink makes l the link to its node and serves it until it ends.

@@ -168,7 +168,7 @@ func (m *Mesh) Handle(kind byte, h Handler) { m.handlers[kind] = h }
 func (m *Mesh) Run(ctx context.Context) error {
 	net := newGossipNet(m)
 	defer net.stop()
-	m.handlers[StreamGossip] = net.serve
+	m.handlers[StreamGossip], m.handlers[StreamKeys] = net.serve, m.serveKeys
 	listener, err := m.transport.Listen(m.listenTLS(), listenConfig(m.isLink))
 	if err != nil {
 		return fmt.Errorf("mesh: listen: %w", err)

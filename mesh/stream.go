@@ -16,11 +16,12 @@ const (
 	StreamRaft     byte = 2 // Raft messages of all groups, in order
 	StreamSnapshot byte = 3 // one Raft snapshot
 	StreamRelay    byte = 4 // frames of package wire, as a client's session has them
+	StreamKeys     byte = 5 // the keys of gossip, from the side that did not open it
 )
 
 // kindNames names the kinds in logs and errors.
 var kindNames = map[byte]string{
-	StreamGossip: "gossip", StreamRaft: "raft", StreamSnapshot: "snapshot", StreamRelay: "relay",
+	StreamGossip: "gossip", StreamRaft: "raft", StreamSnapshot: "snapshot", StreamRelay: "relay", StreamKeys: "keys",
 }
 
 func kindName(kind byte) string {

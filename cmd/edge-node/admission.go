@@ -130,48 +130,64 @@ func (a *app) nodeCommand() *cobra.Command {
 		Args:    noCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(
-		a.aboutNode("show", "Say what is known of a node", `Say what is known of a node: where it is, how it is, whether it signs certificates,
-and in which groups it holds a replica.`, "  edge-node node show fra-1 --json", "node.show"),
-		a.aboutNode("revoke", "Make a node's certificate good for nothing", `Make a node's certificate good for nothing, for ever: all other nodes cut their links to
-it within seconds, and let it in no more. Its replicas are made anew elsewhere. The
-machine can come back as a new node only, with another id and a new token.`, "  edge-node node revoke iad-2", "node.revoke"),
-	)
+	cmd.AddCommand(a.nodeShowCommand(), a.nodeRevokeCommand())
 	return cmd
 }
 
-// aboutNode is a command that asks about one node, and shows it.
-func (a *app) aboutNode(verb, short, long, example, query string) *cobra.Command {
+func (a *app) nodeShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: verb + " ID", Short: short, Long: long, Example: example, Args: needs("ID"), ValidArgsFunction: cobra.NoFileCompletions,
+		Use: "show ID", Short: "Say what is known of a node",
+		Long: `Say what is known of a node: where it is, how it is, whether it signs certificates,
+and in which groups it holds a replica.`,
+		Example: "  edge-node node show fra-1 --json",
+		Args:    needs("ID"), ValidArgsFunction: a.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if verb == "revoke" {
-				args = append([]string{rand.Text()}, args...)
-			}
-			answer, err := a.ask(cmd.Context(), query, args...)
-			if err != nil {
-				return err
-			}
-			if a.json {
-				_, err := a.stdout.Write(append(answer, '\n'))
-				return err
-			}
-			var n starling.NodeInfo
-			if err := json.Unmarshal(answer, &n); err != nil {
-				return err
-			}
-			state := n.State
-			if n.Revoked {
-				state = "revoked"
-			}
-			fmt.Fprintf(a.stdout, "node     %s\nregion   %s\naddr     %s\nstate    %s\nversion  %s\nsigner   %v\nvoter    %s\n",
-				n.ID, n.Region, n.Addr, state, n.Version, n.Signer, strings.Trim(fmt.Sprint(n.Voter), "[]"))
-			if len(n.Learner) > 0 {
-				fmt.Fprintf(a.stdout, "learner  %s\n", strings.Trim(fmt.Sprint(n.Learner), "[]"))
-			}
-			return nil
+			return a.showNode(cmd.Context(), "node.show", args[0])
 		},
 	}
+}
+
+func (a *app) nodeRevokeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "revoke ID", Short: "Make a node's certificate good for nothing",
+		Long: `Make a node's certificate good for nothing, for ever: all other nodes cut their links to
+it within seconds, and let it in no more. Its replicas are made anew elsewhere. The
+machine can come back as a new node only, with another id and a new token.`,
+		Example: "  edge-node node revoke iad-2",
+		Args:    needs("ID"), ValidArgsFunction: a.completeNodes,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.showNode(cmd.Context(), "node.revoke", rand.Text(), args[0])
+		},
+	}
+}
+
+// showNode asks about a node, or to change it, and shows how it is.
+func (a *app) showNode(ctx context.Context, query string, args ...string) error {
+	answer, err := a.ask(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		_, err := a.stdout.Write(append(answer, '\n'))
+		return err
+	}
+	var n starling.NodeInfo
+	if err := json.Unmarshal(answer, &n); err != nil {
+		return err
+	}
+	state := n.State
+	if n.Revoked {
+		state = "revoked"
+	}
+	fmt.Fprintf(a.stdout, "node     %s\nregion   %s\naddr     %s\nstate    %s\nversion  %s\nsigner   %v\nvoter    %s\n",
+		n.ID, n.Region, n.Addr, state, n.Version, n.Signer, strings.Trim(fmt.Sprint(n.Voter), "[]"))
+	if len(n.Learner) > 0 {
+		fmt.Fprintf(a.stdout, "learner  %s\n", strings.Trim(fmt.Sprint(n.Learner), "[]"))
+	}
+	for _, g := range n.Stranded {
+		a.warn(fmt.Sprintf("group %d has no quorum without %s, and takes no messages until an operator gives up what only %s has: edge-node groups recover %d --accept-loss", g, n.ID, n.ID, g))
+	}
+	return nil
 }
 
 func (a *app) keysCommand() *cobra.Command {
@@ -192,7 +208,7 @@ func (a *app) keysCommand() *cobra.Command {
 		Use: "rotate", Short: "Replace the key of gossip, without a gap",
 		Long: `Replace the key of gossip: the next one is made known to all members, then used, then
 the old one is forgotten. Each step waits for all members that are alive; one that is
-away gets the keys over its links when it comes back. Stopped half way it is finished
+away gets the keys when it comes back and has proved who it is. Stopped half way it is finished
 by calling it again.`,
 		Example: "  edge-node keys rotate --data ./fra-1",
 		Args:    noArgs,

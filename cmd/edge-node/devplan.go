@@ -217,7 +217,7 @@ func (p *devPlan) authorities() error {
 	first := filepath.Join(p.dir, p.nodes[0].ID)
 	p.signers = map[string]*identity.Authority{}
 	root, err := loadAuthority(p.dir, "ca")
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, identity.ErrNoAuthorities) {
 		if root, err = identity.NewRoot(p.Cluster, time.Now()); err == nil {
 			err = errors.Join(saveAuthority(p.dir, "ca", root), home.WriteFile(filepath.Join(p.dir, "gossip.key"), encodeSecret(p.Gossip)))
 		}

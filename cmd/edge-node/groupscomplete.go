@@ -40,6 +40,25 @@ func (a *app) completeGroup(nodes ...nodesFor) cobra.CompletionFunc {
 	}
 }
 
+// completeNodes completes the one argument of a command about a node.
+func (a *app) completeNodes(_ *cobra.Command, args []string, _ string) (ids []string, _ cobra.ShellCompDirective) {
+	const never = cobra.ShellCompDirectiveNoFileComp
+	if len(args) > 0 {
+		return nil, never
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), groupsPatience)
+	defer cancel()
+	a.home = a.homeOrDefault()
+	_, members, err := a.groupsAndMembers(ctx)
+	if err != nil {
+		return nil, never
+	}
+	for _, m := range members {
+		ids = append(ids, m.ID+"\t"+m.State+" in "+m.Region)
+	}
+	return ids, never
+}
+
 func (a *app) groupsAndMembers(ctx context.Context) (groups []starling.GroupInfo, members []starling.MemberInfo, err error) {
 	mesh, err := a.mesh()
 	if err != nil {

@@ -94,8 +94,11 @@ func (a *app) enroll(ctx context.Context, o joinOptions, cfg starling.Config) er
 	}
 	defer conn.Close()
 	answer, err := mesh.Enroll(ctx, conn, o.join, token.Cluster, token.Pin, request)
+	if errors.Is(err, identity.ErrPin) {
+		return &refusedError{fmt.Errorf("at %s is %w", o.join, identity.ErrPin)}
+	}
 	if err != nil {
-		return &refusedError{err}
+		return fmt.Errorf("no node of the cluster answers at %s: is one running there, and does UDP get through? (%w)", o.join, err)
 	}
 	var e starling.Enrolled
 	if err := json.Unmarshal(answer, &e); err != nil {
@@ -113,7 +116,8 @@ func furnish(dir string, cfg starling.Config, e starling.Enrolled) error {
 	is := nodeConfig(dir, e.Cluster, e.Node, e.Region, cfg.Listen)
 	is.Peers = []starling.Peer{{ID: e.Node, Region: e.Region, Addr: e.Addr, Signer: e.AuthorityKey != ""}}
 	is.Regions, is.Seeds, is.Directory, is.Survive = e.Regions, e.Seeds, e.Directory, e.Survive
-	is.Limits, is.LogLevel, is.ReplaceAfter, is.CertLife, is.WAN = cfg.Limits, cfg.LogLevel, cfg.ReplaceAfter, cfg.CertLife, cfg.WAN
+	is.ReplaceAfter, is.CertLife = e.ReplaceAfter, e.CertLife
+	is.Limits, is.LogLevel, is.WAN = cfg.Limits, cfg.LogLevel, cfg.WAN
 	if err := is.Check(); err != nil {
 		return err
 	}

@@ -18,6 +18,8 @@ type joiner struct {
 	home string
 	dir  string
 	port string
+	// nodes are the processes of nodes, by id.
+	nodes map[string]*exec.Cmd
 }
 
 // TestJoin makes a cluster of three nodes with tokens, each at an address of its own,
@@ -29,7 +31,7 @@ func TestJoin(t *testing.T) {
 	}
 	_, port, _ := net.SplitHostPort(probe.addr())
 	probe.close()
-	c := &joiner{t: t, home: t.TempDir(), dir: t.TempDir(), port: port}
+	c := &joiner{t: t, home: t.TempDir(), dir: t.TempDir(), port: port, nodes: map[string]*exec.Cmd{}}
 	output(t, c.home, "", "cluster", "init", c.data("fra-1"), "--regions", "fra,iad", "--listen", c.addr(1))
 	if err := os.Rename(filepath.Join(c.data("fra-1"), offlineFolder), c.data("drawer")); err != nil {
 		t.Fatal(err) // nodes start without it
@@ -46,13 +48,13 @@ func TestJoin(t *testing.T) {
 	waitFor(t, "end of a token", func() bool { return time.Now().After(ran) })
 	c.refusals(short)
 
-	output(t, c.home, "", "keys", "rotate", "--data", c.data("iad-1"))
-	output(t, c.home, "", "keys", "rotate", "--data", c.data("fra-1"))
+	c.rotateWithout("iad-3")
 	bob := output(t, c.home, "hello\n/quit\n", "chat", "lobby", "--as", "bob", "--data", c.data("iad-2"), "--json")
 	if !strings.Contains(bob, "hello") {
 		t.Errorf("bob saw %q", bob)
 	}
 
+	waitFor(t, "votes of iad-3", func() bool { return len(c.node("iad-3").Voter) >= 4 })
 	output(t, c.home, "", "node", "revoke", "iad-2", "--data", c.data("fra-1"))
 	for _, id := range []string{"fra-1", "iad-1"} {
 		waitFor(t, "the end of links to the revoked node", func() bool {
@@ -64,6 +66,34 @@ func TestJoin(t *testing.T) {
 			return true // it is forgotten soon after
 		})
 	}
+	waitFor(t, "replicas of the revoked node elsewhere", func() bool {
+		is := c.node("iad-2")
+		return is.Revoked && len(is.Voter)+len(is.Learner)+len(is.Stranded) == 0
+	})
+}
+
+// node is what the first node knows of another.
+func (c *joiner) node(id string) starling.NodeInfo {
+	c.t.Helper()
+	return lines[starling.NodeInfo](c.t, output(c.t, c.home, "", "node", "show", id, "--json", "--data", c.data("fra-1")))[0]
+}
+
+// rotateWithout replaces the key of gossip twice while a node is away, and has it come
+// back with keys that nobody knows any more.
+func (c *joiner) rotateWithout(id string) {
+	c.t.Helper()
+	away := c.nodes[id]
+	if err := away.Process.Signal(os.Interrupt); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := away.Wait(); err != nil {
+		c.t.Errorf("%s ends with %v", id, err)
+	}
+	output(c.t, c.home, "", "keys", "rotate", "--data", c.data("iad-1"))
+	output(c.t, c.home, "", "keys", "rotate", "--data", c.data("fra-1"))
+	c.run(id, away.Args[2:]...) // its token is used, which matters no more
+	c.waitAlive(id, 4)
+	c.waitAlive("fra-1", 4)
 }
 
 func (c *joiner) data(id string) string { return filepath.Join(c.dir, id) }
@@ -85,6 +115,7 @@ func (c *joiner) run(id string, args ...string) {
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
+	c.nodes[id] = cmd
 }
 
 func (c *joiner) try(args ...string) error {
@@ -130,28 +161,35 @@ func (c *joiner) refusals(short string) {
 	c.waitAlive("iad-3", 4)
 	back := c.token("fra-1", "fra")
 	output(c.t, c.home, "", "join-token", "delete", strings.Split(back, ":")[3], "--data", c.data("fra-1"))
-	output(c.t, c.home, "", "cluster", "init", c.data("other"), "--regions", "fra", "--listen", c.addr(9))
 	parts := strings.Split(good, ":")
 	parts[4] = strings.Repeat("A", len(parts[4]))
 	forged := strings.Join(parts, ":")
 	parts = strings.Split(good, ":")
 	parts[5] = strings.Repeat("A", len(parts[5]))
 	stranger := strings.Join(parts, ":")
-	for _, r := range []struct{ name, region, token, says string }{
-		{"used", "iad", used, "join_used"},
-		{"expired", "fra", short, "join_expired"},
-		{"of another region", "iad", good, "join_region"},
-		{"forged", "fra", forged, "join_forged"},
-		{"taken back", "fra", back, "join_forged"},
-		{"of another cluster", "fra", stranger, "another cluster"},
-		{"no token", "fra", "hello", "no join token"},
+	for _, r := range []struct {
+		name   string
+		at     int
+		region string
+		token  string
+		status int
+		says   string
+	}{
+		{"used", 1, "iad", used, exitRefused, "join_used"},
+		{"used, at one who does not sign", 2, "iad", used, exitRefused, "join_used"},
+		{"expired", 1, "fra", short, exitRefused, "join_expired"},
+		{"of another region", 1, "iad", good, exitRefused, "join_region"},
+		{"forged", 1, "fra", forged, exitRefused, "join_forged"},
+		{"taken back", 1, "fra", back, exitRefused, "join_forged"},
+		{"of another cluster", 1, "fra", stranger, exitRefused, "another cluster"},
+		{"no token", 1, "fra", "hello", exitRefused, "no join token"},
+		{"good, and nobody is there", 7, "fra", good, exitFailed, "no node of the cluster answers"},
 	} {
-		cmd := program(c.t, c.home, append([]string{"run"}, c.joining("x", 8, 1, r.region, r.token)...)...)
-		cmd.Stderr = nil
+		cmd := program(c.t, c.home, append([]string{"run"}, c.joining("x", 8, r.at, r.region, r.token)...)...)
 		said := &heard{also: testLog{c.t, r.name}}
 		cmd.Stderr = said
 		err, _ := cmd.Run().(*exec.ExitError)
-		if err == nil || err.ExitCode() != exitRefused || !strings.Contains(said.String(), r.says) {
+		if err == nil || err.ExitCode() != r.status || !strings.Contains(said.String(), r.says) {
 			c.t.Errorf("a token that is %s: %v, said %q", r.name, err, said)
 		}
 	}
