@@ -88,6 +88,7 @@ func TestHandshakesFromOneAddress(t *testing.T) {
 		if node, _ := visit(t, tr, addrA, conf); node != "m" { // while there are as many connections
 			t.Errorf("%q answers", node)
 		}
+		synctest.Wait() // a client is done a moment before the node is
 		if got := n.inHandshake(); got != 0 {
 			t.Errorf("%d handshakes in progress at the end", got)
 		}
