@@ -147,7 +147,7 @@ func (n *Node) nodeInfo(id string) (NodeInfo, error) {
 	}
 	info := NodeInfo{
 		MemberInfo: MemberInfo{ID: d.ID, Region: d.Region, Addr: d.Addr, State: mesh.Unknown.String()}, Key: d.Key, Signer: d.Signer,
-		Revoked: slices.Contains(n.dir.state().Revoked(), id), Voter: []uint32{},
+		Revoked: n.dir.state().IsRevoked(id), Voter: []uint32{},
 	}
 	for _, m := range n.membersHere() {
 		if m.ID == id {
@@ -172,9 +172,8 @@ func (n *Node) nodeInfo(id string) (NodeInfo, error) {
 
 // standing counts the voters that can be reached and are not revoked.
 func (n *Node) standing(voters []string) (count int) {
-	revoked := n.dir.state().Revoked()
 	for _, v := range voters {
-		if n.reachable(v) && !slices.Contains(revoked, v) {
+		if n.reachable(v) && !n.dir.state().IsRevoked(v) {
 			count++
 		}
 	}
@@ -205,11 +204,7 @@ func (n *Node) stepKeys(ctx context.Context, user, after string) (KeysInfo, erro
 	}
 	now := n.dir.state().GossipKeys().Keys
 	if len(now) == 0 {
-		secret, err := readKey(n.cfg.GossipKey)
-		if err != nil {
-			return info, err
-		}
-		now = []string{base64.StdEncoding.EncodeToString(secret)}
+		now = []string{base64.StdEncoding.EncodeToString(n.secret)}
 	}
 	next := directory.GossipKeys{Version: info.Version + 1}
 	switch info.Version % 3 {

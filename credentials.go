@@ -123,7 +123,7 @@ func (n *Node) admit(was, s *directory.State) {
 		return
 	}
 	if k := s.GossipKeys(); k.Version != was.GossipKeys().Version {
-		if err := n.mesh.SetGossipKeys(k.Version, gossipKeys(s)); err != nil {
+		if err := n.mesh.SetGossipKeys(k.Version, n.gossipKeys(s)); err != nil {
 			n.log.Error("the keys of gossip could not be changed", "err", err)
 		}
 	}
@@ -143,8 +143,11 @@ func (n *Node) admit(was, s *directory.State) {
 	}
 }
 
-// gossipKeys are those of the directory, nil if it has none.
-func gossipKeys(s *directory.State) (keys [][]byte) {
+// gossipKeys are those of the directory; as long as it has none, the secret is the key.
+func (n *Node) gossipKeys(s *directory.State) (keys [][]byte) {
+	if s.GossipKeys().Version == 0 {
+		return [][]byte{n.secret}
+	}
 	for _, text := range s.GossipKeys().Keys {
 		key, _ := base64.StdEncoding.DecodeString(text) // checked when it was written
 		keys = append(keys, key)
@@ -243,7 +246,7 @@ func (n *Node) signHere(node string, csr []byte) ([]byte, error) {
 	switch {
 	case err != nil:
 		return nil, wire.Errorf(wire.CodeBadRequest, "%v", err)
-	case slices.Contains(n.dir.state().Revoked(), node):
+	case n.dir.state().IsRevoked(node):
 		return nil, wire.Errorf(wire.CodeRevoked, "node %q was revoked", node)
 	case !ok || authority == nil:
 		return nil, wire.Errorf(wire.CodeNotFound, "%s does not sign for region %q", n.cfg.Node, d.Region)

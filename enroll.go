@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"slices"
 	"time"
 
 	"github.com/starling-im/starling/directory"
@@ -185,7 +184,7 @@ func (n *Node) nameFor(token directory.Token, node directory.Node) string {
 	}
 	for i := 1; ; i++ {
 		id := fmt.Sprintf("%s-%d", node.Region, i)
-		if _, taken := s.Node(id); !taken && !slices.Contains(s.Revoked(), id) {
+		if _, taken := s.Node(id); !taken && !s.IsRevoked(id) {
 			return id
 		}
 	}
@@ -197,17 +196,13 @@ func (n *Node) welcome(authority *identity.Authority, node directory.Node, token
 	if err != nil {
 		return nil, err
 	}
-	secret, err := readKey(n.cfg.GossipKey)
-	if err != nil {
-		return nil, err
-	}
 	now, err := n.dir.encode()
 	if err != nil {
 		return nil, err
 	}
 	e := Enrolled{
 		Cluster: n.cfg.Cluster, Node: node.ID, Region: node.Region, Addr: node.Addr,
-		Root: string(authority.RootPEM()), Chain: string(chain), Secret: secret,
+		Root: string(authority.RootPEM()), Chain: string(chain), Secret: n.secret,
 		Regions: n.cfg.regions(), Directory: n.root.first, Survive: n.cfg.Survive, Copy: now,
 		ReplaceAfter: n.cfg.ReplaceAfter, CertLife: n.cfg.CertLife,
 	}

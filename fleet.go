@@ -45,7 +45,7 @@ func (f *fleet) nodes() []geo.NodeState {
 		}
 		n := geo.NodeState{Site: geo.Site{Node: d.ID, Region: d.Region}, State: geo.Alive, Load: load[d.ID]}
 		switch {
-		case slices.Contains(f.node.dir.state().Revoked(), d.ID):
+		case f.node.dir.state().IsRevoked(d.ID):
 			n.State = geo.Left
 		case !alive:
 			n.State, n.FailedFor = geo.Failed, now.Sub(s.since)

@@ -41,6 +41,7 @@ type Node struct {
 	log         *slog.Logger
 	conn        net.PacketConn // env.Conn, perhaps with delays
 	credentials credentials
+	secret      []byte // that all nodes of the cluster share
 	mesh        *mesh.Mesh
 	host        *consensus.Host
 	hub         *relay.Hub
@@ -99,8 +100,8 @@ func New(cfg Config, env Env) (*Node, error) {
 }
 
 func (n *Node) newMesh() (*mesh.Mesh, error) {
-	secret, err := readKey(n.cfg.GossipKey)
-	if err != nil {
+	var err error
+	if n.secret, err = readKey(n.cfg.GossipKey); err != nil {
 		return nil, err
 	}
 	if err := n.credentials.load(n.cfg); err != nil {
@@ -113,7 +114,7 @@ func (n *Node) newMesh() (*mesh.Mesh, error) {
 	n.conn = conn
 	m, err := mesh.New(mesh.Config{
 		Node: n.cfg.Node, Region: n.cfg.Region, Cluster: n.cfg.Cluster, Advertise: n.cfg.addr(),
-		Conn: conn, Credentials: n.credentials.identity(), Secret: secret, GossipKeys: gossipKeys(n.dir.state()),
+		Conn: conn, Credentials: n.credentials.identity(), Secret: n.secret, GossipKeys: n.gossipKeys(n.dir.state()),
 		Peers: n.firstMembers(), Seeds: n.cfg.Seeds, Enroll: n.enroll,
 		Version: n.env.Version, Clients: n.door.ServeQUIC, Log: n.log,
 	})

@@ -196,7 +196,7 @@ func (n *Node) membersHere() []MemberInfo {
 	members := []MemberInfo{}
 	for _, m := range n.mesh.View().Members {
 		state := m.State.String()
-		if slices.Contains(n.dir.state().Revoked(), m.ID) {
+		if n.dir.state().IsRevoked(m.ID) {
 			state = "revoked"
 		}
 		members = append(members, MemberInfo{

@@ -69,6 +69,9 @@ func (s *State) Node(id string) (Node, bool) {
 // more, in order.
 func (s *State) Revoked() []string { return slices.Sorted(maps.Keys(s.revoked)) }
 
+// IsRevoked reports whether a node was revoked.
+func (s *State) IsRevoked(id string) bool { return s.revoked[id] }
+
 // GossipKeys returns the keys of gossip, none as long as those of the nodes' own
 // configuration hold.
 func (s *State) GossipKeys() GossipKeys { return s.gossip }

@@ -179,7 +179,7 @@ func TestLoopback(t *testing.T) {
 		peers = append(peers, Member{ID: id, Region: "eu", Addr: strings.Replace(addr, "127.0.0.1", "localhost", 1)})
 		configs = append(configs, Config{
 			Node: id, Region: "eu", Cluster: cluster, Advertise: addr, Conn: conn,
-			Credentials: credentials(t, ca, id), Secret: gossipKey, Clients: greet(id),
+			Credentials: credentials(t, ca, id), Secret: gossipKey, GossipKeys: [][]byte{gossipKey}, Clients: greet(id),
 		})
 	}
 	configs[0].Log = slog.New(slog.NewTextHandler(&hints, nil))

@@ -202,7 +202,7 @@ func TestWrongGossipKey(t *testing.T) {
 		w := newWorld(t, simnet.Options{})
 		a := start(t, w.config("a", addrA))
 		cfg := w.config("b", addrB, addrA)
-		cfg.Secret = []byte("another key, of thirty-two bytes")
+		cfg.GossipKeys = [][]byte{[]byte("another key, of thirty-two bytes")}
 		b := start(t, cfg)
 		a.waitRefused(10*time.Second, ErrGossipKey)
 		b.waitRefused(10*time.Second, ErrGossipKey)

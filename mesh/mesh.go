@@ -33,7 +33,7 @@ type Config struct {
 	// ever are derived from it.
 	Secret []byte
 	// GossipKeys are 16, 24 or 32 bytes each: gossip is sent with the first, and
-	// understood with each. Default the Secret. SetGossipKeys replaces them.
+	// understood with each. SetGossipKeys replaces them.
 	GossipKeys [][]byte
 	// Seeds are addresses of nodes that may know the mesh. Peers are nodes that
 	// a link is kept to even before gossip has told of them; their addresses
@@ -63,6 +63,8 @@ func (c Config) check() error {
 		return fmt.Errorf("mesh: Config.Advertise or Version is longer than %d or %d bytes", metaAddr, nameMax)
 	case len(c.Secret) != 32:
 		return fmt.Errorf("%w: Config.Secret has %d bytes, not 32", ErrGossipKey, len(c.Secret))
+	case len(c.GossipKeys) == 0:
+		return fmt.Errorf("%w: Config.GossipKeys are missing", ErrGossipKey)
 	case c.Credentials.Roots == nil:
 		return fmt.Errorf("%w: Config.Credentials are missing", ErrNoCertificate)
 	}
@@ -138,9 +140,6 @@ func New(cfg Config) (*Mesh, error) {
 	m.cert.Store(&cfg.Credentials.Cert)
 	m.admitted.Store(&Admission{})
 	m.gossip = newGossip(m)
-	if len(cfg.GossipKeys) == 0 {
-		cfg.GossipKeys = [][]byte{cfg.Secret}
-	}
 	ring, err := memberlist.NewKeyring(cfg.GossipKeys, cfg.GossipKeys[0])
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrGossipKey, err)

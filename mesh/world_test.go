@@ -85,7 +85,7 @@ type node struct {
 func (w *world) config(id, addr string, seeds ...string) Config {
 	return Config{
 		Node: id, Region: "eu", Cluster: cluster, Advertise: addr, Version: "v1",
-		Conn: w.net.Conn(addr), Credentials: credentials(w.t, w.ca, id), Secret: gossipKey, Seeds: seeds,
+		Conn: w.net.Conn(addr), Credentials: credentials(w.t, w.ca, id), Secret: gossipKey, GossipKeys: [][]byte{gossipKey}, Seeds: seeds,
 	}
 }
 
