@@ -152,6 +152,9 @@ func (c *joiner) waitAlive(at string, count int) {
 	})
 }
 
+// refusedWithin is how long it may take until a machine that is not let in knows why.
+const refusedWithin = 10 * time.Second
+
 // refusals come to a cluster of three nodes with what is not good here.
 func (c *joiner) refusals(short string) {
 	c.t.Helper()
@@ -188,7 +191,12 @@ func (c *joiner) refusals(short string) {
 		cmd := program(c.t, c.home, append([]string{"run"}, c.joining("x", 8, r.at, r.region, r.token)...)...)
 		said := &heard{also: testLog{c.t, r.name}}
 		cmd.Stderr = said
-		err, _ := cmd.Run().(*exec.ExitError)
+		if err := cmd.Start(); err != nil {
+			c.t.Fatal(err)
+		}
+		late := time.AfterFunc(refusedWithin, func() { _ = cmd.Process.Kill() }) // it was let in
+		err, _ := cmd.Wait().(*exec.ExitError)
+		late.Stop()
 		if err == nil || err.ExitCode() != r.status || !strings.Contains(said.String(), r.says) {
 			c.t.Errorf("a token that is %s: %v, said %q", r.name, err, said)
 		}
