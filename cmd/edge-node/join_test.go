@@ -25,6 +25,7 @@ type joiner struct {
 // TestJoin makes a cluster of three nodes with tokens, each at an address of its own,
 // and has it refuse who must not come in, each for its own reason.
 func TestJoin(t *testing.T) {
+	t.Parallel()
 	probe, err := listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -198,7 +199,7 @@ func (c *joiner) refusals(short string) {
 		err, _ := cmd.Wait().(*exec.ExitError)
 		late.Stop()
 		if err == nil || err.ExitCode() != r.status || !strings.Contains(said.String(), r.says) {
-			c.t.Errorf("a token that is %s: %v, said %q", r.name, err, said)
+			c.t.Fatalf("a token that is %s: %v, said %q", r.name, err, said)
 		}
 	}
 }

@@ -185,7 +185,7 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
-	late := time.After(30 * time.Second)
+	late := time.After(time.Minute)
 	for !ok() {
 		select {
 		case <-poll.C:
