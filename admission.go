@@ -184,7 +184,7 @@ func (n *Node) keys() KeysInfo {
 	k := n.dir.state().GossipKeys()
 	info := KeysInfo{Version: k.Version, Rotating: k.Version%3 != 0, Waiting: []string{}}
 	for _, m := range n.mesh.View().Members {
-		if m.ID != n.cfg.Node && m.State == mesh.Alive && m.Keys != k.Version {
+		if m.ID != n.cfg.Node && m.State.Here() && m.Keys != k.Version {
 			info.Waiting = append(info.Waiting, m.ID)
 		}
 	}

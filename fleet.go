@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/starling-im/starling/geo"
-	"github.com/starling-im/starling/mesh"
 )
 
 // fleet says how the nodes are that may hold replicas: the directory who there
@@ -68,7 +67,7 @@ func (f *fleet) aliveFor(node string) time.Duration {
 // reachable reports whether a node is there, as far as the mesh knows.
 func (n *Node) reachable(node string) bool {
 	m, _ := n.mesh.View().Member(node)
-	return node == n.cfg.Node || m.State == mesh.Alive && m.Linked
+	return node == n.cfg.Node || m.State.Here() && m.Linked
 }
 
 // names are the nodes of the directory.

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/starling-im/starling/directory"
-	"github.com/starling-im/starling/mesh"
 	"github.com/starling-im/starling/relay"
 	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
@@ -183,7 +182,7 @@ func (n *Node) recoverGroup(ctx context.Context, group uint32, accepts *consent)
 	}
 	for _, v := range info.Voters {
 		said := slices.ContainsFunc(all, func(s Survivor) bool { return s.Node == v })
-		if m, _ := n.mesh.View().Member(v); m.State == mesh.Alive && m.Linked && !said && !n.denies(ctx, v, id) {
+		if m, _ := n.mesh.View().Member(v); m.State.Here() && m.Linked && !said && !n.denies(ctx, v, id) {
 			return info, wire.Errorf(wire.CodeUnavailable, "voter %q of group %d is alive and does not answer: ask again", v, group).After(time.Second)
 		}
 	}

@@ -203,8 +203,8 @@ func (m *Mesh) strangers(view *View) []string {
 		if p.ID == m.cfg.Node {
 			continue
 		}
-		alone = alone && p.State != Alive
-		if p.Linked && p.State != Alive && p.State != Left {
+		alone = alone && !p.State.Here()
+		if p.Linked && !p.State.Here() && p.State != Left {
 			targets = append(targets, p.ID)
 		}
 	}

@@ -124,7 +124,7 @@ func (m *Mesh) pause(ctx context.Context, view *View, p Member, d time.Duration)
 		case <-view.Next():
 		}
 		view = m.View()
-		if now, _ := view.Member(p.ID); now.Addr != p.Addr || now.State == Alive && p.State != Alive {
+		if now, _ := view.Member(p.ID); now.Addr != p.Addr || now.State.Here() && !p.State.Here() {
 			return
 		}
 	}

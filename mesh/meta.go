@@ -24,7 +24,22 @@ type meta struct {
 	instance              uint64 // tells processes with one id apart; a later one has a larger number
 	region, addr, version string
 	keys                  uint64 // the version of the keys of gossip that it has
+	flags                 byte
 	signed, signature     []byte // all of the above, and what the node's key made of it
+}
+
+// The flags of a meta. A reader ignores those that it does not know.
+const (
+	flagDraining byte = 1 << iota
+	flagOutbound
+)
+
+// state is that of a node which has just said this.
+func (m meta) state() State {
+	if m.flags&flagDraining != 0 {
+		return Draining
+	}
+	return Alive
 }
 
 // body returns what is signed.
@@ -33,7 +48,7 @@ func (m meta) body() []byte {
 	for _, s := range []string{m.region, m.addr, m.version} {
 		b = append(append(b, byte(len(s))), s...)
 	}
-	return binary.BigEndian.AppendUint64(b, m.keys)
+	return append(binary.BigEndian.AppendUint64(b, m.keys), m.flags)
 }
 
 // encode returns m signed with a node's key. It takes at most 512 bytes: New has
@@ -81,11 +96,11 @@ func decodeMeta(b []byte) (meta, error) {
 	if m.instance == 0 {
 		return meta{}, errBadMeta
 	}
-	if len(b) < 9 {
-		return m, nil // of a release that did not sign
+	if len(b) < 10 {
+		return meta{}, errBadMeta
 	}
-	m.keys, m.signed = binary.BigEndian.Uint64(b), all[:len(all)-len(b)+8]
-	if b = b[8:]; len(b) < 1+int(b[0]) {
+	m.keys, m.flags, m.signed = binary.BigEndian.Uint64(b), b[8], all[:len(all)-len(b)+9]
+	if b = b[9:]; len(b) < 1+int(b[0]) {
 		return meta{}, errBadMeta
 	}
 	m.signature = b[1 : 1+int(b[0])]

@@ -16,6 +16,8 @@ const (
 	Unknown State = iota
 	// Alive answers, as far as anyone knows.
 	Alive
+	// Draining is alive, and about to leave: it serves whom it has, and wants nobody new.
+	Draining
 	// Left said goodbye.
 	Left
 	// Failed stopped answering; it may be dead, or only cut off.
@@ -23,8 +25,11 @@ const (
 )
 
 func (s State) String() string {
-	return [...]string{"unknown", "alive", "left", "failed"}[s]
+	return [...]string{"unknown", "alive", "draining", "left", "failed"}[s]
 }
+
+// Here reports whether a member in this state answers, as far as anyone knows.
+func (s State) Here() bool { return s == Alive || s == Draining }
 
 // Member is a node of the mesh, as seen from one node.
 type Member struct {
@@ -35,6 +40,7 @@ type Member struct {
 	RTT        time.Duration // smoothed, of the link; 0 = unknown
 	Linked     bool          // there is a link to it
 	Keys       uint64        // the version of the keys of gossip that it has
+	Outbound   bool          // it cannot be dialled from outside
 }
 
 // View is the mesh at one moment. It never changes.
@@ -115,17 +121,17 @@ func (t *table) alive(id string, m meta, believed bool) {
 		e = &entry{}
 		t.all[id] = e
 	}
-	if m.instance < e.instance && e.State == Alive {
+	if m.instance < e.instance && e.State.Here() {
 		return // of two processes with one id, the later one
 	}
-	state := Alive
+	state := m.state()
 	if m.instance == e.goodbye {
 		state = Left // what is still said of it is older than its goodbye
 	}
 	if !believed {
 		state = Unknown
 	}
-	e.Member = Member{ID: id, Region: m.region, Addr: m.addr, Version: m.version, State: state, Keys: m.keys}
+	e.Member = Member{ID: id, Region: m.region, Addr: m.addr, Version: m.version, State: state, Keys: m.keys, Outbound: m.flags&flagOutbound != 0}
 	e.instance, e.since, e.said, e.doubted = m.instance, time.Now(), m, !believed
 	t.publish()
 }
@@ -142,7 +148,7 @@ func (t *table) review(check func(id string, said meta) error) {
 		err := check(id, e.said)
 		switch {
 		case err == nil && e.doubted:
-			e.State, e.doubted = Alive, false
+			e.State, e.doubted = e.said.state(), false
 		case err != nil && !e.doubted:
 			e.State, e.doubted, e.static = Unknown, true, false
 		}
@@ -170,7 +176,7 @@ func (t *table) gone(id string) {
 		t.publish()
 		return
 	}
-	if e == nil || id == t.self || e.State != Alive {
+	if e == nil || id == t.self || !e.State.Here() {
 		return
 	}
 	e.State, e.since = Failed, time.Now()
@@ -183,7 +189,7 @@ func (t *table) forget() {
 	var oldest *entry
 	count := 0
 	for _, e := range t.all {
-		if e.static || e.State == Alive {
+		if e.static || e.State.Here() {
 			continue
 		}
 		count++
@@ -220,7 +226,7 @@ func (t *table) linkDown(l *link, goodbye bool) {
 	delete(t.link, l.node)
 	if e := t.all[l.node]; e != nil && goodbye {
 		e.goodbye = e.instance
-		if e.State == Alive || e.State == Failed {
+		if e.State.Here() || e.State == Failed {
 			e.State, e.since = Left, time.Now()
 			t.forget()
 		}
