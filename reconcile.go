@@ -166,7 +166,7 @@ func (r *reconciler) plan(s consensus.Status, nodes []geo.NodeState) GroupPlan {
 		}
 	}
 	for _, x := range nodes {
-		if x.State == geo.Alive || x.State == geo.Draining {
+		if x.State == geo.Alive || x.State == geo.Draining || x.State == geo.Leaving {
 			now.Alive = append(now.Alive, x.Node)
 		}
 	}

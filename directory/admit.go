@@ -48,7 +48,7 @@ type GossipKeys struct {
 }
 
 // admitted reports whether n says what formats before 4 have no words for.
-func (n Node) admitted() bool { return n.Key != "" || n.Signer }
+func (n Node) admitted() bool { return n.Key != "" || n.Signer || n.Leaving }
 
 // Token returns a token by its id.
 func (s *State) Token(id string) (Token, bool) {
@@ -134,6 +134,18 @@ func (s *State) revoke(id string) *Refusal {
 	}
 	s.revoked = maps.Clone(s.revoked)
 	s.revoked[id] = true
+	return nil
+}
+
+// leave says that a node is to go for good, or that it is not.
+func (s *State) leave(id string, leaving bool) *Refusal {
+	n, ok := s.nodes[id]
+	if !ok {
+		return refuse(CodeNotFound, "there is no node %q", id)
+	}
+	n.Leaving = leaving
+	s.nodes = maps.Clone(s.nodes)
+	s.nodes[id] = n
 	return nil
 }
 

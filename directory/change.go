@@ -70,6 +70,8 @@ type Node struct {
 	Key string `json:"key,omitempty"`
 	// Signer: the node signs the certificates of its region. Since format 4.
 	Signer bool `json:"signer,omitzero"`
+	// Leaving: its replicas are moved elsewhere, and then it goes for good. Since format 4.
+	Leaving bool `json:"leaving,omitzero"`
 }
 
 // Group holds rooms. Group 0, which holds the directory, is not listed.

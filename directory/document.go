@@ -45,6 +45,8 @@ type Change struct {
 	Join        Join
 	RevokeNode  string // by id; it stays a node until it is deleted
 	PutGossip   GossipKeys
+	LeaveNode   string // by id
+	StayNode    string // takes LeaveNode back
 }
 
 // The values of Change.Reconcile.
@@ -77,6 +79,8 @@ const (
 	opJoin        = "join"
 	opNodeRevoke  = "node.revoke"
 	opGossipPut   = "gossip.put"
+	opNodeLeave   = "node.leave"
+	opNodeStay    = "node.stay"
 )
 
 // op returns what c does, "" if its fields say nothing or several things.
@@ -91,6 +95,7 @@ func (c Change) op() string {
 		{opRulePut, c.PutRule}, {opRuleDelete, c.DeleteRule}, {opGroupsAdd, c.AddGroups}, {opGroupPut, c.PutGroup},
 		{opSettle, c.Settle}, {opReconcile, c.Reconcile},
 		{opTokenPut, c.PutToken}, {opTokenDelete, c.DeleteToken}, {opJoin, c.Join}, {opNodeRevoke, c.RevokeNode}, {opGossipPut, c.PutGossip},
+		{opNodeLeave, c.LeaveNode}, {opNodeStay, c.StayNode},
 	} {
 		if !reflect.ValueOf(f.value).IsZero() {
 			op = f.op
@@ -153,9 +158,10 @@ func documentOf(c Change) document {
 		d.Exception = c.DeleteException
 	case opNodePut:
 		d.Node = c.PutNode
-	case opTokenPut, opTokenDelete, opJoin, opNodeRevoke, opGossipPut:
+	case opTokenPut, opTokenDelete, opJoin, opNodeRevoke, opNodeLeave, opNodeStay, opGossipPut:
 		d.V = 4
-		d.Token, d.Join, d.Node, d.Gossip = c.PutToken, c.Join, Node{ID: c.RevokeNode}, c.PutGossip
+		d.Token, d.Join, d.Gossip = c.PutToken, c.Join, c.PutGossip
+		d.Node = Node{ID: c.RevokeNode + c.LeaveNode + c.StayNode} // of which one is set
 		if d.Op == opTokenDelete {
 			d.Token = Token{ID: c.DeleteToken}
 		}
@@ -239,6 +245,10 @@ func Decode(b []byte) (Change, error) {
 		c.RevokeNode = d.Node.ID
 	case opGossipPut:
 		c.PutGossip = d.Gossip
+	case opNodeLeave:
+		c.LeaveNode = d.Node.ID
+	case opNodeStay:
+		c.StayNode = d.Node.ID
 	default:
 		return Change{}, refuse(CodeBadRequest, "op %q is not known", d.Op)
 	}

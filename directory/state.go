@@ -150,6 +150,10 @@ func (s *State) apply(c Change) *Refusal {
 		r = s.join(c.Join)
 	case opNodeRevoke:
 		r = s.revoke(c.RevokeNode)
+	case opNodeLeave:
+		r = s.leave(c.LeaveNode, true)
+	case opNodeStay:
+		r = s.leave(c.StayNode, false)
 	case opGossipPut:
 		r = s.putGossip(c.PutGossip)
 	default:

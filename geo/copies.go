@@ -18,7 +18,7 @@ func Copies(p Placement, nodes []NodeState, now Config) []string {
 	for _, fresh := range []bool{false, true} {
 		for _, n := range nodes {
 			has := slices.Contains(now.Learners, n.Node)
-			stays := n.State == Alive || has && n.State == Failed && n.FailedFor < FailedGrace
+			stays := n.State == Alive || has && (n.State == Draining || n.State == Failed && n.FailedFor < FailedGrace)
 			if !served[n.Region] && stays && has != fresh && len(copies) < copiesMost {
 				served[n.Region] = true
 				copies = append(copies, n.Node)

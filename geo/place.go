@@ -29,11 +29,13 @@ const FailedGrace = 15 * time.Minute
 type State string
 
 // The states of a node. One that is alive, or has failed for less than the
-// grace of a policy, keeps what it holds; a draining one is emptied at once; one
+// grace of a policy, keeps what it holds; so does a draining one, which is not to
+// lead, since it goes away for a moment; a leaving one is emptied at once; one
 // that has left does not come back.
 const (
 	Alive    State = "alive"
 	Draining State = "draining"
+	Leaving  State = "leaving"
 	Failed   State = "failed"
 	Left     State = "left"
 )
@@ -133,7 +135,7 @@ func (c *choice) rank(n NodeState) int {
 		return failedVoter
 	case n.State == Failed && learner && !lost:
 		return failedLearner
-	case n.State != Alive:
+	case n.State != Alive && (n.State != Draining || !voter && !learner):
 		return never
 	case voter && n.Node == c.now.Leader:
 		return leads

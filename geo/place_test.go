@@ -159,11 +159,11 @@ func (s *scene) show() string {
 	return text
 }
 
-// step takes the next step. Nodes that are draining are there until they go.
+// step takes the next step. Nodes that are leaving are there until they go.
 func (s *scene) step() (Step, string) {
 	s.now.Alive = nil
 	for _, n := range s.nodes {
-		if n.State == Alive || n.State == Draining {
+		if n.State == Alive || n.State == Leaving {
 			s.now.Alive = append(s.now.Alive, n.Node)
 		}
 	}
