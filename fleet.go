@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/starling-im/starling/geo"
+	"github.com/starling-im/starling/mesh"
 )
 
 // fleet says how the nodes are that may hold replicas: the directory who there
@@ -48,6 +49,10 @@ func (f *fleet) nodes() []geo.NodeState {
 			n.State = geo.Left
 		case !alive:
 			n.State, n.FailedFor = geo.Failed, now.Sub(s.since)
+		case d.Leaving:
+			n.State = geo.Leaving
+		case f.node.draining(d.ID):
+			n.State = geo.Draining
 		}
 		all = append(all, n)
 	}
@@ -68,6 +73,12 @@ func (f *fleet) aliveFor(node string) time.Duration {
 func (n *Node) reachable(node string) bool {
 	m, _ := n.mesh.View().Member(node)
 	return node == n.cfg.Node || m.State.Here() && m.Linked
+}
+
+// draining reports whether a node goes away for a moment.
+func (n *Node) draining(node string) bool {
+	m, _ := n.mesh.View().Member(node)
+	return m.State == mesh.Draining
 }
 
 // names are the nodes of the directory.

@@ -57,6 +57,7 @@ type Node struct {
 	hashes     hashes
 	flights    flights
 	departures departures
+	drain      *drain
 	root       root
 	sent       counters // events that relay sessions sent to other nodes
 	// unsent is the most bytes that ever waited for one client.
@@ -84,8 +85,9 @@ func New(cfg Config, env Env) (*Node, error) {
 	n.root.node, n.root.first = n, cfg.directoryVoters()
 	n.reconciler = newReconciler(n)
 	n.links = newLinks(n)
+	n.drain = newDrain(n)
 	n.door = edge.New(edge.Config{
-		Node: cfg.Node, Region: cfg.Region, SystemApp: directory.SystemApp, Serve: n.serveSession,
+		Node: cfg.Node, Region: cfg.Region, SystemApp: directory.SystemApp, Serve: n.serveSession, Closed: n.drain.closed,
 		Key: n.dir.key, InFlight: cfg.sessionLimits().InFlight, TokenLife: cfg.tokenLife(), Log: n.log,
 	})
 	if err := n.dir.load(); err != nil {
@@ -129,8 +131,8 @@ func (n *Node) newMesh() (*mesh.Mesh, error) {
 	return m, nil
 }
 
-// Run runs the node until ctx ends, which is a clean stop and returns nil, or
-// until it must not go on: then the error says why.
+// Run runs the node until ctx ends or it has drained, which is a clean stop and returns
+// nil, or until it must not go on: then the error says why.
 func (n *Node) Run(ctx context.Context) error {
 	ctx, n.fail = context.WithCancelCause(ctx)
 	defer n.fail(nil)
@@ -164,6 +166,8 @@ func (n *Node) Run(ctx context.Context) error {
 	parts.Go(func() { n.root.run(ctx) })
 	parts.Go(func() { n.keepCertificate(ctx) })
 	parts.Go(func() { n.reconciler.run(ctx) })
+	parts.Go(func() { n.drain.run(ctx) })
+	parts.Go(func() { n.keepLeaving(ctx) })
 	parts.Go(func() { n.flights.run(ctx, n.way, n.seekLeader) })
 	if n.env.HTTP != nil {
 		parts.Go(func() { n.serveHTTP(ctx) })
@@ -176,7 +180,7 @@ func (n *Node) Run(ctx context.Context) error {
 	parts.Wait() // clients are gone: nobody reads or proposes any more
 	n.places.running.Wait()
 	err = host.Close()
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, errGone) {
 		return cause
 	}
 	return err
@@ -184,8 +188,10 @@ func (n *Node) Run(ctx context.Context) error {
 
 // Stats are a node's own figures.
 type Stats struct {
-	// Ready: the node knows the directory, so it can tell who its clients are.
+	// Ready: the node knows the directory, so it can tell who its clients are, and
+	// it does not drain.
 	Ready    bool `json:"ready"`
+	Draining bool `json:"draining,omitzero"`
 	Sessions int  `json:"sessions"`
 	// MaxUnsentBytes is the most that ever waited for one client.
 	MaxUnsentBytes int64 `json:"max_unsent_bytes"`
@@ -195,8 +201,9 @@ type Stats struct {
 
 // Stats returns the node's figures of now.
 func (n *Node) Stats() Stats {
+	draining := n.drain.closed() != nil
 	return Stats{
-		Ready: n.dir.state().Version() > 0, Sessions: n.door.Sessions(),
+		Ready: n.dir.state().Version() > 0 && !draining, Draining: draining, Sessions: n.door.Sessions(),
 		MaxUnsentBytes: n.unsent.Load(), TailBytes: n.hub.Bytes(),
 	}
 }
@@ -207,7 +214,8 @@ func (n *Node) serveSession(ctx context.Context, c edge.Client) error {
 		Peer:   relay.Peer{App: c.App, User: c.User, ActAs: c.ActAs, Operator: c.Operator},
 		Frames: c.Frames, Replies: c.Commands, Until: c.Until,
 		Events: func(ctx context.Context) (relay.Stream, error) { return c.Events(ctx) },
-		Hub:    n.hub, Backend: (*backend)(n), Limits: n.cfg.sessionLimits(), Admission: n.admission,
+		Going:  n.drain.going, Goaway: n.drain.goaway,
+		Hub: n.hub, Backend: (*backend)(n), Limits: n.cfg.sessionLimits(), Admission: n.admission,
 		Sent: func(_, unsent int) { n.noteUnsent(int64(unsent)) },
 	}).Run(ctx)
 }

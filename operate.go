@@ -10,6 +10,7 @@ import (
 
 	"github.com/starling-im/starling/directory"
 	"github.com/starling-im/starling/geo"
+	"github.com/starling-im/starling/mesh"
 	"github.com/starling-im/starling/relay"
 	"github.com/starling-im/starling/wire"
 )
@@ -250,7 +251,7 @@ func (n *Node) newestGroups(region string) (added []AddedInfo) {
 func (n *Node) nodeStates(load map[string]int) []geo.NodeState {
 	var nodes []geo.NodeState
 	for _, m := range n.mesh.View().Members {
-		if m.ID == n.cfg.Node || m.Linked {
+		if m.ID == n.cfg.Node || m.Linked && m.State != mesh.Draining {
 			nodes = append(nodes, geo.NodeState{Site: geo.Site{Node: m.ID, Region: m.Region}, State: geo.Alive, Load: load[m.ID]})
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/starling-im/starling/mesh"
 	"github.com/starling-im/starling/relay"
 	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
@@ -136,6 +137,9 @@ func (n *Node) query(ctx context.Context, p relay.Peer, q *wire.Query) ([]byte, 
 	if answer, ok, err := n.admissionQuery(ctx, p, q); ok {
 		return answer, err
 	}
+	if answer, ok, err := n.departQuery(ctx, p, q); ok {
+		return answer, err
+	}
 	node := p.Node != ""
 	switch {
 	case q.What == queryRooms && !node:
@@ -196,8 +200,11 @@ func (n *Node) membersHere() []MemberInfo {
 	members := []MemberInfo{}
 	for _, m := range n.mesh.View().Members {
 		state := m.State.String()
-		if n.dir.state().IsRevoked(m.ID) {
+		switch d, _ := n.dir.state().Node(m.ID); {
+		case n.dir.state().IsRevoked(m.ID):
 			state = "revoked"
+		case d.Leaving && m.State == mesh.Alive:
+			state = "leaving"
 		}
 		members = append(members, MemberInfo{
 			ID: m.ID, Region: m.Region, Addr: m.Addr, State: state, Version: m.Version,

@@ -166,18 +166,13 @@ func (r *reconciler) plan(s consensus.Status, nodes []geo.NodeState) GroupPlan {
 		}
 	}
 	for _, x := range nodes {
-		if x.State == geo.Alive || x.State == geo.Draining || x.State == geo.Leaving {
+		if x.State.Answers() {
 			now.Alive = append(now.Alive, x.Node)
 		}
 	}
 	gone := slices.DeleteFunc(slices.Concat(now.Voters, now.Learners), func(v string) bool { return slices.Contains(now.Alive, v) })
 	policy := n.policy(g)
-	want := geo.Place(policy, nodes, now, geo.Pops())
-	want.Voters = preferred(g, nodes, want.Voters)
-	if s.ID == 0 {
-		want.Learners = geo.Copies(want, nodes, now)
-	}
-	want, ordered := r.obey(s.ID, now, want)
+	want, ordered := r.obey(s.ID, now, n.wanted(g, nodes, now))
 	step, why := geo.NextStep(now, want)
 	if step.Do == geo.Lead && slices.Contains(want.Voters, s.Leader) && !r.mayLead(s.ID, step.Node) {
 		step, why = geo.Step{}, fmt.Sprintf("%s is to lead, once it has been there for a while", step.Node)
@@ -192,6 +187,16 @@ func (r *reconciler) plan(s consensus.Status, nodes []geo.NodeState) GroupPlan {
 		p.Next = fmt.Sprintf("%s %s", step.Do, step.Node)
 	}
 	return p
+}
+
+// wanted is where package geo and the directory want a group to be.
+func (n *Node) wanted(g directory.Group, nodes []geo.NodeState, now geo.Config) geo.Placement {
+	want := geo.Place(n.policy(g), nodes, now, geo.Pops())
+	want.Voters = preferred(g, nodes, want.Voters)
+	if g.ID == 0 {
+		want.Learners = geo.Copies(want, nodes, now)
+	}
+	return want
 }
 
 // preferred puts the directory's choice of a leader first, if geo could have

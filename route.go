@@ -7,6 +7,7 @@ import (
 
 	"github.com/starling-im/starling/directory"
 	"github.com/starling-im/starling/geo"
+	"github.com/starling-im/starling/mesh"
 	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
 )
@@ -173,7 +174,7 @@ func (n *Node) parent(id room.ID, group uint32, asRelay bool) (string, error) {
 	here := n.replicates(group)
 	for _, m := range n.mesh.View().Members {
 		site := geo.Site{Node: m.ID, Region: m.Region}
-		if m.ID == n.cfg.Node || m.Linked {
+		if m.ID == n.cfg.Node || m.Linked && m.State != mesh.Draining {
 			q.Alive = append(q.Alive, site)
 		}
 		holds := slices.Contains(replicas.Voters, m.ID) || slices.Contains(replicas.Learners, m.ID)

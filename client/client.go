@@ -32,6 +32,7 @@ type Client struct {
 	preferred []string // to be tried before the config's
 	lastErr   error    // why there is no link
 	end       error    // why the client has ended
+	ends      Ends
 }
 
 // Dial connects to the first of the nodes that lets the client in, and tries
@@ -81,6 +82,32 @@ func (c *Client) Node() (id, region string) {
 	return c.welcome.GetNode(), c.welcome.GetRegion()
 }
 
+// Ends counts the sessions of a client that have ended.
+type Ends struct {
+	// Moved were asked by their node to go, Lost are all others but the one that
+	// Close ends.
+	Moved, Lost int
+}
+
+// Ends returns how the sessions so far have ended.
+func (c *Client) Ends() Ends {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ends
+}
+
+func (c *Client) count(asked bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.ctx.Err() != nil:
+	case asked:
+		c.ends.Moved++
+	default:
+		c.ends.Lost++
+	}
+}
+
 // run keeps a link alive until the client is closed or there is no hope.
 func (c *Client) run() {
 	tries := 0
@@ -91,6 +118,7 @@ func (c *Client) run() {
 			c.up(l)
 			err = <-l.ended
 			c.down(err)
+			c.count(l.asked())
 			if time.Since(since) > reconnectMax {
 				tries = 0
 			}

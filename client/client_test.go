@@ -184,6 +184,9 @@ func TestGoaway(t *testing.T) {
 		if node, _ := c.Node(); node != "c:1" {
 			t.Errorf("the node is %s", node)
 		}
+		if ends := c.Ends(); ends != (Ends{Moved: 1}) {
+			t.Errorf("its sessions ended as %+v", ends)
+		}
 		w.count(1, 2)
 		next(t, f, 1, 2)
 		c.Close()

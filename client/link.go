@@ -158,6 +158,13 @@ func (l *link) goaway(g *wire.Goaway) {
 	})
 }
 
+// asked reports whether the node has asked to go.
+func (l *link) asked() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.move != nil
+}
+
 func (l *link) stopMove() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

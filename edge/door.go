@@ -24,6 +24,9 @@ type Config struct {
 	Serve func(ctx context.Context, c Client) error
 	// Key finds the key of a token; ready = false if the node cannot tell yet.
 	Key func(kid string) (k Key, ok, ready bool)
+	// Closed says why clients other than operators are sent elsewhere, nil if they
+	// are not; may be nil itself.
+	Closed func() error
 	// InFlight is the bound of a session's open sends that Welcome tells
 	// (default wire.InFlight).
 	InFlight int
@@ -125,6 +128,9 @@ func (d *Door) serve(ctx context.Context, conn *quic.Conn) error {
 	}
 	peer, until, err := d.identify(hello.GetHello().GetToken())
 	leaveUser := func() {}
+	if err == nil && d.cfg.Closed != nil && !peer.Operator {
+		err = d.cfg.Closed()
+	}
 	if err == nil {
 		leaveUser, err = d.enterUser(peer)
 	}

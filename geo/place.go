@@ -40,6 +40,9 @@ const (
 	Left     State = "left"
 )
 
+// Answers reports whether a node in this state is there.
+func (s State) Answers() bool { return s == Alive || s == Draining || s == Leaving }
+
 // NodeState is a node as it is now.
 type NodeState struct {
 	Site

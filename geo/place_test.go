@@ -163,24 +163,14 @@ func (s *scene) show() string {
 func (s *scene) step() (Step, string) {
 	s.now.Alive = nil
 	for _, n := range s.nodes {
-		if n.State == Alive || n.State == Leaving {
+		if n.State.Answers() {
 			s.now.Alive = append(s.now.Alive, n.Node)
 		}
 	}
 	s.elect()
 	step, why := NextStep(s.now, Place(s.policy, s.nodes, s.now, Pops()))
-	without := func(nodes []string) []string { return less(nodes, []string{step.Node}) }
-	switch step.Do {
-	case AddLearner:
-		s.now.Learners = append(s.now.Learners, step.Node)
-	case Promote:
-		s.now.Voters, s.now.Learners = append(s.now.Voters, step.Node), without(s.now.Learners)
-	case Demote:
-		s.now.Voters, s.now.Learners = without(s.now.Voters), append(s.now.Learners, step.Node)
-	case Remove:
-		s.now.Voters, s.now.Learners, s.now.CaughtUp = without(s.now.Voters), without(s.now.Learners), without(s.now.CaughtUp)
-	case Lead:
-		s.now.Leader = step.Node
+	if s.now = s.now.after(step); step.Do == Remove {
+		s.now.CaughtUp = less(s.now.CaughtUp, []string{step.Node})
 	}
 	return step, why
 }

@@ -42,7 +42,7 @@ func (s *scene) disturb(r *rand.Rand) {
 		case 0:
 			n.State, n.FailedFor = Failed, time.Duration(r.IntN(30))*time.Minute
 		case 1:
-			n.State = []State{Leaving, Left}[r.IntN(2)]
+			n.State = []State{Leaving, Left, Draining}[r.IntN(3)]
 		case 2:
 			n.State = Alive
 		}
@@ -53,7 +53,7 @@ func (s *scene) disturb(r *rand.Rand) {
 // aliveVoters counts the voters that are there now.
 func (s *scene) aliveVoters() (count int) {
 	for _, n := range s.nodes {
-		if (n.State == Alive || n.State == Leaving) && slices.Contains(s.now.Voters, n.Node) {
+		if n.State.Answers() && slices.Contains(s.now.Voters, n.Node) {
 			count++
 		}
 	}

@@ -42,6 +42,24 @@ func (g *gossip) say(change func(*meta)) {
 	}
 }
 
+// SetDraining tells all that this node goes away soon, or that it does not after all:
+// whoever chooses a node takes another one meanwhile. It does not wait until others know.
+func (m *Mesh) SetDraining(draining bool) {
+	m.gossip.say(func(self *meta) {
+		if self.flags &^= flagDraining; draining {
+			self.flags |= flagDraining
+		}
+	})
+	m.table.setSelf(m.gossip.state())
+}
+
+// state is that of this node.
+func (g *gossip) state() State {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.self.state()
+}
+
 // tell tells the others what this node says of itself, each time that it changes.
 func (g *gossip) tell(ctx context.Context, ml *memberlist.Memberlist) {
 	for {

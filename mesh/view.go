@@ -136,6 +136,14 @@ func (t *table) alive(id string, m meta, believed bool) {
 	t.publish()
 }
 
+// setSelf shows this node in another state.
+func (t *table) setSelf(s State) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.all[t.self].State = s
+	t.publish()
+}
+
 // review looks again at whom the cluster knows: those that it does now are shown, and
 // those that it does not any more are forgotten.
 func (t *table) review(check func(id string, said meta) error) {

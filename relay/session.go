@@ -66,7 +66,11 @@ type SessionConfig struct {
 	// Events opens the stream for events; nil: they go with the replies.
 	Events func(context.Context) (Stream, error)
 	// Until is when the peer's token expires; zero = never.
-	Until   time.Time
+	Until time.Time
+	// Going ends when the peer is to go to another node, and Goaway says then where
+	// and when; until it goes it is served. nil = never.
+	Going   context.Context
+	Goaway  func() *wire.Goaway
 	Hub     *Hub
 	Backend Backend
 	Limits  Limits
@@ -122,6 +126,11 @@ func (s *Session) Run(ctx context.Context) error {
 	s.ctx, s.end = context.WithCancelCause(ctx)
 	s.setExpiry(s.cfg.Until)
 	defer context.AfterFunc(s.ctx, s.interrupt)()
+	if s.cfg.Going != nil {
+		defer context.AfterFunc(s.cfg.Going, func() {
+			s.reply(&wire.Frame{Body: &wire.Frame_Goaway{Goaway: s.cfg.Goaway()}})
+		})()
+	}
 	err := s.read()
 	s.end(err)
 	s.close()
