@@ -51,6 +51,12 @@ func TestDrainsInTurn(t *testing.T) {
 					t.Fatalf("%s: %+v, %v", p.ID, is, err)
 				}
 			}
+			w.drainsOf(p.ID, other)
+			late := w.dial("late", i, (i+1)%len(w.peers))
+			if node, _ := late.Node(); node == p.ID {
+				t.Errorf("%s lets somebody in while it drains", p.ID)
+			}
+			_ = late.Close()
 			if err := w.died(p.ID, 10*time.Second); err != nil || w.nodes[p.ID] != nil {
 				t.Fatalf("%s did not end by itself, or with %v", p.ID, err)
 			}
@@ -82,6 +88,21 @@ func TestDrainsInTurn(t *testing.T) {
 		}
 		w.stopAll()
 	})
+}
+
+// drainsOf waits until a node asks its clients to go; it leads nothing by then.
+func (w *world) drainsOf(node, other string) {
+	for range 1000 {
+		switch is, err := w.asked(other, "node.progress", node); {
+		case err == nil && is.Stage == starling.StageLeads:
+			time.Sleep(10 * time.Millisecond)
+			continue
+		case err != nil || is.Stage != starling.StageClients || is.Leads > 0:
+			w.t.Errorf("%s: %+v, %v", node, is, err)
+		}
+		return
+	}
+	w.t.Errorf("%s goes on leading", node)
 }
 
 // With one of three voters gone, another does not go unless it is forced to.
