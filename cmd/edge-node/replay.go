@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"regexp"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -150,7 +151,8 @@ func (a *app) replay(ctx context.Context, o *replayOptions, path string) (err er
 		defer func() { err = errors.Join(err, file.Close()) }()
 		cfg.Acks = file
 	}
-	if err := a.connections(mesh, o, &cfg); err != nil {
+	clients, err := a.connections(mesh, o, &cfg)
+	if err != nil {
 		return err
 	}
 	cfg.Refused = a.refusals()
@@ -161,6 +163,7 @@ func (a *app) replay(ctx context.Context, o *replayOptions, path string) (err er
 	took := time.Since(began)
 	stop()
 	s := summarize(judge, cfg, took)
+	s.Ends = clients.ends()
 	a.addMesh(context.WithoutCancel(ctx), s, judge, mesh, o, before)
 	if s.Messages == 0 {
 		if failed != nil {
@@ -227,22 +230,49 @@ func (f *filter) Next() (replay.Record, error) {
 }
 
 // connections says how the sessions and followers of a replay connect.
-func (a *app) connections(mesh *home.Context, o *replayOptions, cfg *replay.Config) error {
+func (a *app) connections(mesh *home.Context, o *replayOptions, cfg *replay.Config) (*clients, error) {
 	speak, err := o.tokens(mesh, edge.Claims{User: "replay", ActAs: "*"})
 	if err != nil {
-		return err
+		return nil, err
 	}
+	all := &clients{}
 	cfg.Session = func(ctx context.Context, region string, n int) (*client.Client, error) {
 		addrs, err := mesh.AllAddrs(region, n)
 		if err != nil {
 			return nil, err
 		}
-		return a.dial(ctx, mesh, connection{addrs: addrs, token: speak, inFlight: o.pace.Window})
+		return all.add(a.dial(ctx, mesh, connection{addrs: addrs, token: speak, inFlight: o.pace.Window}))
 	}
 	cfg.Follower = func(ctx context.Context, region string, n int) (*client.Client, error) {
-		return a.dial(ctx, mesh, connection{addrs: mesh.Addrs(region, n), token: speak, within: followWithin})
+		return all.add(a.dial(ctx, mesh, connection{addrs: mesh.Addrs(region, n), token: speak, within: followWithin}))
 	}
-	return nil
+	return all, nil
+}
+
+// clients are those of a replay.
+type clients struct {
+	mu  sync.Mutex
+	all []*client.Client
+}
+
+func (c *clients) add(one *client.Client, err error) (*client.Client, error) {
+	if err == nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.all = append(c.all, one)
+	}
+	return one, err
+}
+
+// ends is how the sessions of all clients have ended.
+func (c *clients) ends() (sum client.Ends) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, one := range c.all {
+		e := one.Ends()
+		sum.Moved, sum.Lost = sum.Moved+e.Moved, sum.Lost+e.Lost
+	}
+	return sum
 }
 
 // followWithin is how long a region's followers wait for a node of theirs.

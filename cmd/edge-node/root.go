@@ -90,7 +90,7 @@ func (a *app) root() *cobra.Command {
 		&cobra.Group{ID: groupMesh, Title: "Looking at a mesh:"},
 	)
 	root.AddCommand(
-		a.devCommand(), a.clusterCommand(), a.joinTokenCommand(), a.runCommand(), a.configCommand(),
+		a.devCommand(), a.clusterCommand(), a.joinTokenCommand(), a.runCommand(), a.drainCommand(), a.leaveCommand(), a.configCommand(),
 		a.chatCommand(), a.replayCommand(), a.exportCommand(), a.tokenCommand(),
 		a.roomsCommand(), a.membersCommand(), a.nodeCommand(), a.keysCommand(), a.groupsCommand(), a.linksCommand(), a.appsCommand(),
 		a.benchCommand(), a.versionCommand(), a.docsCommand(),

@@ -14,6 +14,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 
 	"github.com/starling-im/starling"
+	"github.com/starling-im/starling/client"
 	"github.com/starling-im/starling/cmd/edge-node/internal/home"
 	"github.com/starling-im/starling/cmd/edge-node/internal/replay"
 	"github.com/starling-im/starling/geo"
@@ -23,6 +24,7 @@ import (
 type summary struct {
 	Run string `json:"run"`
 	replay.Verdict
+	client.Ends
 	Seconds   float64     `json:"seconds"`
 	PerSecond float64     `json:"per_second"`
 	P50       float64     `json:"p50_ms"`
@@ -195,6 +197,9 @@ func (a *app) printSummary(s *summary, mesh *home.Context) error {
 		s.Acked, s.Rejected, s.Unknown, s.Events, s.P50, s.P99)
 	if s.Before > 0 {
 		fmt.Fprintf(a.stdout, "%d of the acked were there before: sent by an earlier run, or again after a lost ack\n", s.Before)
+	}
+	if s.Moved+s.Lost > 0 {
+		fmt.Fprintf(a.stdout, "%s by a node that went away, %d lost\n", plural(s.Moved, "session")+" asked to move", s.Lost)
 	}
 	fmt.Fprintln(a.stdout)
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 3, ' ', 0)
