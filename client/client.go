@@ -86,8 +86,8 @@ func (c *Client) Node() (id, region string) {
 type Ends struct {
 	// Moved were asked by their node to go, Lost are all others but the one that
 	// Close ends.
-	Moved int `json:"moved_sessions"`
-	Lost  int `json:"lost_sessions"`
+	Moved int `json:"moved"`
+	Lost  int `json:"lost"`
 }
 
 // Ends returns how the sessions so far have ended.

@@ -163,7 +163,7 @@ func (a *app) replay(ctx context.Context, o *replayOptions, path string) (err er
 	took := time.Since(began)
 	stop()
 	s := summarize(judge, cfg, took)
-	s.Ends = clients.ends()
+	s.Sessions = clients.ends()
 	a.addMesh(context.WithoutCancel(ctx), s, judge, mesh, o, before)
 	if s.Messages == 0 {
 		if failed != nil {

@@ -24,7 +24,7 @@ import (
 type summary struct {
 	Run string `json:"run"`
 	replay.Verdict
-	client.Ends
+	Sessions  client.Ends `json:"sessions"`
 	Seconds   float64     `json:"seconds"`
 	PerSecond float64     `json:"per_second"`
 	P50       float64     `json:"p50_ms"`
@@ -198,8 +198,8 @@ func (a *app) printSummary(s *summary, mesh *home.Context) error {
 	if s.Before > 0 {
 		fmt.Fprintf(a.stdout, "%d of the acked were there before: sent by an earlier run, or again after a lost ack\n", s.Before)
 	}
-	if s.Moved+s.Lost > 0 {
-		fmt.Fprintf(a.stdout, "%s by a node that went away, %d lost\n", plural(s.Moved, "session")+" asked to move", s.Lost)
+	if s.Sessions.Moved+s.Sessions.Lost > 0 {
+		fmt.Fprintf(a.stdout, "%s by a node that went away, %d lost\n", plural(s.Sessions.Moved, "session")+" asked to move", s.Sessions.Lost)
 	}
 	fmt.Fprintln(a.stdout)
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 3, ' ', 0)
