@@ -193,6 +193,9 @@ func stageText(i starling.DrainInfo) string {
 		return fmt.Sprintf("%s: %s to be moved: %s (edge-node groups explain GROUP says what each waits for)",
 			i.Node, are(len(i.Replicas), "replica"), strings.Trim(fmt.Sprint(i.Replicas), "[]"))
 	case starling.StageLeads:
+		if i.Leads == 0 {
+			return i.Node + ": leads nothing any more"
+		}
 		return fmt.Sprintf("%s: others take over the lead of %s", i.Node, plural(i.Leads, "group"))
 	case starling.StageClients:
 		return fmt.Sprintf("%s: %s asked to go to other nodes", i.Node, are(i.Clients, "client"))
