@@ -60,7 +60,9 @@ func (g *gossip) state() State {
 	return g.self.state()
 }
 
-// tell tells the others what this node says of itself, each time that it changes.
+// tell tells the others what this node says of itself, each time that it changes, and
+// again where memberlist has not sent it in time: its queue loses a message now and then
+// when several of one length come together (hashicorp/memberlist#263).
 func (g *gossip) tell(ctx context.Context, ml *memberlist.Memberlist) {
 	for {
 		select {
@@ -68,8 +70,12 @@ func (g *gossip) tell(ctx context.Context, ml *memberlist.Memberlist) {
 		case <-ctx.Done():
 			return
 		}
-		if err := ml.UpdateNode(tellWithin); err != nil {
-			g.m.log.Debug("not everybody could be told what this node says of itself", "err", err)
+		for ctx.Err() == nil {
+			err := ml.UpdateNode(tellWithin)
+			if err == nil {
+				break
+			}
+			g.m.log.Debug("saying again what this node says of itself", "err", err)
 		}
 	}
 }

@@ -40,8 +40,9 @@ const (
 	joinAtOnce = 3
 	// leaveWithin bounds the farewell of a node that shuts down.
 	leaveWithin = 500 * time.Millisecond
-	// tellWithin bounds the wait until something new is on its way to others.
-	tellWithin = 500 * time.Millisecond
+	// tellWithin bounds the wait until something new has been sent as often as it is to
+	// be: twelve times with 200 nodes, three every 200 ms.
+	tellWithin = time.Second
 	// measureEvery is how often round-trip times are looked at.
 	measureEvery = 2 * time.Second
 	// membersGone bounds the failed and left nodes that are remembered.
