@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -135,6 +136,30 @@ func TestKeysChangeWhileAway(t *testing.T) {
 			if got := n.keyring.GetKeys(); len(got) != 1 || string(got[0]) != string(next) {
 				t.Errorf("%s has the keys %q", n.cfg.Node, got)
 			}
+		}
+	})
+}
+
+// TestSaysItAgain has memberlist's queue lose what a node says of itself, twice.
+func TestSaysItAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, simnet.Options{})
+		m, err := New(w.config("a", addrA))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		said := 0
+		m.gossip.say(func(self *meta) { self.keys = 1 })
+		m.gossip.tell(ctx, func(time.Duration) error {
+			if said++; said < 3 {
+				return errors.New("timeout")
+			}
+			cancel()
+			return nil
+		})
+		if said != 3 {
+			t.Errorf("it was said %d times", said)
 		}
 	})
 }

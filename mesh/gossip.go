@@ -63,7 +63,7 @@ func (g *gossip) state() State {
 // tell tells the others what this node says of itself, each time that it changes, and
 // again where memberlist has not sent it in time: its queue loses a message now and then
 // when several of one length come together (hashicorp/memberlist#263).
-func (g *gossip) tell(ctx context.Context, ml *memberlist.Memberlist) {
+func (g *gossip) tell(ctx context.Context, update func(within time.Duration) error) {
 	for {
 		select {
 		case <-g.changed:
@@ -71,7 +71,7 @@ func (g *gossip) tell(ctx context.Context, ml *memberlist.Memberlist) {
 			return
 		}
 		for ctx.Err() == nil {
-			err := ml.UpdateNode(tellWithin)
+			err := update(tellWithin)
 			if err == nil {
 				break
 			}

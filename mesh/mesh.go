@@ -185,7 +185,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	}
 	m.wg.Go(func() { m.keepLinks(ctx) })
 	m.wg.Go(func() { m.join(ctx, ml) })
-	m.wg.Go(func() { m.gossip.tell(ctx, ml) })
+	m.wg.Go(func() { m.gossip.tell(ctx, ml.UpdateNode) })
 	m.wg.Go(func() { m.measure(ctx) })
 
 	<-ctx.Done()
