@@ -53,6 +53,7 @@ func TestJoin(t *testing.T) {
 		t.Errorf("bob saw %q", bob)
 	}
 
+	c.leaves("iad-3")
 	output(t, c.home, "", "node", "revoke", "iad-2", "--data", c.data("fra-1"))
 	for _, id := range []string{"fra-1", "iad-1"} {
 		waitFor(t, "the end of links to the revoked node", func() bool {
@@ -63,6 +64,23 @@ func TestJoin(t *testing.T) {
 			}
 			return true // it is forgotten soon after
 		})
+	}
+}
+
+// leaves has a node leave, for which it needs others that take its replicas; the only
+// signer cannot.
+func (c *joiner) leaves(id string) {
+	c.t.Helper()
+	if text := output(c.t, c.home, "", "leave", id, "--data", c.data("fra-1")); !strings.Contains(text, id+": has left") {
+		c.t.Errorf("leave says %q", text)
+	}
+	for _, m := range c.members("fra-1") {
+		if m.ID == id && m.State == "alive" {
+			c.t.Errorf("it has left, and is a member: %+v", m)
+		}
+	}
+	if err := c.try("leave", "--data", c.data("fra-1")); err == nil {
+		c.t.Errorf("the only node that signs may leave")
 	}
 }
 
