@@ -74,29 +74,6 @@ func (a *app) asOperator(ctx context.Context, mesh *home.Context, ask func(conte
 	return ask(ctx, c)
 }
 
-func (a *app) membersCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "members", Short: "List the nodes of the mesh", GroupID: groupMesh,
-		Long: `List the nodes of the mesh as one of them sees it: id, region, address, state,
-release, and the round-trip time to it in milliseconds.`,
-		Example: "  edge-node members\n  edge-node members --json",
-		Args:    noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			answer, err := a.ask(cmd.Context(), "members")
-			if err != nil {
-				return err
-			}
-			return show(a, answer, "NODE REGION ADDR STATE VERSION RTT", func(m starling.MemberInfo) []any {
-				rtt := "-"
-				if m.RTT > 0 {
-					rtt = fmt.Sprintf("%.1f ms", m.RTT)
-				}
-				return []any{m.ID, m.Region, m.Addr, m.State, m.Version, rtt}
-			})
-		},
-	}
-}
-
 func (a *app) groupsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "groups", Short: "List the Raft groups", GroupID: groupMesh,
