@@ -133,7 +133,7 @@ func (n *Node) moveHere(ctx context.Context, group uint32, q *wire.Query) ([]byt
 // wants is where a group should be, if it is as the plan says.
 func (n *Node) wants(p GroupPlan) geo.Placement {
 	g, _ := n.group(p.Group)
-	return geo.Place(n.policy(g), n.reconciler.fleet.nodes(), geo.Config{Voters: p.Voters, Learners: p.Learners, Leader: p.Leader}, geo.Pops())
+	return geo.Place(n.policy(g), n.reconciler.fleet.nodes(), geo.Config{Voters: p.Voters, Learners: p.Learners, Leader: p.Leader}, distances{n})
 }
 
 // moveLeader hands the lead over, and lets the directory prefer the new leader.

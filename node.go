@@ -57,6 +57,7 @@ type Node struct {
 	hashes     hashes
 	flights    flights
 	departures departures
+	ways       ways
 	root       root
 	sent       counters // events that relay sessions sent to other nodes
 	// unsent is the most bytes that ever waited for one client.
@@ -83,6 +84,7 @@ func New(cfg Config, env Env) (*Node, error) {
 	n.settler.node = n
 	n.root.node, n.root.first = n, cfg.directoryVoters()
 	n.reconciler = newReconciler(n)
+	n.ways.begin()
 	n.links = newLinks(n)
 	n.door = edge.New(edge.Config{
 		Node: cfg.Node, Region: cfg.Region, SystemApp: directory.SystemApp, Serve: n.serveSession,
@@ -164,6 +166,7 @@ func (n *Node) Run(ctx context.Context) error {
 	parts.Go(func() { n.root.run(ctx) })
 	parts.Go(func() { n.keepCertificate(ctx) })
 	parts.Go(func() { n.reconciler.run(ctx) })
+	parts.Go(func() { n.askWays(ctx) })
 	parts.Go(func() { n.flights.run(ctx, n.way, n.seekLeader) })
 	if n.env.HTTP != nil {
 		parts.Go(func() { n.serveHTTP(ctx) })

@@ -172,7 +172,7 @@ func (r *reconciler) plan(s consensus.Status, nodes []geo.NodeState) GroupPlan {
 	}
 	gone := slices.DeleteFunc(slices.Concat(now.Voters, now.Learners), func(v string) bool { return slices.Contains(now.Alive, v) })
 	policy := n.policy(g)
-	want := geo.Place(policy, nodes, now, geo.Pops())
+	want := geo.Place(policy, nodes, now, distances{r.node})
 	want.Voters = preferred(g, nodes, want.Voters)
 	if s.ID == 0 {
 		want.Learners = geo.Copies(want, nodes, now)
