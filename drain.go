@@ -1,14 +1,14 @@
 package starling
 
 import (
-	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/starling-im/starling/mesh"
+	"github.com/starling-im/starling/geo"
 	"github.com/starling-im/starling/wire"
 )
 
@@ -236,28 +236,14 @@ func (d *drain) goaway() *wire.Goaway {
 	return &wire.Goaway{Alternates: d.node.alternates(), AfterMaxMs: uint32(d.lasts().Milliseconds())}
 }
 
-// maxAlternates bounds the nodes that a client is told of.
-const maxAlternates = 8
-
-// alternates are the addresses of nodes that clients of this one can go to, the best
-// first: those of its region, then the nearest.
+// alternates are the addresses of nodes that a client of this one can go to, the best
+// first. Each client gets an order of its own, so that they spread.
 func (n *Node) alternates() (addrs []string) {
-	members := slices.DeleteFunc(slices.Clone(n.mesh.View().Members), func(m mesh.Member) bool {
-		return m.ID == n.cfg.Node || m.State != mesh.Alive || m.Outbound || !m.Linked
-	})
-	slices.SortStableFunc(members, func(a, b mesh.Member) int {
-		return cmp.Or(away(a, n.cfg.Region)-away(b, n.cfg.Region), cmp.Compare(a.RTT, b.RTT))
-	})
-	for _, m := range members[:min(len(members), maxAlternates)] {
-		addrs = append(addrs, m.Addr)
+	view := n.mesh.View()
+	for _, c := range geo.Candidates(n.cfg.Region, rand.Text(), n.reconciler.fleet.nodes(), distances{n}) {
+		if m, _ := view.Member(c.Node); c.Node != n.cfg.Node && m.Linked && !m.Outbound {
+			addrs = append(addrs, m.Addr)
+		}
 	}
 	return addrs
-}
-
-// away is 0 for a node of a region, 1 for others.
-func away(m mesh.Member, region string) int {
-	if m.Region == region {
-		return 0
-	}
-	return 1
 }

@@ -94,7 +94,7 @@ func (n *Node) leave(ctx context.Context, user, id, node string, more []string) 
 }
 
 // progress is how far a node is. One that is not there any more has left, or never says.
-func (n *Node) progress(ctx context.Context, node string) (DrainInfo, error) {
+func (n *Node) progress(ctx context.Context, node string) (info DrainInfo, err error) {
 	if node == n.cfg.Node {
 		return n.drain.info(), nil
 	}
@@ -106,26 +106,19 @@ func (n *Node) progress(ctx context.Context, node string) (DrainInfo, error) {
 	case !known || m.State == mesh.Left || n.dir.state().IsRevoked(node):
 		return DrainInfo{Node: node, Stage: StageLeft}, nil
 	}
-	return n.askNode(ctx, node, &wire.Query{What: queryProgressHere})
+	err = n.askNode(ctx, node, &info, queryProgressHere)
+	return info, err
 }
 
-func (n *Node) askDrain(ctx context.Context, node string, args []string) (DrainInfo, error) {
+func (n *Node) askDrain(ctx context.Context, node string, args []string) (info DrainInfo, err error) {
 	if node == n.cfg.Node {
 		return n.drainHere(args)
 	}
 	if _, ok := n.dir.state().Node(node); !ok {
 		return DrainInfo{}, wire.Errorf(wire.CodeNotFound, "there is no node %q", node)
 	}
-	return n.askNode(ctx, node, &wire.Query{What: queryDrainHere, Args: args})
-}
-
-// askNode asks another node about itself.
-func (n *Node) askNode(ctx context.Context, node string, q *wire.Query) (i DrainInfo, err error) {
-	f, err := n.links.get(node).ask(ctx, &wire.Frame{Body: &wire.Frame_Query{Query: q}})
-	if err == nil {
-		err = json.Unmarshal(f.GetAnswer().GetJson(), &i)
-	}
-	return i, err
+	err = n.askNode(ctx, node, &info, queryDrainHere, args...)
+	return info, err
 }
 
 // drainHere begins to drain this node: USER [force] [window=DURATION].

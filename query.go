@@ -140,6 +140,9 @@ func (n *Node) query(ctx context.Context, p relay.Peer, q *wire.Query) ([]byte, 
 	if answer, ok, err := n.departQuery(ctx, p, q); ok {
 		return answer, err
 	}
+	if answer, ok, err := n.wayQuery(ctx, p, q); ok {
+		return answer, err
+	}
 	node := p.Node != ""
 	switch {
 	case q.What == queryRooms && !node:
@@ -194,6 +197,19 @@ func gather[T any](ctx context.Context, n *Node, q *wire.Query, own []T) []T {
 	}
 	asked.Wait()
 	return all
+}
+
+// askNode asks another node, and reads its answer into result.
+func (n *Node) askNode(ctx context.Context, node string, result any, what string, args ...string) error {
+	q := &wire.Query{What: what, Args: args}
+	answer, err := n.links.get(node).ask(ctx, &wire.Frame{Body: &wire.Frame_Query{Query: q}})
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(answer.GetAnswer().GetJson(), result); err != nil {
+		return wire.Errorf(wire.CodeProtocol, "%q answers %q with %v", node, what, err)
+	}
+	return nil
 }
 
 func (n *Node) membersHere() []MemberInfo {

@@ -31,8 +31,8 @@ type topic struct {
 	waiting []waiter
 
 	// Guarded by hub.mu.
-	refs   int
-	direct bool // others count on this node to go to a replica itself
+	refs int
+	duty Duty
 }
 
 // A waiter wants to know when its topic has something new. wake is called
