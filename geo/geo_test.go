@@ -174,21 +174,21 @@ func TestVoters(t *testing.T) {
 func TestNextRelay(t *testing.T) {
 	for _, c := range []struct {
 		name, self, replicas, alive string
-		asRelay                     bool
+		duty                        Duty
 		want                        string
 	}{
 		{name: "a replica follows nobody", self: "f@fra", replicas: "f@fra i@iad", alive: "i@iad", want: ""},
 		{name: "a replica of the region", self: "f@fra", replicas: "g@fra i@iad", alive: "f@fra g@fra i@iad", want: "g"},
-		{name: "also as a relay", self: "f@fra", replicas: "g@fra i@iad", alive: "g@fra i@iad", asRelay: true, want: "g"},
+		{name: "also as a relay", self: "f@fra", replicas: "g@fra i@iad", alive: "g@fra i@iad", duty: RelayDuty, want: "g"},
 		{name: "alone in the region", self: "f@fra", replicas: "i@iad s@sin", alive: "i@iad s@sin", want: "i"},
 		{name: "the nearest is dead", self: "f@fra", replicas: "i@iad s@sin", alive: "s@sin", want: "s"},
 		{name: "all are dead", self: "f@fra", replicas: "i@iad", alive: "f@fra", want: "i"},
 		{name: "there are none", self: "f@fra", replicas: "", alive: "f@fra", want: ""},
-		{name: "counted on as relay", self: "f@fra", replicas: "i@iad", alive: "a@fra b@fra c@fra d@fra i@iad", asRelay: true, want: "i"},
+		{name: "counted on as relay", self: "f@fra", replicas: "i@iad", alive: "a@fra b@fra c@fra d@fra i@iad", duty: RelayDuty, want: "i"},
 		{name: "nobody knows where the box is", self: "b@box", replicas: "i@iad", alive: "i@iad", want: "i"},
 	} {
-		q := Hop{Room: "demo/lobby", Replicas: sites(c.replicas), Alive: sites(c.alive), Self: sites(c.self)[0], AsRelay: c.asRelay}
-		if got := NextRelay(q); got != c.want {
+		q := Hop{Room: "demo/lobby", Replicas: sites(c.replicas), Alive: sites(c.alive), Self: sites(c.self)[0], Duty: c.duty}
+		if got := NextRelay(q, Decision{}, time.Time{}).To.Node; got != c.want {
 			t.Errorf("%s: NextRelay = %q, want %q", c.name, got, c.want)
 		}
 	}
@@ -223,7 +223,7 @@ func TestRelaysMakeTrees(t *testing.T) {
 			shuffled := slices.Clone(alive)
 			r.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
 			q := Hop{Self: s, Room: fmt.Sprint("room", seed), Replicas: replicas, Alive: shuffled}
-			at := NextRelay(q)
+			at := NextRelay(q, Decision{}, time.Time{}).To.Node
 			if at == "" {
 				if !isReplica(s.Node) {
 					t.Fatalf("seed %d: %s follows nobody", seed, s.Node)
@@ -237,12 +237,12 @@ func TestRelaysMakeTrees(t *testing.T) {
 				if region[at] != s.Region || at == s.Node {
 					t.Fatalf("seed %d: %v follows %s, a relay of %s", seed, s, at, region[at])
 				}
-				next := NextRelay(Hop{Self: Site{at, region[at]}, Room: q.Room, Replicas: replicas, Alive: alive, AsRelay: true})
+				next := NextRelay(Hop{Self: Site{at, region[at]}, Room: q.Room, Replicas: replicas, Alive: alive, Duty: RelayDuty}, Decision{}, time.Time{}).To.Node
 				if !isReplica(next) {
 					t.Fatalf("seed %d: relay %s follows %s, no replica", seed, at, next)
 				}
 				// By itself it decides the same, so that it has one parent.
-				if own := NextRelay(Hop{Self: Site{at, region[at]}, Room: q.Room, Replicas: replicas, Alive: shuffled}); own != next {
+				if own := NextRelay(Hop{Self: Site{at, region[at]}, Room: q.Room, Replicas: replicas, Alive: shuffled}, Decision{}, time.Time{}).To.Node; own != next {
 					t.Fatalf("seed %d: relay %s follows %s for others and %s for itself", seed, at, next, own)
 				}
 			}

@@ -70,14 +70,14 @@ type Placement struct {
 	UnderReplicated string
 }
 
-// Place returns where a group's replicas should be, given where they are: a
-// replica moves only if it must. There are fewer voters than the policy asks
+// Place returns where a group's replicas should be, given where they are and how far
+// regions are from each other: a replica moves only if it must. There are fewer voters than the policy asks
 // for where there are too few nodes; a group that should survive the loss of a
 // node then has a learner in the nearest other region, which keeps a copy and
 // stops nothing. A failed voter stays beyond its grace if nobody can take its
 // place, and if there is no node at all everything stays.
-func Place(p Policy, nodes []NodeState, now Config, t *Table) Placement {
-	c := newChoice(p, nodes, now, t)
+func Place(p Policy, nodes []NodeState, now Config, d Distances) Placement {
+	c := newChoice(p, nodes, now, d)
 	want := 1
 	switch p.Survive {
 	case SurviveRegion:
@@ -104,6 +104,7 @@ func Place(p Policy, nodes []NodeState, now Config, t *Table) Placement {
 type choice struct {
 	policy  Policy
 	now     Config
+	far     Distances
 	nodes   []candidate // that may hold the group, the best first
 	regions []string    // theirs, the nearest to home first
 	taken   []string    // the voters
@@ -154,8 +155,8 @@ func (p Policy) allows(region string) bool {
 	return (len(p.Allow) == 0 || slices.Contains(p.Allow, region)) && !slices.Contains(p.Forbid, region)
 }
 
-func newChoice(p Policy, nodes []NodeState, now Config, t *Table) *choice {
-	c := &choice{policy: p, now: now}
+func newChoice(p Policy, nodes []NodeState, now Config, d Distances) *choice {
+	c := &choice{policy: p, now: now, far: d}
 	var names, regions []string
 	for _, n := range nodes {
 		rank := c.rank(n)
@@ -175,7 +176,7 @@ func newChoice(p Policy, nodes []NodeState, now Config, t *Table) *choice {
 	slices.SortFunc(c.nodes, func(a, b candidate) int {
 		return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.Load, b.Load), cmp.Compare(spread[a.Node], spread[b.Node]))
 	})
-	c.regions = t.byDistance(p.Home, regions)
+	c.regions = byDistance(d, p.Home, regions)
 	return c
 }
 
@@ -237,20 +238,43 @@ func (c *choice) learner(voters []string) []string {
 
 // leaderFirst puts first who should lead: a voter of the home region, or of the
 // nearest one, that is alive; the one that leads if it will do, or if nobody
-// will.
+// will. It does as long as no region is clearly nearer to home than its own.
 func (c *choice) leaderFirst(voters []string) []string {
-	leader := c.now.Leader
+	leader, at, now := c.now.Leader, "", ""
 	for _, r := range slices.Backward(c.regions) {
 		for _, n := range slices.Backward(c.nodes) {
-			if n.Region == r && n.State == Alive && slices.Contains(voters, n.Node) {
-				leader = n.Node
+			if n.State != Alive || n.Region != r || !slices.Contains(voters, n.Node) {
+				continue
+			}
+			leader, at = n.Node, r
+			if n.Node == c.now.Leader {
+				now = r
 			}
 		}
+	}
+	if now != "" && !c.clearlyNearer(at, now) {
+		leader = c.now.Leader
 	}
 	if !slices.Contains(voters, leader) {
 		return voters
 	}
 	return append([]string{leader}, less(voters, []string{leader})...)
+}
+
+// clearlyNearer reports whether a region is nearer to home than another one by more
+// than jitter makes of it.
+func (c *choice) clearlyNearer(region, than string) bool {
+	a, known := c.far.RTT(c.policy.Home, region)
+	b, also := c.far.RTT(c.policy.Home, than)
+	switch {
+	case region == than || than == c.policy.Home:
+		return false
+	case region == c.policy.Home || known && !also:
+		return true
+	case known && also:
+		return clearlyBetter(a, b)
+	}
+	return region < than // of neither is anything known
 }
 
 // lack says why the policy cannot be met, "" if it is.

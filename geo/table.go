@@ -124,45 +124,10 @@ func (t *Table) RTT(a, b string) (time.Duration, bool) {
 // Nearest returns the region of to with the shortest round-trip time from
 // another, the first by name among equals; false if the table does not say.
 func (t *Table) Nearest(from string, to []string) (string, bool) {
-	order := t.byDistance(from, to)
+	order := byDistance(t, from, to)
 	if len(order) == 0 {
 		return "", false
 	}
 	_, known := t.RTT(from, order[0])
 	return order[0], known
-}
-
-// byDistance returns regions by their round-trip time from one of them, which
-// comes first if it is there; after them those that the table does not have;
-// by name among equals.
-func (t *Table) byDistance(from string, regions []string) []string {
-	type at struct {
-		region string
-		rtt    time.Duration
-	}
-	var known, unknown []at
-	for _, r := range regions {
-		rtt, ok := t.RTT(from, r)
-		switch {
-		case r == from:
-			known = append(known, at{r, -1})
-		case ok:
-			known = append(known, at{r, rtt})
-		default:
-			unknown = append(unknown, at{r, 0})
-		}
-	}
-	compare := func(a, b at) int {
-		if a.rtt != b.rtt {
-			return int(max(-1, min(1, a.rtt-b.rtt)))
-		}
-		return strings.Compare(a.region, b.region)
-	}
-	slices.SortFunc(known, compare)
-	slices.SortFunc(unknown, compare)
-	order := make([]string, 0, len(regions))
-	for _, a := range append(known, unknown...) {
-		order = append(order, a.region)
-	}
-	return order
 }

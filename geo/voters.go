@@ -22,10 +22,10 @@ const groupVoters = 3
 // Voters returns the nodes of a group's first configuration: those that Place
 // wants where every site is alive and holds nothing yet. The first one should
 // lead.
-func Voters(home string, survive Survive, sites []Site, t *Table, key string) []string {
+func Voters(home string, survive Survive, sites []Site, d Distances, key string) []string {
 	nodes := make([]NodeState, len(sites))
 	for i, s := range sites {
 		nodes[i] = NodeState{Site: s, State: Alive}
 	}
-	return Place(Policy{Home: home, Survive: survive, Key: key}, nodes, Config{}, t).Voters
+	return Place(Policy{Home: home, Survive: survive, Key: key}, nodes, Config{}, d).Voters
 }

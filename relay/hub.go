@@ -12,12 +12,16 @@ import (
 	"github.com/starling-im/starling/wire"
 )
 
+// Duty is what other nodes that follow a room here count on this node for: from 0,
+// nothing, to what package geo has. A greater one includes the smaller ones.
+type Duty int
+
 // Feed is where a hub's events come from; the node supplies it.
 type Feed interface {
 	// Run calls Hub.Begin, then Hub.Append with every event after that, until
 	// ctx ends. After a break it goes on after last(), if that is known.
-	// direct means that others count on this node to go to a replica itself.
-	Run(ctx context.Context, id room.ID, direct bool, last func() (seq uint64, known bool))
+	// duty is what others count on this node for, see Duty.
+	Run(ctx context.Context, id room.ID, duty Duty, last func() (seq uint64, known bool))
 	// Read returns encoded events after a position in order, at most max
 	// bytes of them but one if there is one; none if there are none yet.
 	Read(ctx context.Context, id room.ID, after uint64, max int) ([][]byte, error)
@@ -135,7 +139,7 @@ func (h *Hub) account(n int) { h.bytes.Add(int64(n)) }
 // acquire returns the room's topic, made if need be; release gives it back.
 // A topic that exists before the feed is read misses nothing: an event is in
 // what the feed returns, or is appended after.
-func (h *Hub) acquire(id room.ID, direct bool) (*topic, error) {
+func (h *Hub) acquire(id room.ID, duty Duty) (*topic, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -146,11 +150,11 @@ func (h *Hub) acquire(id room.ID, direct bool) (*topic, error) {
 	case t == nil && len(h.topics) >= h.cfg.Topics:
 		return nil, wire.Errorf(wire.CodeTooMany, "%d rooms are followed on this node", len(h.topics))
 	case t == nil:
-		t = &topic{id: id, hub: h, direct: direct}
+		t = &topic{id: id, hub: h, duty: duty}
 		h.topics[id] = t
 		h.run(t)
-	case direct && !t.direct:
-		t.direct = true
+	case duty > t.duty:
+		t.duty = duty
 		t.stop()
 		h.run(t)
 	}
@@ -161,9 +165,9 @@ func (h *Hub) acquire(id room.ID, direct bool) (*topic, error) {
 // run starts the topic's feed; h is locked.
 func (h *Hub) run(t *topic) {
 	ctx, stop := context.WithCancel(context.Background())
-	direct := t.direct
+	duty := t.duty
 	t.stop = stop
-	h.feeds.Go(func() { h.cfg.Feed.Run(ctx, t.id, direct, t.last) })
+	h.feeds.Go(func() { h.cfg.Feed.Run(ctx, t.id, duty, t.last) })
 }
 
 func (h *Hub) release(t *topic) {

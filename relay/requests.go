@@ -207,7 +207,7 @@ func (s *Session) follow(ctx context.Context, id uint64, f *wire.Follow) (*wire.
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.reserve(id, where, f.AsRelay && s.cfg.Peer.Node != "")
+	c, err := s.reserve(id, where, s.duty(f))
 	if err != nil {
 		return nil, err
 	}
@@ -232,10 +232,23 @@ func (s *Session) follow(ctx context.Context, id uint64, f *wire.Follow) (*wire.
 	return nil, nil
 }
 
+// duty is what the asker counts on this node for: clients for nothing.
+func (s *Session) duty(f *wire.Follow) Duty {
+	switch {
+	case s.cfg.Peer.Node == "":
+		return 0
+	case f.ToReplica:
+		return 2
+	case f.AsRelay:
+		return 1
+	}
+	return 0
+}
+
 // reserve takes a place among the session's follows and a hold on the topic,
 // so that nothing is missed between reading the head and the first event.
-func (s *Session) reserve(id uint64, where room.ID, direct bool) (*cursor, error) {
-	t, err := s.cfg.Hub.acquire(where, direct)
+func (s *Session) reserve(id uint64, where room.ID, duty Duty) (*cursor, error) {
+	t, err := s.cfg.Hub.acquire(where, duty)
 	if err != nil {
 		return nil, err
 	}

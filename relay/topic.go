@@ -32,7 +32,7 @@ type topic struct {
 
 	// Guarded by hub.mu.
 	refs   int
-	direct bool // others count on this node to go to a replica itself
+	duty Duty
 }
 
 // A waiter wants to know when its topic has something new. wake is called

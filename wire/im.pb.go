@@ -1175,10 +1175,13 @@ type Follow struct {
 	Epoch    uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Start at the head: only what comes from now on. after_seq is ignored.
 	FromHead bool `protobuf:"varint,4,opt,name=from_head,json=fromHead,proto3" json:"from_head,omitempty"`
-	// Only on links between nodes: the room's app, and whether the asker counts
-	// on the answerer to go to a replica itself instead of a relay nearby.
+	// Only on links between nodes: the room's app, whether the asker counts on
+	// the answerer to bring the room into their region instead of following another
+	// relay there, and whether it counts on it to go to a replica itself. The latter goes
+	// with as_relay, which older releases understand so.
 	App           string `protobuf:"bytes,5,opt,name=app,proto3" json:"app,omitempty"`
 	AsRelay       bool   `protobuf:"varint,6,opt,name=as_relay,json=asRelay,proto3" json:"as_relay,omitempty"`
+	ToReplica     bool   `protobuf:"varint,7,opt,name=to_replica,json=toReplica,proto3" json:"to_replica,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1251,6 +1254,13 @@ func (x *Follow) GetApp() string {
 func (x *Follow) GetAsRelay() bool {
 	if x != nil {
 		return x.AsRelay
+	}
+	return false
+}
+
+func (x *Follow) GetToReplica() bool {
+	if x != nil {
+		return x.ToReplica
 	}
 	return false
 }
@@ -1974,14 +1984,16 @@ const file_im_proto_rawDesc = "" +
 	"\acontent\x18\x05 \x01(\tR\acontent\x12\x13\n" +
 	"\x05ts_ms\x18\x06 \x01(\x03R\x04tsMs\x12\"\n" +
 	"\rclient_msg_id\x18\a \x01(\tR\vclientMsgId\x12\x15\n" +
-	"\x06msg_id\x18\b \x01(\tR\x05msgId\"\x99\x01\n" +
+	"\x06msg_id\x18\b \x01(\tR\x05msgId\"\xb8\x01\n" +
 	"\x06Follow\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x1b\n" +
 	"\tafter_seq\x18\x02 \x01(\x04R\bafterSeq\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x1b\n" +
 	"\tfrom_head\x18\x04 \x01(\bR\bfromHead\x12\x10\n" +
 	"\x03app\x18\x05 \x01(\tR\x03app\x12\x19\n" +
-	"\bas_relay\x18\x06 \x01(\bR\aasRelay\"Y\n" +
+	"\bas_relay\x18\x06 \x01(\bR\aasRelay\x12\x1d\n" +
+	"\n" +
+	"to_replica\x18\a \x01(\bR\ttoReplica\"Y\n" +
 	"\bFollowed\x12\x1c\n" +
 	"\trecovered\x18\x01 \x01(\bR\trecovered\x12\x19\n" +
 	"\bhead_seq\x18\x02 \x01(\x04R\aheadSeq\x12\x14\n" +
