@@ -64,6 +64,7 @@ var importers = map[string][]string{
 	// a connection's life.
 	"github.com/quic-go/quic-go":          {"mesh", "edge", "client", "internal/simnet"},
 	"github.com/hashicorp/memberlist":     {"mesh"},
+	"github.com/hashicorp/serf":           {"geo"}, // coordinates; pure but for its lock
 	"github.com/hashicorp/raft":           {"consensus"},
 	"github.com/hashicorp/go-hclog":       {"consensus"},                     // raft logs through it
 	"github.com/cockroachdb/pebble/v2":    {"consensus", "internal/simdisk"}, // a disk of its tests

@@ -14,13 +14,15 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"github.com/starling-im/starling/geo"
 	"github.com/starling-im/starling/identity"
 )
 
 // gossip is what memberlist calls; each of its methods only reads or changes
 // the table, because memberlist holds its lock meanwhile.
 type gossip struct {
-	m *Mesh
+	m       *Mesh
+	locator *geo.Locator
 
 	mu      sync.Mutex
 	self    meta
@@ -28,7 +30,7 @@ type gossip struct {
 }
 
 func newGossip(m *Mesh) *gossip {
-	return &gossip{m: m, changed: make(chan struct{}, 1), self: meta{region: m.cfg.Region, addr: m.cfg.Advertise, version: m.cfg.Version}}
+	return &gossip{m: m, locator: geo.NewLocator(m.cfg.Node), changed: make(chan struct{}, 1), self: meta{region: m.cfg.Region, addr: m.cfg.Advertise, version: m.cfg.Version}}
 }
 
 // say changes what this node says of itself. It does not wait until others know.
@@ -105,7 +107,7 @@ func (m *Mesh) startGossip(t *gossipNet) (*memberlist.Memberlist, error) {
 	conf.UDPBufferSize = gossipPacket
 	conf.TCPTimeout = dialWithin
 	conf.Logger = log.New(&gossipLog{m}, "", 0)
-	conf.Delegate, conf.Events, conf.Alive = g, g, g
+	conf.Delegate, conf.Events, conf.Alive, conf.Ping = g, g, g, g
 	// No label: it would be the first byte of a packet, and look like QUIC's.
 	conf.Label = ""
 	// A probe over QUIC only says more than one by packet if there is a link.
@@ -159,6 +161,7 @@ func (g *gossip) NotifyJoin(n *memberlist.Node) {
 
 func (g *gossip) NotifyLeave(n *memberlist.Node) {
 	g.m.log.Info("member gone", "peer", n.Name)
+	g.locator.Forget(n.Name)
 	g.m.table.gone(n.Name)
 }
 

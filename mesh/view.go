@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/starling-im/starling/geo"
 )
 
 // State is what gossip last said of a member.
@@ -36,11 +38,14 @@ type Member struct {
 	ID, Region string
 	Addr       string // host:port
 	State      State
-	Version    string        // of its program
-	RTT        time.Duration // smoothed, of the link; 0 = unknown
-	Linked     bool          // there is a link to it
-	Keys       uint64        // the version of the keys of gossip that it has
-	Outbound   bool          // it cannot be dialled from outside
+	Version    string // of its program
+	// RTT is smoothed, MinRTT the least seen and Jitter the mean deviation, all of the
+	// link; 0 = unknown.
+	RTT, MinRTT, Jitter time.Duration
+	Coordinate          geo.Coordinate // estimates round trips to others
+	Linked              bool           // there is a link to it
+	Keys                uint64         // the version of the keys of gossip that it has
+	Outbound            bool           // it cannot be dialled from outside
 }
 
 // View is the mesh at one moment. It never changes.
@@ -98,7 +103,8 @@ func (t *table) publish() {
 	for id, e := range t.all {
 		m := e.Member
 		if l := t.link[id]; l != nil {
-			m.Linked, m.RTT = true, l.rtt()
+			s := l.conn.ConnectionStats()
+			m.Linked, m.RTT, m.MinRTT, m.Jitter = true, s.SmoothedRTT, s.MinRTT, s.MeanDeviation
 		}
 		v.Members = append(v.Members, m)
 	}
@@ -131,7 +137,7 @@ func (t *table) alive(id string, m meta, believed bool) {
 	if !believed {
 		state = Unknown
 	}
-	e.Member = Member{ID: id, Region: m.region, Addr: m.addr, Version: m.version, State: state, Keys: m.keys, Outbound: m.flags&flagOutbound != 0}
+	e.Member = Member{ID: id, Region: m.region, Addr: m.addr, Version: m.version, State: state, Keys: m.keys, Outbound: m.flags&flagOutbound != 0, Coordinate: e.Coordinate}
 	e.instance, e.since, e.said, e.doubted = m.instance, time.Now(), m, !believed
 	t.publish()
 }
@@ -260,17 +266,16 @@ func (t *table) to(id string) *link {
 	return t.link[id]
 }
 
-// measure publishes a new view if a round-trip time has changed by a tenth and
-// by at least a millisecond.
+// measure publishes a new view if a round-trip time, or the estimate of one, has
+// changed by a tenth and by at least a millisecond.
 func (t *table) measure() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, m := range t.view.Load().Members {
+	view := t.view.Load()
+	self, _ := view.Member(t.self)
+	for _, m := range view.Members {
 		l := t.link[m.ID]
-		if l == nil {
-			continue
-		}
-		if change := (l.rtt() - m.RTT).Abs(); change >= max(time.Millisecond, m.RTT/10) {
+		if l != nil && changed(l.rtt(), m.RTT) || t.moved(m, self) {
 			t.publish()
 			return
 		}

@@ -14,7 +14,7 @@ import (
 // it says that this is all, and can never read room "bad".
 type moody struct{ store }
 
-func (m *moody) Run(ctx context.Context, _ room.ID, _ bool, _ func() (uint64, bool)) { <-ctx.Done() }
+func (m *moody) Run(ctx context.Context, _ room.ID, _ Duty, _ func() (uint64, bool)) { <-ctx.Done() }
 
 func (m *moody) Read(_ context.Context, id room.ID, after uint64, _ int) ([][]byte, error) {
 	switch {

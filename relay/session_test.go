@@ -22,7 +22,7 @@ type store struct {
 	hub    *Hub
 }
 
-func (s *store) Run(ctx context.Context, id room.ID, _ bool, _ func() (uint64, bool)) {
+func (s *store) Run(ctx context.Context, id room.ID, _ Duty, _ func() (uint64, bool)) {
 	s.hub.Begin(id, s.head(), 1)
 	<-ctx.Done()
 }
