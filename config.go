@@ -41,10 +41,12 @@ type Config struct {
 	Apps            []App    `koanf:"apps" help:"tenants of a new mesh: name, open, homes, keys"`
 	// ReplaceAfter is for nodes that do not come back; see geo.FailedGrace.
 	ReplaceAfter string `koanf:"replace_after" help:"how long a node may be gone before its replicas are made anew elsewhere, such as 15m"`
-	Limits       string `koanf:"limits" help:"production, or bench: rates off, memory limits on"`
-	WAN          bool   `koanf:"wan" help:"delay packets to other regions by their measured round-trip times; for trying things out on one machine"`
-	LogLevel     string `koanf:"log_level" help:"debug, info, warn or error"`
-	NoSync       bool   `koanf:"no_sync" help:"do not wait for the disk; acknowledged messages can be lost"`
+	// Costs are of links of this node; those that are not named are free.
+	Costs    []Cost `koanf:"costs" help:"what a GB costs on links of this node: to, price"`
+	Limits   string `koanf:"limits" help:"production, or bench: rates off, memory limits on"`
+	WAN      bool   `koanf:"wan" help:"delay packets to other regions by their measured round-trip times; for trying things out on one machine"`
+	LogLevel string `koanf:"log_level" help:"debug, info, warn or error"`
+	NoSync   bool   `koanf:"no_sync" help:"do not wait for the disk; acknowledged messages can be lost"`
 }
 
 // Peer is a node of the mesh as the configuration names it.
@@ -54,6 +56,13 @@ type Peer struct {
 	Addr   string `koanf:"addr" json:"addr" help:"its host:port as others reach it"`
 	Key    string `koanf:"key" json:"key,omitempty" help:"its public key: base64 of the PKIX form; not checked if it is missing"`
 	Signer bool   `koanf:"signer" json:"signer,omitzero" help:"it signs certificates, with the authorities in the folder signer of its data"`
+}
+
+// Cost is the price of a GB on the links to a node, or to all nodes of a region. A
+// link has one price: the higher one if its ends say different ones.
+type Cost struct {
+	To    string  `koanf:"to" json:"to" help:"a node's id, or a region; the node counts if both are named"`
+	Price float64 `koanf:"price" json:"price" help:"per GB, in one unit of money for the whole mesh: 0.01 is worth a detour of 10 ms"`
 }
 
 // TLS names the PEM files of a node's identity.
@@ -122,6 +131,9 @@ func (c Config) Check() error {
 		}
 	}
 	if err := c.checkPeers(); err != nil {
+		return err
+	}
+	if err := c.checkCosts(); err != nil {
 		return err
 	}
 	if err := c.checkApps(); err != nil {

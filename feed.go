@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/starling-im/starling/geo"
+	"github.com/starling-im/starling/relay"
 	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
 )
@@ -13,10 +15,12 @@ import (
 type feed Node
 
 // Run implements relay.Feed.
-func (f *feed) Run(ctx context.Context, id room.ID, direct bool, last func() (uint64, bool)) {
+func (f *feed) Run(ctx context.Context, id room.ID, duty relay.Duty, last func() (uint64, bool)) {
 	n := (*Node)(f)
+	t := n.ways.enter(id, geo.Duty(duty))
+	defer n.ways.leave(id, t)
 	for ctx.Err() == nil {
-		if err := n.feedFrom(ctx, id, direct, last); err != nil && ctx.Err() == nil {
+		if err := n.feedFrom(ctx, id, t, last); err != nil && ctx.Err() == nil {
 			n.log.Debug("following again", "app", id.App, "room", id.Room, "err", err)
 			if id == directoryRoom {
 				n.root.lost.Store(true)
@@ -32,7 +36,7 @@ const followAgain = 50 * time.Millisecond
 // feedFrom follows the best parent until it is lost or another is better. A room
 // that does not exist may be made somewhere else after the placement of rooms has
 // changed: then it is looked for again.
-func (n *Node) feedFrom(ctx context.Context, id room.ID, direct bool, last func() (uint64, bool)) error {
+func (n *Node) feedFrom(ctx context.Context, id room.ID, t *taken, last func() (uint64, bool)) error {
 	var changed <-chan struct{}
 	if id != directoryRoom {
 		changed = n.dir.placed()
@@ -46,20 +50,22 @@ func (n *Node) feedFrom(ctx context.Context, id room.ID, direct bool, last func(
 	if f.exists {
 		changed = nil
 	}
-	parent, err := n.parent(id, f.group, direct)
+	n.learnCarriers(ctx, t, id, f.group)
+	way, err := n.take(t, id, f.group)
 	if err != nil {
 		return err
 	}
+	parent := way.To.Node
 	best := func() bool {
-		now, err := n.parent(id, f.group, direct)
-		return err != nil || now == parent
+		now, err := n.take(t, id, f.group)
+		return err != nil || now.To == way.To && now.Asks() == way.Asks()
 	}
 	if parent == "" {
 		departed := n.departures.of(f.group)
 		if err := n.beginHere(id, f.group); err != nil {
 			return err
 		}
-		return n.feedUntil(ctx, departed, changed, nil, best)
+		return n.feedUntil(ctx, t, departed, changed, nil, best)
 	}
 	link := n.links.get(parent)
 	if link == nil {
@@ -67,7 +73,7 @@ func (n *Node) feedFrom(ctx context.Context, id room.ID, direct bool, last func(
 	}
 	after, known := last()
 	epoch := n.hub.Epoch(id)
-	ask := &wire.Follow{App: id.App, Room: id.Room, AfterSeq: after, FromHead: !known, Epoch: epoch, AsRelay: n.sameRegion(parent)}
+	ask := &wire.Follow{App: id.App, Room: id.Room, AfterSeq: after, FromHead: !known, Epoch: epoch, AsRelay: way.Asks() >= geo.RelayDuty, ToReplica: way.Asks() == geo.LastDuty}
 	timeout, cancel := context.WithTimeout(ctx, followWithin)
 	is, ended, stop, err := link.follow(timeout, ask, func(events [][]byte) {
 		for _, e := range events {
@@ -87,22 +93,25 @@ func (n *Node) feedFrom(ctx context.Context, id room.ID, direct bool, last func(
 	} else if epoch == 0 {
 		n.hub.Begin(id, after, is.Epoch)
 	}
-	return n.feedUntil(ctx, ended, changed, link.gone, best)
+	return n.feedUntil(ctx, t, ended, changed, link.gone, best)
 }
 
 // followWithin bounds the wait for a parent's answer.
 const followWithin = 5 * time.Second
 
 // feedUntil returns when the parent is lost, or is no longer the one to take:
-// nodes come and go, and so do replicas, this node's own too.
-func (n *Node) feedUntil(ctx context.Context, ended, changed, gone <-chan struct{}, best func() bool) error {
+// nodes come and go, and so do replicas, this node's own too, and a better way is
+// taken once it has lasted.
+func (n *Node) feedUntil(ctx context.Context, t *taken, ended, changed, gone <-chan struct{}, best func() bool) error {
 	for {
-		view, fold := n.mesh.View(), n.dir.changes.next()
+		view, fold, news := n.mesh.View(), n.dir.changes.next(), n.ways.next()
 		if !best() {
 			return nil
 		}
 		select {
 		case <-view.Next():
+		case <-news:
+		case <-n.ways.review(t):
 		case <-fold:
 		case <-changed:
 			return nil
@@ -131,11 +140,6 @@ func (n *Node) beginHere(id room.ID, group uint32) error {
 		n.hub.Begin(id, head, epoch)
 	}
 	return err
-}
-
-func (n *Node) sameRegion(node string) bool {
-	m, ok := n.mesh.View().Member(node)
-	return ok && m.Region == n.cfg.Region
 }
 
 // Read implements relay.Feed.

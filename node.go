@@ -58,6 +58,7 @@ type Node struct {
 	flights    flights
 	departures departures
 	drain      *drain
+	ways       ways
 	root       root
 	sent       counters // events that relay sessions sent to other nodes
 	// unsent is the most bytes that ever waited for one client.
@@ -84,6 +85,7 @@ func New(cfg Config, env Env) (*Node, error) {
 	n.settler.node = n
 	n.root.node, n.root.first = n, cfg.directoryVoters()
 	n.reconciler = newReconciler(n)
+	n.ways.begin()
 	n.links = newLinks(n)
 	n.drain = newDrain(n)
 	n.door = edge.New(edge.Config{
@@ -168,6 +170,7 @@ func (n *Node) Run(ctx context.Context) error {
 	parts.Go(func() { n.reconciler.run(ctx) })
 	parts.Go(func() { n.drain.run(ctx) })
 	parts.Go(func() { n.keepLeaving(ctx) })
+	parts.Go(func() { n.askWays(ctx) })
 	parts.Go(func() { n.flights.run(ctx, n.way, n.seekLeader) })
 	if n.env.HTTP != nil {
 		parts.Go(func() { n.serveHTTP(ctx) })

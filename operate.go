@@ -169,7 +169,7 @@ func (n *Node) addGroups(ctx context.Context, id, user, region, count string, cl
 	var added []AddedInfo
 	for i := range uint32(many) {
 		g := directory.Group{ID: next + i, Region: region, Class: class}
-		place := geo.Place(n.policy(g), n.nodeStates(load), geo.Config{}, geo.Pops())
+		place := geo.Place(n.policy(g), n.nodeStates(load), geo.Config{}, distances{n})
 		g.Voters = place.Voters
 		if len(g.Voters) == 0 || !slices.Contains(n.regionNodes(region), g.Voters[0]) {
 			return nil, wire.Errorf(wire.CodeNotFound, "no node of region %q is alive", region)

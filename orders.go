@@ -100,7 +100,7 @@ func (r *reconciler) replace(p GroupPlan, from, to string) error {
 	g, _ := r.node.group(p.Group)
 	voters := slices.DeleteFunc(slices.Clone(p.Voters), func(v string) bool { return v == from })
 	after := geo.Config{Voters: append(voters, to), Leader: p.Leader}
-	if want := geo.Place(r.node.policy(g), nodes, after, geo.Pops()); !slices.Contains(want.Voters, to) {
+	if want := geo.Place(r.node.policy(g), nodes, after, distances{r.node}); !slices.Contains(want.Voters, to) {
 		return wire.Errorf(wire.CodeBadRequest, "what the group is to survive (%s) would not leave the replica at %q, but wants %v", p.Survive, to, want.Voters)
 	}
 	r.mu.Lock()

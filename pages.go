@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/starling-im/starling/geo"
 	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
 )
@@ -59,10 +60,11 @@ func (n *Node) page(ctx context.Context, id room.ID, group uint32, h *wire.Histo
 			return nil, err
 		}
 	} else if !n.replicates(group) {
-		parent, err := n.parent(id, group, true)
+		q, err := n.hop(id, group, geo.LastDuty)
 		if err != nil {
 			return nil, err
 		}
+		parent := geo.NextRelay(q, geo.Decision{}, time.Now()).To.Node
 		return n.askPage(ctx, parent, group, id, h, max)
 	}
 	return n.pageHere(id, group, h, max)

@@ -140,6 +140,9 @@ func (n *Node) query(ctx context.Context, p relay.Peer, q *wire.Query) ([]byte, 
 	if answer, ok, err := n.departQuery(ctx, p, q); ok {
 		return answer, err
 	}
+	if answer, ok, err := n.wayQuery(ctx, p, q); ok {
+		return answer, err
+	}
 	node := p.Node != ""
 	switch {
 	case q.What == queryRooms && !node:

@@ -191,7 +191,7 @@ func (r *reconciler) plan(s consensus.Status, nodes []geo.NodeState) GroupPlan {
 
 // wanted is where package geo and the directory want a group to be.
 func (n *Node) wanted(g directory.Group, nodes []geo.NodeState, now geo.Config) geo.Placement {
-	want := geo.Place(n.policy(g), nodes, now, geo.Pops())
+	want := geo.Place(n.policy(g), nodes, now, distances{n})
 	want.Voters = preferred(g, nodes, want.Voters)
 	if g.ID == 0 {
 		want.Learners = geo.Copies(want, nodes, now)

@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/starling-im/starling/directory"
-	"github.com/starling-im/starling/geo"
-	"github.com/starling-im/starling/mesh"
 	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
 )
@@ -161,31 +159,6 @@ func (n *Node) proposeHere(group uint32, command []byte, done func(*wire.Ack, er
 		}
 		done(&wire.Ack{MsgId: r.Ack.MsgID, Seq: r.Ack.Seq, Epoch: r.Ack.Epoch, TsMs: r.Ack.TS, Duplicate: r.Ack.Duplicate}, nil)
 	})
-}
-
-// parent returns the node to follow for a room, "" if this node holds a
-// replica of the room's group.
-func (n *Node) parent(id room.ID, group uint32, asRelay bool) (string, error) {
-	replicas := n.replicas(group)
-	if len(replicas.Voters) == 0 {
-		return "", noGroup(group)
-	}
-	q := geo.Hop{Self: geo.Site{Node: n.cfg.Node, Region: n.cfg.Region}, Room: id.App + "/" + id.Room, AsRelay: asRelay}
-	here := n.replicates(group)
-	for _, m := range n.mesh.View().Members {
-		site := geo.Site{Node: m.ID, Region: m.Region}
-		if m.ID == n.cfg.Node || m.Linked && m.State != mesh.Draining {
-			q.Alive = append(q.Alive, site)
-		}
-		holds := slices.Contains(replicas.Voters, m.ID) || slices.Contains(replicas.Learners, m.ID)
-		if holds && m.ID != n.cfg.Node || here && m.ID == n.cfg.Node {
-			q.Replicas = append(q.Replicas, site)
-		}
-	}
-	if len(q.Replicas) == 0 {
-		return "", wire.Errorf(wire.CodeUnavailable, "no replica of group %d is known", group)
-	}
-	return geo.NextRelay(q), nil
 }
 
 // locate returns the group in which a room belongs by the newest placement; see

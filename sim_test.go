@@ -48,6 +48,8 @@ type world struct {
 	survive geo.Survive
 	// replaceAfter is their grace for nodes that are gone.
 	replaceAfter time.Duration
+	// costs are those of nodes' links, by node.
+	costs map[string][]starling.Cost
 
 	nodes map[string]*running
 	next  int // the next client's address
@@ -143,6 +145,7 @@ func (w *world) start(id string) {
 	cfg.Data, cfg.Peers = w.path(id), w.peers
 	cfg.TLS = starling.TLS{CA: w.path("ca.pem"), Cert: w.path(id + ".pem"), Key: w.path(id + ".key")}
 	cfg.GossipKey, cfg.GroupsPerRegion, cfg.Limits, cfg.NoSync = w.path("gossip.key"), 1, starling.Bench, !w.sync
+	cfg.Costs = w.costs[id]
 	cfg.Survive = cmp.Or(string(w.survive), cfg.Survive)
 	if w.replaceAfter > 0 {
 		cfg.ReplaceAfter = w.replaceAfter.String()

@@ -10,7 +10,7 @@ import (
 // that can fail.
 func (q Hop) withDetours(straight []Way) []Way {
 	var detours []Way
-	for _, relay := range q.thirds() {
+	for _, relay := range q.Detours() {
 		if w, ok := q.detour(relay); ok && !q.waitsFor(relay, w, straight[0]) {
 			detours = append(detours, w)
 		}
@@ -22,9 +22,9 @@ func (q Hop) withDetours(straight []Way) []Way {
 	return append(straight, detours...)
 }
 
-// thirds are the relays of regions that have no replica and are not that of Self, by
-// name of the region.
-func (q Hop) thirds() (relays []Site) {
+// Detours are the relays over which a detour may lead: one of each region that has no
+// replica and is not that of Self, by name of the region.
+func (q Hop) Detours() (relays []Site) {
 	regions := map[string]bool{q.Self.Region: true}
 	for _, r := range q.Replicas {
 		regions[r.Region] = true

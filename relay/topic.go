@@ -31,7 +31,7 @@ type topic struct {
 	waiting []waiter
 
 	// Guarded by hub.mu.
-	refs   int
+	refs int
 	duty Duty
 }
 

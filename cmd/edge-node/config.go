@@ -103,6 +103,8 @@ func (a *app) showConfig(l *loaded) error {
 			v.Value = withoutSecrets(l.Config.Apps)
 		case "peers":
 			v.Value = l.Config.Peers
+		case "costs":
+			v.Value = l.Config.Costs
 		}
 		values[s.Key] = v
 		if !a.json {
