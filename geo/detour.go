@@ -25,15 +25,18 @@ func (q Hop) withDetours(straight []Way) []Way {
 // Detours are the relays over which a detour may lead: one of each region that has no
 // replica and is not that of Self, by name of the region.
 func (q Hop) Detours() (relays []Site) {
-	regions := map[string]bool{q.Self.Region: true}
+	none := map[string]bool{q.Self.Region: true}
 	for _, r := range q.Replicas {
-		regions[r.Region] = true
+		none[r.Region] = true
 	}
+	in := map[string][]string{}
 	for _, a := range q.Alive {
-		if !regions[a.Region] {
-			regions[a.Region] = true
-			relays = append(relays, q.regionRelay(a.Region))
+		if !none[a.Region] {
+			in[a.Region] = append(in[a.Region], a.Node)
 		}
+	}
+	for region, nodes := range in {
+		relays = append(relays, Site{Rank(q.Room, nodes)[0], region})
 	}
 	slices.SortFunc(relays, func(a, b Site) int { return cmp.Compare(a.Region, b.Region) })
 	return relays
@@ -48,9 +51,9 @@ func (q Hop) detour(relay Site) (Way, bool) {
 		return Way{}, false
 	}
 	var best Way
-	for _, r := range q.Replicas {
+	for _, r := range q.alive {
 		then := q.Links(relay, r)
-		if then.By != Measured || !contains(q.Alive, r.Node) {
+		if then.By != Measured {
 			continue
 		}
 		w := Way{To: relay, Role: Detour, Then: r, RTT: first.RTT + then.RTT, By: Measured, Price: first.Price + then.Price}

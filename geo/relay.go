@@ -31,6 +31,8 @@ type Hop struct {
 	Carries []string
 	// Links says what is known of the ways between nodes; nil = the table.
 	Links Links
+
+	alive []Site // the replicas that are
 }
 
 // Role is what the node that is followed is.
@@ -154,6 +156,7 @@ func (q Hop) ways() (ways []Way, why string) {
 			near = append(near, r.Node)
 		default:
 			far = append(far, r.Node)
+			q.alive = append(q.alive, r)
 		}
 	}
 	site := func(node string) Site { return Site{node, regionOf[node]} }
@@ -163,7 +166,7 @@ func (q Hop) ways() (ways []Way, why string) {
 		}
 		return ways[:1], "a replica of the region comes before all others"
 	}
-	if relay := q.regionRelay(q.Self.Region); q.Duty == NoDuty && relay != q.Self {
+	if relay := q.regionRelay(); q.Duty == NoDuty && relay != q.Self {
 		return []Way{q.straight(relay, RegionRelay)}, "one node brings the room into the region for all others there"
 	}
 	if len(far) == 0 {
@@ -205,20 +208,13 @@ func spread(ways []Way) []Way {
 	return append([]Way{head}, rest...)
 }
 
-// regionRelay returns the node of a region that all others there follow; empty if no
-// node of it is known.
-func (q Hop) regionRelay(region string) Site {
-	var nodes []string
-	if q.Self.Region == region {
-		nodes = append(nodes, q.Self.Node)
-	}
+// regionRelay returns the node of Self's region that all others there follow.
+func (q Hop) regionRelay() Site {
+	nodes := []string{q.Self.Node}
 	for _, a := range q.Alive {
-		if a.Region == region && a.Node != q.Self.Node {
+		if a.Region == q.Self.Region && a.Node != q.Self.Node {
 			nodes = append(nodes, a.Node)
 		}
 	}
-	if len(nodes) == 0 {
-		return Site{}
-	}
-	return Site{Rank(q.Room, nodes)[0], region}
+	return Site{Rank(q.Room, nodes)[0], q.Self.Region}
 }

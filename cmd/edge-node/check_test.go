@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,6 +51,10 @@ func TestCheckNode(t *testing.T) {
 		"no certificate":             {func(c *starling.Config) { c.TLS.Cert = file }, "tls"},
 		"no key of gossip":           {func(c *starling.Config) { c.GossipKey = file }, "gossip_key"},
 		"another cluster":            {func(c *starling.Config) { c.Cluster = "other" }, "cluster"},
+		"a price below nothing":      {func(c *starling.Config) { c.Costs = []starling.Cost{{To: "iad", Price: -1}} }, "costs[0] has the price -1"},
+		"no number as a price":       {func(c *starling.Config) { c.Costs = []starling.Cost{{To: "iad", Price: math.NaN()}} }, "costs[0] has the price NaN"},
+		"a price for nobody":         {func(c *starling.Config) { c.Costs = []starling.Cost{{Price: 1}} }, "costs[0] needs to"},
+		"two prices":                 {func(c *starling.Config) { c.Costs = []starling.Cost{{To: "iad"}, {To: "iad", Price: 1}} }, "costs[1] repeats"},
 		"data in a file":             {func(c *starling.Config) { c.Data = filepath.Join(file, "data") }, "data"},
 	} {
 		bad := cfg
