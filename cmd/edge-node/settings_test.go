@@ -23,6 +23,7 @@ func sampleConfig() starling.Config {
 	c.GossipKey, c.Survive, c.Limits, c.WAN, c.LogLevel, c.NoSync = "gossip.key", "node", starling.Bench, true, "debug", true
 	secret := base64.StdEncoding.EncodeToString(make([]byte, 32))
 	c.Apps = []starling.App{{Name: "demo", Open: true, Homes: []string{"fra", "iad"}, Keys: []starling.AppKey{{ID: "k", Secret: secret}}}}
+	c.Costs = []starling.Cost{{To: "iad", Price: 0.05}}
 	return c
 }
 
