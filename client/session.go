@@ -39,7 +39,8 @@ type SessionConfig struct {
 	MaxFrame int
 	// MaxUnsent bounds the bytes that wait to be written (default 4 MaxFrame).
 	MaxUnsent int
-	// Compress packs large frames; only for links between nodes.
+	// Compress packs large frames, with a dictionary if the peer knows one; only
+	// for links between nodes.
 	Compress bool
 	// OnEvents gets encodings of wire.Event, which it may keep, in the order
 	// of the room. Where events have a stream of their own they may come
@@ -60,6 +61,8 @@ type Session struct {
 	end   chan struct{} // closed when writing has failed
 	late  sync.WaitGroup
 	heard atomic.Uint64 // frames read
+	// dictionary is a wire.Dictionary that the peer knows.
+	dictionary atomic.Uint32
 
 	mu       sync.Mutex
 	last     uint64 // the id given last
@@ -79,7 +82,16 @@ func NewSession(cfg SessionConfig) *Session {
 	}
 	s := &Session{cfg: cfg, open: make(map[uint64]func(*wire.Frame, error)), end: make(chan struct{})}
 	s.queue = sendq.New(cfg.Commands, sendq.Config{Max: cfg.MaxUnsent, Stall: wire.WriteStall, Failed: s.writeFailed})
+	if cfg.Compress {
+		s.Call(&wire.Frame{Body: &wire.Frame_Compression{Compression: &wire.Compression{Dictionaries: wire.Dictionaries()}}}, s.agree)
+	}
 	return s
+}
+
+// agree takes what the peer says of its dictionaries. One of a release that knows of
+// none answers with an error, and gets frames without.
+func (s *Session) agree(a *wire.Frame, _ error) {
+	s.dictionary.Store(uint32(wire.Shared(a.GetCompression().GetDictionaries())))
 }
 
 // Run reads until the connection or ctx ends, and says why: io.EOF if the peer
@@ -171,7 +183,7 @@ func (s *Session) register(f *wire.Frame, done func(*wire.Frame, error)) error {
 func (s *Session) push(f *wire.Frame) error {
 	var b []byte
 	if s.cfg.Compress {
-		b = wire.AppendCompressed(nil, f)
+		b = wire.AppendCompressed(nil, f, wire.Dictionary(s.dictionary.Load()))
 	} else {
 		b = wire.AppendMessage(nil, f)
 	}

@@ -118,6 +118,7 @@ func (h *Host) greeting(node string) *wire.RaftMessage {
 	now, seen := h.life(), h.lives.of(node)
 	return &wire.RaftMessage{Body: &wire.RaftMessage_Life{Life: &wire.NodeLife{
 		Life: now.number, Nonce: now.nonce, SeenLife: seen.number, SeenNonce: seen.nonce,
+		Dictionaries: wire.Dictionaries(),
 	}}}
 }
 
@@ -127,6 +128,7 @@ func (h *Host) greeted(p *peer, m *wire.NodeLife) error {
 	if m == nil {
 		return wire.Errorf(wire.CodeProtocol, "a stream of raft begins without the life of %s", p.node)
 	}
+	p.dictionary.Store(uint32(wire.Shared(m.Dictionaries)))
 	if h.s.guard == nil {
 		return nil
 	}

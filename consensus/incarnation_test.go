@@ -202,6 +202,38 @@ func TestGreeting(t *testing.T) {
 	})
 }
 
+// TestGreetingNamesDictionaries shows with what a peer is written to: what its present
+// stream has named. One of the release before names nothing.
+func TestGreetingNamesDictionaries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil, "a", "b")
+		c.start("a")
+		defer c.stopAll()
+		h := c.host("a")
+		for _, test := range []struct {
+			names []uint32
+			want  wire.Dictionary
+		}{{h.greeting("b").GetLife().Dictionaries, wire.Shared(wire.Dictionaries())}, {[]uint32{40000}, 0}, {nil, 0}} {
+			a, b := net.Pipe()
+			end := make(chan error, 1)
+			go func() { end <- h.Serve("b", &pipe{b}) }()
+			m := &wire.RaftMessage{Body: &wire.RaftMessage_Life{Life: &wire.NodeLife{Life: 5, Nonce: 1, Dictionaries: test.names}}}
+			if _, err := a.Write(wire.AppendMessage(nil, m)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if got := wire.Dictionary(h.peer("b").dictionary.Load()); got != test.want {
+				t.Errorf("one that names %d is written to with %d, want %d", test.names, got, test.want)
+			}
+			_ = a.Close()
+			<-end
+			if got := h.peer("b").dictionary.Load(); got != 0 {
+				t.Errorf("after the stream with %d", got)
+			}
+		}
+	})
+}
+
 // TestLifeIsToldLater starts a node while another is away: when that is back it
 // learns of the life, though two followers have nothing to say to each other.
 func TestLifeIsToldLater(t *testing.T) {

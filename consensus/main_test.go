@@ -14,7 +14,7 @@ func TestMain(m *testing.M) {
 	// outside of any.
 	big := answer(1, 1, nil, nil)
 	big.Error = string(make([]byte, 10_000))
-	if _, err := wire.NewReader(bytes.NewReader(wire.AppendCompressed(nil, big)), wire.NodeFrame).Raft(); err != nil {
+	if _, err := wire.NewReader(bytes.NewReader(wire.AppendCompressed(nil, big, 0)), wire.NodeFrame).Raft(); err != nil {
 		panic(err)
 	}
 	goleak.VerifyTestMain(m)

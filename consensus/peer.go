@@ -28,6 +28,8 @@ type peer struct {
 	// copies counts the commands in AppendEntries sent.
 	copies atomic.Uint64
 	beats  *beats
+	// dictionary is a wire.Dictionary that the node's present stream has named.
+	dictionary atomic.Uint32
 
 	mu      sync.Mutex
 	conn    *conn
@@ -146,7 +148,7 @@ func (p *peer) push(m *wire.RaftMessage, bulk bool) error {
 		return err
 	}
 	buf := frames.Get().(*[]byte)
-	frame := wire.AppendCompressed((*buf)[:0], m)
+	frame := wire.AppendCompressed((*buf)[:0], m, wire.Dictionary(p.dictionary.Load()))
 	if bulk {
 		err = c.q.PushWait(p.h.ctx, frame)
 	} else {

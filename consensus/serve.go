@@ -24,6 +24,7 @@ func (h *Host) Serve(node string, s Stream) error {
 	defer release()
 	p := h.peer(node)
 	p.retry()
+	defer p.dictionary.Store(0) // the next process of the node may be of an older release
 	r, known := wire.NewReader(s, wire.NodeFrame), false
 	for {
 		m, err := r.Raft()

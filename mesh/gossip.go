@@ -97,26 +97,32 @@ func (g *gossip) instance() uint64 {
 }
 
 // startGossip starts memberlist on a transport.
-func (m *Mesh) startGossip(t *gossipNet) (*memberlist.Memberlist, error) {
+func (m *Mesh) startGossip(t memberlist.Transport) (*memberlist.Memberlist, error) {
+	m.gossip.say(func(self *meta) { self.instance = uint64(time.Now().UnixNano()) })
+	ml, err := memberlist.Create(m.gossipConfig(t))
+	if err != nil {
+		return nil, fmt.Errorf("mesh: gossip: %w", err)
+	}
+	return ml, nil
+}
+
+func (m *Mesh) gossipConfig(t memberlist.Transport) *memberlist.Config {
 	g := m.gossip
-	g.say(func(self *meta) { self.instance = uint64(time.Now().UnixNano()) })
 	conf := memberlist.DefaultLANConfig()
 	conf.Name = m.cfg.Node
 	conf.Transport = t
 	conf.Keyring = m.keyring
 	conf.UDPBufferSize = gossipPacket
 	conf.TCPTimeout = dialWithin
+	conf.GossipInterval, conf.GossipNodes = gossipEvery, gossipNodes
+	conf.EnableCompression = false // probes and acks do not become smaller, and cost twice as much
 	conf.Logger = log.New(&gossipLog{m}, "", 0)
 	conf.Delegate, conf.Events, conf.Alive, conf.Ping = g, g, g, g
 	// No label: it would be the first byte of a packet, and look like QUIC's.
 	conf.Label = ""
 	// A probe over QUIC only says more than one by packet if there is a link.
 	conf.DisableTcpPingsForNode = func(node string) bool { return m.table.to(node) == nil }
-	ml, err := memberlist.Create(conf)
-	if err != nil {
-		return nil, fmt.Errorf("mesh: gossip: %w", err)
-	}
-	return ml, nil
+	return conf
 }
 
 // NotifyAlive keeps out those that this node cannot understand, and notices

@@ -126,12 +126,20 @@ func (s *Session) gather(c *cursor, out []byte, events int) ([]byte, int) {
 	case err != nil && s.ctx.Err() == nil:
 		s.fail(c, err)
 	case err == nil && !parked:
-		out = wire.AppendEvents(out, c.follow, chunk)
+		out = s.appendEvents(out, c.follow, chunk)
 		events += len(chunk)
 		c.after += uint64(len(chunk))
 		s.again(c)
 	}
 	return out, events
+}
+
+// appendEvents compresses what goes to a node: bytes between regions cost money.
+func (s *Session) appendEvents(out []byte, follow uint64, events [][]byte) []byte {
+	if s.cfg.Peer.Node == "" {
+		return wire.AppendEvents(out, follow, events)
+	}
+	return wire.AppendCompressedEvents(out, follow, events, wire.Dictionary(s.dictionary.Load()))
 }
 
 // pause gathers events if the last write was a moment ago.

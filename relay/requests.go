@@ -29,6 +29,8 @@ func (s *Session) handle(f *wire.Frame) error {
 		s.ask(f.Id, func(ctx context.Context) (*wire.Frame, error) { return s.query(ctx, b.Query) })
 	case *wire.Frame_Refresh:
 		s.ask(f.Id, func(context.Context) (*wire.Frame, error) { return s.refresh(b.Refresh) })
+	case *wire.Frame_Compression:
+		return s.agree(f.Id, b.Compression)
 	case *wire.Frame_Hello:
 		return wire.Errorf(wire.CodeProtocol, "a second Hello")
 	case nil:
@@ -37,6 +39,16 @@ func (s *Session) handle(f *wire.Frame) error {
 	default:
 		return wire.Errorf(wire.CodeProtocol, "a %T is not for a server", b)
 	}
+	return nil
+}
+
+// agree takes which dictionaries a node knows, and says which ones this one does.
+func (s *Session) agree(id uint64, c *wire.Compression) error {
+	if s.cfg.Peer.Node == "" {
+		return wire.Errorf(wire.CodeProtocol, "compression is for links between nodes")
+	}
+	s.dictionary.Store(uint32(wire.Shared(c.Dictionaries)))
+	s.reply(&wire.Frame{Id: id, Body: &wire.Frame_Compression{Compression: &wire.Compression{Dictionaries: wire.Dictionaries()}}})
 	return nil
 }
 

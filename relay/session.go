@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/starling-im/starling/internal/sendq"
@@ -92,6 +93,9 @@ type Session struct {
 	sends   sends
 	// proposals is what a node must not pass on to groups.
 	proposals fences[uint32]
+
+	// dictionary is a wire.Dictionary that the peer, a node, knows.
+	dictionary atomic.Uint32
 
 	mu      sync.Mutex
 	follows map[uint64]*cursor
@@ -195,7 +199,7 @@ func (s *Session) close() {
 func (s *Session) reply(f *wire.Frame) {
 	var err error
 	if s.cfg.Peer.Node != "" {
-		err = s.replies.Push(wire.AppendCompressed(nil, f))
+		err = s.replies.Push(wire.AppendCompressed(nil, f, wire.Dictionary(s.dictionary.Load())))
 	} else {
 		err = s.replies.Push(wire.AppendMessage(nil, f))
 	}

@@ -2,38 +2,74 @@ package wire
 
 import (
 	"errors"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 )
 
-// The encoder and the decoders keep nothing between frames and are safe for
-// concurrent use: one lost frame never spoils the next. They are made at
-// start, together with what they would make at their first use, so that they
-// belong to no one test's bubble of virtual time.
+// The encoders, one for each dictionary and one without, and the decoders keep
+// nothing between frames and are safe for concurrent use: one lost frame never
+// spoils the next, and no frame tells of another. They are made at start, together
+// with what they would make at their first use, so that they belong to no one
+// test's bubble of virtual time.
 var (
-	encoder  = newEncoder()
+	encoders = newEncoders()
 	decoders = map[int]*zstd.Decoder{ClientFrame: newDecoder(ClientFrame), NodeFrame: newDecoder(NodeFrame)}
 )
 
-func newEncoder() *zstd.Encoder {
-	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(2), zstd.WithWindowSize(128<<10), zstd.WithEncoderCRC(false))
+func newEncoders() map[Dictionary]*zstd.Encoder {
+	all := map[Dictionary]*zstd.Encoder{0: newEncoder()}
+	for _, d := range dictionaries {
+		all[idOf(d)] = newEncoder(zstd.WithEncoderDict(d))
+	}
+	return all
+}
+
+func newEncoder(more ...zstd.EOption) *zstd.Encoder {
+	e, err := zstd.NewWriter(nil, append(more, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(2),
+		zstd.WithWindowSize(128<<10), zstd.WithEncoderCRC(false))...)
 	if err != nil {
-		panic("wire: zstd encoder: " + err.Error()) // only if the options above are wrong
+		panic("wire: zstd encoder: " + err.Error()) // only if the options above or a dictionary are wrong
 	}
 	e.EncodeAll(nil, nil)
 	return e
 }
 
 func newDecoder(max int) *zstd.Decoder {
-	d, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(uint64(max)), zstd.WithDecoderMaxWindow(ZstdWindow), zstd.WithDecoderConcurrency(1))
+	d, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(uint64(max)), zstd.WithDecoderMaxWindow(ZstdWindow),
+		zstd.WithDecoderConcurrency(1), zstd.WithDecoderDicts(dictionaries...))
 	if err != nil {
 		panic("wire: zstd decoder: " + err.Error())
 	}
 	return d
 }
 
-func compress(payload []byte) []byte {
-	return encoder.EncodeAll(payload, nil)
+// scratch are buffers for what frames are compressed from.
+var scratch = sync.Pool{New: func() any { return new([]byte) }}
+
+// keepScratch is the largest buffer kept, in bytes.
+const keepScratch = 256 << 10
+
+// pack compresses the one frame that dst holds from start on, if it is large enough
+// and that makes it smaller.
+func pack(dst []byte, start int, d Dictionary) []byte {
+	n := len(dst) - start - headerLen
+	if n < CompressAbove {
+		return dst
+	}
+	buf := scratch.Get().(*[]byte)
+	plain := append((*buf)[:0], dst[start:]...)
+	dst = encoders[d].EncodeAll(plain[headerLen:], dst[:start+headerLen])
+	if packed := len(dst) - start - headerLen; packed < n {
+		appendHeader(dst[:start], flagZstd, packed)
+	} else {
+		dst = append(dst[:start], plain...)
+	}
+	if cap(plain) <= keepScratch {
+		*buf = plain
+		scratch.Put(buf)
+	}
+	return dst
 }
 
 // decompress unpacks one zstd frame of at most max bytes; a frame that claims
@@ -48,6 +84,10 @@ func decompress(packed []byte, max int) ([]byte, error) {
 	switch {
 	case errors.Is(err, zstd.ErrDecoderSizeExceeded), errors.Is(err, zstd.ErrWindowSizeExceeded):
 		return nil, TooLarge("decompressed frame", 0, uint64(max))
+	case errors.Is(err, zstd.ErrUnknownDictionary):
+		var h zstd.Header
+		_ = h.Decode(packed)
+		return nil, Errorf(CodeProtocol, "frame compressed with dictionary %d, this side knows %v", h.DictionaryID, Dictionaries())
 	case err != nil:
 		return nil, Errorf(CodeProtocol, "frame cannot be decompressed: %v", err)
 	}

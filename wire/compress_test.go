@@ -73,7 +73,7 @@ func TestCompressOnlyIfSmaller(t *testing.T) {
 		{"repetitive", strings.Repeat("a", 5000), true},
 	} {
 		f := &Frame{Id: 1, Body: &Frame_Publish{&Publish{Content: test.content}}}
-		b := AppendCompressed(nil, f)
+		b := AppendCompressed(nil, f, 0)
 		if packed := b[1]&flagZstd != 0; packed != test.packed {
 			t.Errorf("%s: packed is %v", test.name, packed)
 		}
@@ -88,7 +88,8 @@ func TestCompressOnlyIfSmaller(t *testing.T) {
 }
 
 func FuzzDecompress(f *testing.F) {
-	f.Add(compress([]byte(strings.Repeat("starling", 100))))
+	f.Add(encoders[0].EncodeAll([]byte(strings.Repeat("starling", 100)), nil))
+	f.Add(encoders[Shared(Dictionaries())].EncodeAll([]byte(strings.Repeat("starling", 100)), nil))
 	f.Add(zeros(f, 1<<20, true))
 	f.Add(zeros(f, 1<<20, false))
 	f.Fuzz(func(t *testing.T, packed []byte) {

@@ -56,6 +56,11 @@ func AppendEvents(dst []byte, follow uint64, events [][]byte) []byte {
 	return dst
 }
 
+// AppendCompressedEvents is AppendEvents as AppendCompressed is AppendMessage.
+func AppendCompressedEvents(dst []byte, follow uint64, events [][]byte, d Dictionary) []byte {
+	return pack(AppendEvents(dst, follow, events), len(dst), d)
+}
+
 // SplitEvents takes an Events frame's payload apart without decoding the
 // events; the encodings alias payload. It returns ok = false for every other
 // frame and for a payload that is malformed: decode those as a Frame.

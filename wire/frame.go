@@ -37,21 +37,11 @@ func AppendMessage(dst []byte, m message) []byte {
 }
 
 // AppendCompressed is AppendMessage with a payload that is compressed if that
-// makes it smaller. It is for links between nodes: a frame holds the data of
-// many users, and on a link nobody can measure its size from outside.
-func AppendCompressed(dst []byte, m message) []byte {
-	n := m.SizeVT()
-	if n < CompressAbove {
-		return AppendMessage(dst, m)
-	}
-	start := len(dst)
-	dst = AppendMessage(dst, m)
-	packed := compress(dst[start+headerLen:])
-	if len(packed) >= n {
-		return dst
-	}
-	dst = appendHeader(dst[:start], flagZstd, len(packed))
-	return append(dst, packed...)
+// makes it smaller, with a dictionary that the peer has said that it knows. It is
+// for links between nodes: a frame holds the data of many users, and on a link
+// nobody can measure its size from outside.
+func AppendCompressed(dst []byte, m message, d Dictionary) []byte {
+	return pack(AppendMessage(dst, m), len(dst), d)
 }
 
 func appendHeader(dst []byte, flags byte, n int) []byte {

@@ -39,6 +39,7 @@ func frames() []*Frame {
 		{Body: &Frame_Goaway{&Goaway{Alternates: []string{"a:1", "b:1"}, AfterMinMs: 1, AfterMaxMs: 2}}},
 		{Id: 8, Body: &Frame_Refresh{&Refresh{Token: "t2"}}},
 		{Id: 9, Body: &Frame_Propose{&Propose{Group: 3, Command: []byte{1, 2, 3}}}},
+		{Id: 1, Body: &Frame_Compression{&Compression{Dictionaries: []uint32{32769}}}},
 	}
 }
 
@@ -81,7 +82,7 @@ func TestRoundTrip(t *testing.T) {
 	var plain, packed []byte
 	for _, f := range frames() {
 		plain = AppendMessage(plain, f)
-		packed = AppendCompressed(packed, f)
+		packed = AppendCompressed(packed, f, 0)
 	}
 	for name, b := range map[string][]byte{"plain": plain, "compressed": packed} {
 		r := NewReader(iotest.OneByteReader(bytes.NewReader(b)), ClientFrame)
@@ -186,7 +187,7 @@ func TestRest(t *testing.T) {
 func FuzzFrame(f *testing.F) {
 	for _, frame := range frames() {
 		f.Add(AppendMessage(nil, frame))
-		f.Add(AppendCompressed(nil, frame))
+		f.Add(AppendCompressed(nil, frame, 0))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := NewReader(bytes.NewReader(b), ClientFrame)

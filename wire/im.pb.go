@@ -159,6 +159,7 @@ type Frame struct {
 	//	*Frame_Goaway
 	//	*Frame_Refresh
 	//	*Frame_Propose
+	//	*Frame_Compression
 	Body          isFrame_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -361,6 +362,15 @@ func (x *Frame) GetPropose() *Propose {
 	return nil
 }
 
+func (x *Frame) GetCompression() *Compression {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_Compression); ok {
+			return x.Compression
+		}
+	}
+	return nil
+}
+
 type isFrame_Body interface {
 	isFrame_Body()
 }
@@ -434,6 +444,10 @@ type Frame_Propose struct {
 	Propose *Propose `protobuf:"bytes,30,opt,name=propose,proto3,oneof"`
 }
 
+type Frame_Compression struct {
+	Compression *Compression `protobuf:"bytes,31,opt,name=compression,proto3,oneof"`
+}
+
 func (*Frame_Hello) isFrame_Body() {}
 
 func (*Frame_Welcome) isFrame_Body() {}
@@ -467,6 +481,8 @@ func (*Frame_Goaway) isFrame_Body() {}
 func (*Frame_Refresh) isFrame_Body() {}
 
 func (*Frame_Propose) isFrame_Body() {}
+
+func (*Frame_Compression) isFrame_Body() {}
 
 // Hello opens a session; it is the first frame of a client.
 type Hello struct {
@@ -1901,11 +1917,59 @@ func (x *Propose) GetAttempt() uint64 {
 	return 0
 }
 
+// Compression says which dictionaries the sender can read, as the first frame of a
+// link's session; the answer says the same of the other node. Neither compresses
+// with a dictionary that the other has not named.
+type Compression struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ids of zstd dictionaries.
+	Dictionaries  []uint32 `protobuf:"varint,1,rep,packed,name=dictionaries,proto3" json:"dictionaries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Compression) Reset() {
+	*x = Compression{}
+	mi := &file_im_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Compression) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Compression) ProtoMessage() {}
+
+func (x *Compression) ProtoReflect() protoreflect.Message {
+	mi := &file_im_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Compression.ProtoReflect.Descriptor instead.
+func (*Compression) Descriptor() ([]byte, []int) {
+	return file_im_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Compression) GetDictionaries() []uint32 {
+	if x != nil {
+		return x.Dictionaries
+	}
+	return nil
+}
+
 var File_im_proto protoreflect.FileDescriptor
 
 const file_im_proto_rawDesc = "" +
 	"\n" +
-	"\bim.proto\x12\vstarling.v1\"\xc1\x06\n" +
+	"\bim.proto\x12\vstarling.v1\"\xff\x06\n" +
 	"\x05Frame\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12*\n" +
 	"\x05hello\x18\x02 \x01(\v2\x12.starling.v1.HelloH\x00R\x05hello\x120\n" +
@@ -1925,7 +1989,8 @@ const file_im_proto_rawDesc = "" +
 	"\x06answer\x18\x0f \x01(\v2\x13.starling.v1.AnswerH\x00R\x06answer\x12-\n" +
 	"\x06goaway\x18\x10 \x01(\v2\x13.starling.v1.GoawayH\x00R\x06goaway\x120\n" +
 	"\arefresh\x18\x11 \x01(\v2\x14.starling.v1.RefreshH\x00R\arefresh\x120\n" +
-	"\apropose\x18\x1e \x01(\v2\x14.starling.v1.ProposeH\x00R\aproposeB\x06\n" +
+	"\apropose\x18\x1e \x01(\v2\x14.starling.v1.ProposeH\x00R\apropose\x12<\n" +
+	"\vcompression\x18\x1f \x01(\v2\x18.starling.v1.CompressionH\x00R\vcompressionB\x06\n" +
 	"\x04body\"K\n" +
 	"\x05Hello\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x16\n" +
@@ -2040,7 +2105,9 @@ const file_im_proto_rawDesc = "" +
 	"\aPropose\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x18\n" +
 	"\acommand\x18\x02 \x01(\fR\acommand\x12\x18\n" +
-	"\aattempt\x18\x03 \x01(\x04R\aattempt*o\n" +
+	"\aattempt\x18\x03 \x01(\x04R\aattempt\"1\n" +
+	"\vCompression\x12\"\n" +
+	"\fdictionaries\x18\x01 \x03(\rR\fdictionaries*o\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_MESSAGE\x10\x01\x12\x0f\n" +
@@ -2067,30 +2134,31 @@ func file_im_proto_rawDescGZIP() []byte {
 }
 
 var file_im_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_im_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_im_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_im_proto_goTypes = []any{
-	(Kind)(0),        // 0: starling.v1.Kind
-	(Access)(0),      // 1: starling.v1.Access
-	(*Frame)(nil),    // 2: starling.v1.Frame
-	(*Hello)(nil),    // 3: starling.v1.Hello
-	(*Welcome)(nil),  // 4: starling.v1.Welcome
-	(*Limits)(nil),   // 5: starling.v1.Limits
-	(*Error)(nil),    // 6: starling.v1.Error
-	(*Publish)(nil),  // 7: starling.v1.Publish
-	(*Create)(nil),   // 8: starling.v1.Create
-	(*Ack)(nil),      // 9: starling.v1.Ack
-	(*Event)(nil),    // 10: starling.v1.Event
-	(*Follow)(nil),   // 11: starling.v1.Follow
-	(*Followed)(nil), // 12: starling.v1.Followed
-	(*Unfollow)(nil), // 13: starling.v1.Unfollow
-	(*Events)(nil),   // 14: starling.v1.Events
-	(*History)(nil),  // 15: starling.v1.History
-	(*Page)(nil),     // 16: starling.v1.Page
-	(*Query)(nil),    // 17: starling.v1.Query
-	(*Answer)(nil),   // 18: starling.v1.Answer
-	(*Goaway)(nil),   // 19: starling.v1.Goaway
-	(*Refresh)(nil),  // 20: starling.v1.Refresh
-	(*Propose)(nil),  // 21: starling.v1.Propose
+	(Kind)(0),           // 0: starling.v1.Kind
+	(Access)(0),         // 1: starling.v1.Access
+	(*Frame)(nil),       // 2: starling.v1.Frame
+	(*Hello)(nil),       // 3: starling.v1.Hello
+	(*Welcome)(nil),     // 4: starling.v1.Welcome
+	(*Limits)(nil),      // 5: starling.v1.Limits
+	(*Error)(nil),       // 6: starling.v1.Error
+	(*Publish)(nil),     // 7: starling.v1.Publish
+	(*Create)(nil),      // 8: starling.v1.Create
+	(*Ack)(nil),         // 9: starling.v1.Ack
+	(*Event)(nil),       // 10: starling.v1.Event
+	(*Follow)(nil),      // 11: starling.v1.Follow
+	(*Followed)(nil),    // 12: starling.v1.Followed
+	(*Unfollow)(nil),    // 13: starling.v1.Unfollow
+	(*Events)(nil),      // 14: starling.v1.Events
+	(*History)(nil),     // 15: starling.v1.History
+	(*Page)(nil),        // 16: starling.v1.Page
+	(*Query)(nil),       // 17: starling.v1.Query
+	(*Answer)(nil),      // 18: starling.v1.Answer
+	(*Goaway)(nil),      // 19: starling.v1.Goaway
+	(*Refresh)(nil),     // 20: starling.v1.Refresh
+	(*Propose)(nil),     // 21: starling.v1.Propose
+	(*Compression)(nil), // 22: starling.v1.Compression
 }
 var file_im_proto_depIdxs = []int32{
 	3,  // 0: starling.v1.Frame.hello:type_name -> starling.v1.Hello
@@ -2110,17 +2178,18 @@ var file_im_proto_depIdxs = []int32{
 	19, // 14: starling.v1.Frame.goaway:type_name -> starling.v1.Goaway
 	20, // 15: starling.v1.Frame.refresh:type_name -> starling.v1.Refresh
 	21, // 16: starling.v1.Frame.propose:type_name -> starling.v1.Propose
-	5,  // 17: starling.v1.Welcome.limits:type_name -> starling.v1.Limits
-	0,  // 18: starling.v1.Publish.kind:type_name -> starling.v1.Kind
-	1,  // 19: starling.v1.Create.access:type_name -> starling.v1.Access
-	0,  // 20: starling.v1.Event.kind:type_name -> starling.v1.Kind
-	10, // 21: starling.v1.Events.events:type_name -> starling.v1.Event
-	10, // 22: starling.v1.Page.events:type_name -> starling.v1.Event
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	22, // 17: starling.v1.Frame.compression:type_name -> starling.v1.Compression
+	5,  // 18: starling.v1.Welcome.limits:type_name -> starling.v1.Limits
+	0,  // 19: starling.v1.Publish.kind:type_name -> starling.v1.Kind
+	1,  // 20: starling.v1.Create.access:type_name -> starling.v1.Access
+	0,  // 21: starling.v1.Event.kind:type_name -> starling.v1.Kind
+	10, // 22: starling.v1.Events.events:type_name -> starling.v1.Event
+	10, // 23: starling.v1.Page.events:type_name -> starling.v1.Event
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_im_proto_init() }
@@ -2146,6 +2215,7 @@ func file_im_proto_init() {
 		(*Frame_Goaway)(nil),
 		(*Frame_Refresh)(nil),
 		(*Frame_Propose)(nil),
+		(*Frame_Compression)(nil),
 	}
 	file_im_proto_msgTypes[13].OneofWrappers = []any{}
 	file_im_proto_msgTypes[14].OneofWrappers = []any{}
@@ -2155,7 +2225,7 @@ func file_im_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_im_proto_rawDesc), len(file_im_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -965,11 +965,13 @@ func (x *InstallSnapshotReply) GetSuccess() bool {
 // of the sender it is, and the last life that the sender has seen of the other
 // node. A life is a start of the node; its nonce tells lives of one number apart.
 type NodeLife struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Life          uint64                 `protobuf:"varint,1,opt,name=life,proto3" json:"life,omitempty"`
-	Nonce         uint64                 `protobuf:"fixed64,2,opt,name=nonce,proto3" json:"nonce,omitempty"`
-	SeenLife      uint64                 `protobuf:"varint,3,opt,name=seen_life,json=seenLife,proto3" json:"seen_life,omitempty"`
-	SeenNonce     uint64                 `protobuf:"fixed64,4,opt,name=seen_nonce,json=seenNonce,proto3" json:"seen_nonce,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Life      uint64                 `protobuf:"varint,1,opt,name=life,proto3" json:"life,omitempty"`
+	Nonce     uint64                 `protobuf:"fixed64,2,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	SeenLife  uint64                 `protobuf:"varint,3,opt,name=seen_life,json=seenLife,proto3" json:"seen_life,omitempty"`
+	SeenNonce uint64                 `protobuf:"fixed64,4,opt,name=seen_nonce,json=seenNonce,proto3" json:"seen_nonce,omitempty"`
+	// Ids of the zstd dictionaries that the sender can read.
+	Dictionaries  []uint32 `protobuf:"varint,5,rep,packed,name=dictionaries,proto3" json:"dictionaries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1030,6 +1032,13 @@ func (x *NodeLife) GetSeenNonce() uint64 {
 		return x.SeenNonce
 	}
 	return 0
+}
+
+func (x *NodeLife) GetDictionaries() []uint32 {
+	if x != nil {
+		return x.Dictionaries
+	}
+	return nil
 }
 
 // FindTip asks how far a group has come; the asker does not know what it has
@@ -1601,13 +1610,14 @@ const file_raft_proto_rawDesc = "" +
 	"size_bytes\x18\x06 \x01(\x04R\tsizeBytes\"D\n" +
 	"\x14InstallSnapshotReply\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x18\n" +
-	"\asuccess\x18\x02 \x01(\bR\asuccess\"p\n" +
+	"\asuccess\x18\x02 \x01(\bR\asuccess\"\x94\x01\n" +
 	"\bNodeLife\x12\x12\n" +
 	"\x04life\x18\x01 \x01(\x04R\x04life\x12\x14\n" +
 	"\x05nonce\x18\x02 \x01(\x06R\x05nonce\x12\x1b\n" +
 	"\tseen_life\x18\x03 \x01(\x04R\bseenLife\x12\x1d\n" +
 	"\n" +
-	"seen_nonce\x18\x04 \x01(\x06R\tseenNonce\"3\n" +
+	"seen_nonce\x18\x04 \x01(\x06R\tseenNonce\x12\"\n" +
+	"\fdictionaries\x18\x05 \x03(\rR\fdictionaries\"3\n" +
 	"\aFindTip\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\"u\n" +
