@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -56,7 +57,7 @@ func (m *Mesh) serveEnroll(ctx context.Context, conn *quic.Conn) {
 	_ = conn.CloseWithError(wire.CloseNormal, "")
 }
 
-func readAll(s *quic.Stream) ([]byte, error) {
+func readAll(s io.Reader) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(s, enrollBytes+1))
 	if err == nil && len(b) > enrollBytes {
 		err = wire.TooLarge("a question to become a node", 0, enrollBytes)
@@ -64,43 +65,119 @@ func readAll(s *quic.Stream) ([]byte, error) {
 	return b, err
 }
 
-// Enroll asks a node of a cluster, of which nothing is known but the name and a pin
-// of its root, to become one of its nodes. It proves that the answer comes from a node
-// of that cluster; identity.ErrPin says that it does not.
-func Enroll(ctx context.Context, conn net.PacketConn, addr, cluster string, pin identity.Pin, request []byte) ([]byte, error) {
+// serveEnrollTCP answers one that came by TCP.
+func (m *Mesh) serveEnrollTCP(conn *tls.Conn) {
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), enrollWithin)
+	defer cancel()
+	deadline, _ := ctx.Deadline()
+	_ = conn.SetDeadline(deadline)
+	request, err := readAll(conn)
+	if err == nil {
+		_, err = conn.Write(m.cfg.Enroll(ctx, conn.RemoteAddr(), request))
+	}
+	if err != nil {
+		m.log.Debug("a question to become a node went unanswered", "remote", conn.RemoteAddr().String(), "err", err)
+	}
+}
+
+// Question is one to become a node of a cluster, of which nothing is known but the name
+// and a pin of its root.
+type Question struct {
+	Addr, Cluster string
+	Pin           identity.Pin
+	Request       []byte
+	// Conn is a socket to ask over, nil = not over UDP; DialTCP connects where UDP does
+	// not get through, nil = not by TCP.
+	Conn    net.PacketConn
+	DialTCP func(ctx context.Context, addr string) (net.Conn, error)
+}
+
+// enrollUDP is how long UDP may take before TCP is tried. They do not run together: a
+// token must not be used twice.
+const enrollUDP = 2 * time.Second
+
+// Enroll asks. It proves that the answer comes from a node of that cluster;
+// identity.ErrPin says that it does not.
+func Enroll(ctx context.Context, q Question) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, enrollWithin)
 	defer cancel()
-	to, err := new(resolver).resolve(ctx, addr)
+	var answer []byte
+	err := errors.New("there is nothing to ask over")
+	if q.Conn != nil {
+		answer, err = q.overUDP(ctx)
+	}
+	var idle *quic.IdleTimeoutError
+	var shaken *quic.HandshakeTimeoutError
+	silent := q.Conn == nil || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &idle) || errors.As(err, &shaken)
+	if silent && q.DialTCP != nil {
+		var tcpErr error
+		if answer, tcpErr = q.overTCP(ctx); tcpErr != nil {
+			tcpErr = fmt.Errorf("by TCP: %w", tcpErr)
+			if q.Conn != nil {
+				tcpErr = fmt.Errorf("%w; %w", err, tcpErr)
+			}
+		}
+		err = tcpErr
+	}
+	if err != nil {
+		return nil, fmt.Errorf("mesh: %s: %w", q.Addr, refusal(err))
+	}
+	return answer, nil
+}
+
+func (q Question) tls() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{alpnEnroll}, ServerName: identity.ServerName(q.Cluster),
+		InsecureSkipVerify: true, // VerifyConnection does, under the pinned root
+		VerifyConnection: func(s tls.ConnectionState) error {
+			_, err := identity.Verify(s.PeerCertificates, q.Cluster, q.Pin, time.Now())
+			return err
+		},
+	}
+}
+
+func (q Question) overUDP(ctx context.Context) ([]byte, error) {
+	to, err := new(resolver).resolve(ctx, q.Addr)
 	if err != nil {
 		return nil, err
 	}
-	transport := &quic.Transport{Conn: conn}
+	transport := &quic.Transport{Conn: q.Conn}
 	defer transport.Close()
-	c, err := transport.Dial(ctx, to, &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{alpnEnroll}, ServerName: identity.ServerName(cluster),
-		InsecureSkipVerify: true, // VerifyConnection does, under the pinned root
-		VerifyConnection: func(s tls.ConnectionState) error {
-			_, err := identity.Verify(s.PeerCertificates, cluster, pin, time.Now())
-			return err
-		},
-	}, dialConfig())
+	dialling, cancel := context.WithTimeout(ctx, enrollUDP)
+	defer cancel()
+	c, err := transport.Dial(dialling, to, q.tls(), dialConfig())
 	if err != nil {
-		return nil, fmt.Errorf("mesh: %s: %w", addr, refusal(err))
+		return nil, err
 	}
 	defer c.CloseWithError(wire.CloseNormal, "")
 	s, err := c.OpenStreamSync(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("mesh: %s: %w", addr, err)
+		return nil, err
 	}
 	deadline, _ := ctx.Deadline()
 	_ = s.SetDeadline(deadline)
-	if _, err := s.Write(request); err != nil {
-		return nil, fmt.Errorf("mesh: %s: %w", addr, err)
+	if _, err := s.Write(q.Request); err != nil {
+		return nil, err
 	}
 	_ = s.Close()
-	answer, err := readAll(s)
+	return readAll(s)
+}
+
+func (q Question) overTCP(ctx context.Context) ([]byte, error) {
+	raw, err := q.DialTCP(ctx, q.Addr)
 	if err != nil {
-		return nil, fmt.Errorf("mesh: %s: %w", addr, err)
+		return nil, err
 	}
-	return answer, nil
+	defer raw.Close()
+	deadline, _ := ctx.Deadline()
+	_ = raw.SetDeadline(deadline)
+	c := tls.Client(raw, q.tls())
+	if _, err := c.Write(q.Request); err != nil {
+		return nil, err
+	}
+	if err := c.CloseWrite(); err != nil {
+		return nil, err
+	}
+	return readAll(c)
 }
