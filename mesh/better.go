@@ -40,6 +40,24 @@ func (h *health) mute(now time.Time, stats quic.ConnectionStats) bool {
 	return true
 }
 
+// endMute closes a link that this node waits for the other to dial, once it is mute: the
+// other may hear this node, and then does not notice.
+func (m *Mesh) endMute(l *link) {
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	h := health{conn: l.conn, heard: time.Now()}
+	for {
+		select {
+		case now := <-look.C:
+			if h.mute(now, l.conn.ConnectionStats()) {
+				_ = l.conn.CloseWithError(closeMoved, "nothing is heard over this link")
+			}
+		case <-l.conn.Context().Done():
+			return
+		}
+	}
+}
+
 // findBetter returns a better connection to a node, nil if there is none now.
 func (m *Mesh) findBetter(ctx context.Context, h *health, id, addr string) *quic.Conn {
 	now := time.Now()

@@ -13,13 +13,8 @@ import (
 // alpnCarrier is the protocol of carriers, over TLS.
 const alpnCarrier = "carrier/1"
 
-const (
-	// carrierIdle is how long a carrier stays without packets: a link over it sends some
-	// each linkKeepAlive.
-	carrierIdle = 4 * linkKeepAlive
-	// carrierStall bounds the wait for a neighbour that takes no packets.
-	carrierStall = linkIdle
-)
+// carrierStall bounds the wait for a neighbour that takes no packets.
+const carrierStall = linkIdle
 
 // carrier carries the packets of tunnels to a neighbour over TLS on TCP, where UDP does
 // not get through.
@@ -28,23 +23,31 @@ type carrier struct {
 	name identity.Name
 }
 
-// dialCarrier makes the carrier to whoever is at an address, or to one node if it is
-// named, and begins to carry.
-func (t *tunnels) dialCarrier(ctx context.Context, addr, node string) (*carrier, error) {
+// dialCarrier makes sure that there is a carrier to a node, or to whoever is at an
+// address if none is named, and returns the node's id.
+func (t *tunnels) dialCarrier(ctx context.Context, addr, node string) (string, error) {
+	if t.carrierTo(node) != nil {
+		return node, nil
+	}
 	raw, err := t.m.cfg.DialTCP(ctx, addr)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	c := &carrier{conn: tls.Client(raw, t.m.dialTLS(alpnCarrier, node))}
 	if err := c.shake(ctx, t.m.cfg.Cluster); err != nil {
 		_ = raw.Close()
-		return nil, err
+		return "", err
 	}
-	if !t.m.running(func(ctx context.Context) { t.carry(ctx, c) }) {
+	if t.carrierTo(c.name.Node) != nil {
 		_ = raw.Close()
-		return nil, context.Canceled
+		return c.name.Node, nil
 	}
-	return c, nil
+	p := t.add(c)
+	if !t.m.running(func(ctx context.Context) { t.carry(ctx, p) }) {
+		t.drop(p)
+		_ = raw.Close()
+	}
+	return c.name.Node, nil
 }
 
 // shake finds out who is at the other end.
@@ -73,75 +76,77 @@ func (m *Mesh) serveCarrier(conn *tls.Conn) {
 		return
 	}
 	done := make(chan struct{})
-	if m.running(func(ctx context.Context) { defer close(done); m.tunnels.carry(ctx, c) }) {
+	if m.running(func(ctx context.Context) { defer close(done); m.tunnels.carry(ctx, m.tunnels.add(c)) }) {
 		<-done
 	}
 }
 
 // carry carries packets both ways until the carrier, its use or ctx ends.
-func (t *tunnels) carry(ctx context.Context, c *carrier) {
+func (t *tunnels) carry(ctx context.Context, p *pipe) {
+	c := p.carrier
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { _ = c.conn.Close() })()
-	node := c.name.Node
-	p := newPipe(node, c)
-	if old := t.add(p); old != nil && old.carrier != nil {
-		_ = old.carrier.conn.Close()
-	}
 	t.m.cutNotAdmitted() // what was found out since its handshake
-	t.m.log.Info("carrier up", "peer", node, "addr", c.conn.RemoteAddr().String())
-	t.m.wg.Go(func() {
+	t.m.log.Info("carrier up", "peer", p.node, "addr", c.conn.RemoteAddr().String())
+	go func() {
 		defer cancel()
 		p.write(ctx, stalling{c.conn})
-	})
-	t.read(node, idling{c.conn})
+	}()
+	t.read(p.node, c.conn)
 	cancel()
 	t.drop(p)
-	t.m.log.Info("carrier down", "peer", node)
+	t.m.log.Info("carrier down", "peer", p.node)
 }
 
-// add makes p the pipe to its node, and returns the one that it replaces.
-func (t *tunnels) add(p *pipe) *pipe {
+// add puts a carrier before what else there is to its node: both sides may dial one at once.
+func (t *tunnels) add(c *carrier) *pipe {
+	p := newPipe(c.name.Node, c)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	old := t.pipes[p.node]
-	t.pipes[p.node] = p
-	return old
+	t.pipes[p.node] = append([]*pipe{p}, t.pipes[p.node]...)
+	return p
+}
+
+// carrierTo returns a carrier to a node, nil if there is none.
+func (t *tunnels) carrierTo(node string) *carrier {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.pipes[node] {
+		if p.carrier != nil {
+			return p.carrier
+		}
+	}
+	return nil
 }
 
 // carriers returns those that there are.
 func (t *tunnels) carriers() (all []*carrier) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, p := range t.pipes {
-		if p.carrier != nil {
-			all = append(all, p.carrier)
+	for _, pipes := range t.pipes {
+		for _, p := range pipes {
+			if p.carrier != nil {
+				all = append(all, p.carrier)
+			}
 		}
 	}
 	return all
 }
 
-// closeCarrier ends the carrier to a node, as when there is a link without it.
-func (t *tunnels) closeCarrier(node string) {
-	t.mu.Lock()
-	p := t.pipes[node]
-	t.mu.Unlock()
-	if p != nil && p.carrier != nil {
-		_ = p.carrier.conn.Close()
+// closeCarriers ends the carriers to a node, as when there is a link without them.
+func (t *tunnels) closeCarriers(node string) {
+	for _, c := range t.carriers() {
+		if c.name.Node == node {
+			_ = c.conn.Close()
+		}
 	}
 }
 
-// stalling bounds each write, idling each read.
+// stalling bounds each write.
 type stalling struct{ net.Conn }
 
 func (c stalling) Write(b []byte) (int, error) {
 	_ = c.SetWriteDeadline(time.Now().Add(carrierStall))
 	return c.Conn.Write(b)
-}
-
-type idling struct{ net.Conn }
-
-func (c idling) Read(b []byte) (int, error) {
-	_ = c.SetReadDeadline(time.Now().Add(carrierIdle))
-	return c.Conn.Read(b)
 }

@@ -75,15 +75,11 @@ func (m *Mesh) attempts(addr, alpn, node string) (all []attemptAt) {
 	}
 	if m.cfg.DialTCP != nil && !to.Outbound {
 		all = append(all, attemptAt{waits, func(ctx context.Context) (*quic.Conn, error) {
-			c, err := m.tunnels.dialCarrier(ctx, addr, node)
+			at, err := m.tunnels.dialCarrier(ctx, addr, node)
 			if err != nil {
 				return nil, err
 			}
-			conn, err := m.dialWelcomed(ctx, m.tunnels.transport, nodeAddr(c.name.Node), alpn, node)
-			if err != nil {
-				_ = c.conn.Close()
-			}
-			return conn, err
+			return m.dialWelcomed(ctx, m.tunnels.transport, nodeAddr(at), alpn, node)
 		}})
 		waits = tunnelAfter
 	}

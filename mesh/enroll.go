@@ -102,23 +102,13 @@ const enrollUDP = 2 * time.Second
 func Enroll(ctx context.Context, q Question) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, enrollWithin)
 	defer cancel()
-	var answer []byte
-	err := errors.New("there is nothing to ask over")
-	if q.Conn != nil {
-		answer, err = q.overUDP(ctx)
-	}
-	var idle *quic.IdleTimeoutError
-	var shaken *quic.HandshakeTimeoutError
-	silent := q.Conn == nil || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &idle) || errors.As(err, &shaken)
-	if silent && q.DialTCP != nil {
+	answer, asked, err := q.overUDP(ctx)
+	if err != nil && !asked && q.DialTCP != nil && !errors.Is(err, identity.ErrPin) && !isRefusal(refusal(err)) {
 		var tcpErr error
-		if answer, tcpErr = q.overTCP(ctx); tcpErr != nil {
-			tcpErr = fmt.Errorf("by TCP: %w", tcpErr)
-			if q.Conn != nil {
-				tcpErr = fmt.Errorf("%w; %w", err, tcpErr)
-			}
+		if answer, tcpErr = q.overTCP(ctx); tcpErr == nil {
+			return answer, nil
 		}
-		err = tcpErr
+		err = errors.Join(err, fmt.Errorf("by TCP: %w", tcpErr))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("mesh: %s: %w", q.Addr, refusal(err))
@@ -137,10 +127,14 @@ func (q Question) tls() *tls.Config {
 	}
 }
 
-func (q Question) overUDP(ctx context.Context) ([]byte, error) {
+// overUDP also says whether the question may have been heard.
+func (q Question) overUDP(ctx context.Context) (answer []byte, asked bool, err error) {
+	if q.Conn == nil {
+		return nil, false, errors.New("not by UDP")
+	}
 	to, err := new(resolver).resolve(ctx, q.Addr)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	transport := &quic.Transport{Conn: q.Conn}
 	defer transport.Close()
@@ -148,20 +142,21 @@ func (q Question) overUDP(ctx context.Context) ([]byte, error) {
 	defer cancel()
 	c, err := transport.Dial(dialling, to, q.tls(), dialConfig())
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer c.CloseWithError(wire.CloseNormal, "")
 	s, err := c.OpenStreamSync(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	deadline, _ := ctx.Deadline()
 	_ = s.SetDeadline(deadline)
 	if _, err := s.Write(q.Request); err != nil {
-		return nil, err
+		return nil, true, err
 	}
 	_ = s.Close()
-	return readAll(s)
+	answer, err = readAll(s)
+	return answer, true, err
 }
 
 func (q Question) overTCP(ctx context.Context) ([]byte, error) {

@@ -279,9 +279,12 @@ func (m *Mesh) serveLink(ctx context.Context, l *link) {
 	}
 	m.cutNotAdmitted() // what was found out since its handshake
 	if !l.tunnelled() {
-		m.tunnels.closeCarrier(l.node)
+		m.tunnels.closeCarriers(l.node)
 	}
 	m.log.Info("link up", "peer", l.node, "addr", l.conn.RemoteAddr().String())
+	if p, _ := m.View().Member(l.node); m.cfg.DialTCP != nil && !l.tunnelled() && !m.dials(p) {
+		m.wg.Go(func() { m.endMute(l) })
+	}
 	m.serveStreams(ctx, l.node, m.handlers, l.conn)
 	cause := context.Cause(l.conn.Context())
 	var app *quic.ApplicationError

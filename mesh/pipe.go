@@ -13,11 +13,10 @@ type pipe struct {
 	node    string
 	carrier *carrier // nil = over the link
 	queue   chan packet
-	ended   chan struct{} // closed when nothing is carried any more
 }
 
 func newPipe(node string, c *carrier) *pipe {
-	return &pipe{node: node, carrier: c, queue: make(chan packet, tunnelQueue), ended: make(chan struct{})}
+	return &pipe{node: node, carrier: c, queue: make(chan packet, tunnelQueue)}
 }
 
 // put hands a packet over, or loses it if too many wait.

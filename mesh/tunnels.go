@@ -35,8 +35,8 @@ type tunnels struct {
 	transport *quic.Transport
 
 	mu     sync.Mutex
-	ctx    context.Context // of Run; nil before
-	pipes  map[string]*pipe
+	ctx    context.Context    // of Run; nil before
+	pipes  map[string][]*pipe // by neighbour; the first is used
 	routes map[string]route
 }
 
@@ -47,7 +47,7 @@ type route struct {
 }
 
 func newTunnels(m *Mesh) *tunnels {
-	t := &tunnels{m: m, pipes: make(map[string]*pipe), routes: make(map[string]route)}
+	t := &tunnels{m: m, pipes: make(map[string][]*pipe), routes: make(map[string]route)}
 	t.conn = newTunnelConn(m.cfg.Node, func(p packet) { t.forward(p, "") })
 	reset := quic.StatelessResetKey(derive(m.cfg.Secret, "stateless reset"))
 	t.transport = &quic.Transport{Conn: t.conn, ConnectionIDLength: 8, StatelessResetKey: &reset, ConnContext: m.beginHandshake}
@@ -156,10 +156,7 @@ func (t *tunnels) between(node string) []string {
 
 // isNeighbour reports whether this node reaches another one by itself.
 func (t *tunnels) isNeighbour(node string) bool {
-	t.mu.Lock()
-	p := t.pipes[node]
-	t.mu.Unlock()
-	if p != nil && p.carrier != nil {
+	if t.carrierTo(node) != nil {
 		return true
 	}
 	l := t.m.table.to(node)
@@ -171,11 +168,14 @@ func (t *tunnels) pipe(node string) *pipe {
 	l := t.m.table.to(node)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if p := t.pipes[node]; p != nil || l == nil || l.tunnelled() || t.ctx == nil || t.ctx.Err() != nil {
-		return p
+	if all := t.pipes[node]; len(all) > 0 {
+		return all[0]
+	}
+	if l == nil || l.tunnelled() || t.ctx == nil || t.ctx.Err() != nil {
+		return nil
 	}
 	p := newPipe(node, nil)
-	t.pipes[node] = p
+	t.pipes[node] = []*pipe{p}
 	ctx := t.ctx
 	t.m.wg.Go(func() { t.overLink(ctx, p, l) })
 	return p
@@ -185,19 +185,18 @@ func (t *tunnels) pipe(node string) *pipe {
 func (t *tunnels) drop(p *pipe) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.pipes[p.node] == p {
+	if t.pipes[p.node] = slices.DeleteFunc(t.pipes[p.node], func(q *pipe) bool { return q == p }); len(t.pipes[p.node]) == 0 {
 		delete(t.pipes, p.node)
 	}
-	close(p.ended)
 }
 
 // over says how packets to a node go: "tcp", or "through" another node.
 func (t *tunnels) over(node string) string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if p := t.pipes[node]; p != nil && p.carrier != nil {
+	if t.carrierTo(node) != nil {
 		return PathTCP
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if r := t.routes[node]; r.via != "" {
 		return "through " + r.via
 	}
