@@ -243,8 +243,10 @@ func TestBoxes(t *testing.T) {
 	}
 	waitFor(t, "the shop's rooms in the shop", func() bool {
 		for _, g := range lines[[]starling.GroupInfo](t, n.ask("shop-1", "groups", "--json"))[0] {
-			if g.Region == "shop" && !strings.HasPrefix(g.Leader, "shop-") {
-				return false
+			for _, r := range g.Replicas {
+				if g.Region == "shop" && r.Voter != (r.Region == "shop") {
+					return false
+				}
 			}
 		}
 		return true
