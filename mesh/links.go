@@ -244,8 +244,12 @@ func (m *Mesh) serve(ctx context.Context, conn *quic.Conn) {
 		m.cfg.Clients(ctx, conn)
 		return
 	}
-	if state.NegotiatedProtocol == alpnEnroll {
+	switch state.NegotiatedProtocol {
+	case alpnEnroll:
 		m.serveEnroll(ctx, conn)
+		return
+	case alpnProbe:
+		m.serveProbe(ctx, conn)
 		return
 	}
 	name, err := identity.NameOf(state.PeerCertificates[0], m.cfg.Cluster)

@@ -76,10 +76,9 @@ func (m *Mesh) newTransport() *quic.Transport {
 // listenTLS chooses by ALPN what a caller must show: a client nothing, a node
 // a certificate that names it, under the cluster's root.
 func (m *Mesh) listenTLS() *tls.Config {
-	own := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return m.cert.Load(), nil }
-	clients := &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{ALPNClient}, GetCertificate: own}
+	clients := m.strangersTLS(ALPNClient)
 	clients.SetSessionTicketKeys([][32]byte{derive(m.cfg.Secret, "session ticket")})
-	enroll := m.enrollTLS()
+	enroll, probe := m.enrollTLS(), m.strangersTLS(alpnProbe)
 	nodes := m.nodesTLS(ALPNLink, alpnOutbound, alpnJoin)
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -87,6 +86,8 @@ func (m *Mesh) listenTLS() *tls.Config {
 			switch {
 			case slices.Contains(hello.SupportedProtos, alpnEnroll) && m.cfg.Enroll != nil:
 				return enroll, nil
+			case slices.Contains(hello.SupportedProtos, alpnProbe):
+				return probe, nil
 			case !isNodes(hello):
 				return clients, nil
 			}
@@ -97,6 +98,14 @@ func (m *Mesh) listenTLS() *tls.Config {
 			}
 			return nodes, nil
 		},
+	}
+}
+
+// strangersTLS asks a caller for nothing.
+func (m *Mesh) strangersTLS(protocol string) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{protocol},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return m.cert.Load(), nil },
 	}
 }
 

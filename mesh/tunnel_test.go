@@ -115,20 +115,22 @@ func TestFewParents(t *testing.T) {
 type overTCP struct{ nodes map[string]*node }
 
 func (o *overTCP) config(cfg Config) Config {
-	cfg.DialTCP = func(_ context.Context, addr string) (net.Conn, error) {
-		to := o.nodes[addr]
-		if to == nil {
-			return nil, io.ErrClosedPipe
-		}
-		here, there := net.Pipe()
-		go func() {
-			c := tls.Server(there, &tls.Config{GetConfigForClient: to.TCPConfig})
-			_ = c.Handshake()
-			to.ServeTCP(c)
-		}()
-		return here, nil
-	}
+	cfg.DialTCP = o.dial
 	return cfg
+}
+
+func (o *overTCP) dial(_ context.Context, addr string) (net.Conn, error) {
+	to := o.nodes[addr]
+	if to == nil {
+		return nil, io.ErrClosedPipe
+	}
+	here, there := net.Pipe()
+	go func() {
+		c := tls.Server(there, &tls.Config{GetConfigForClient: to.TCPConfig})
+		_ = c.Handshake()
+		to.ServeTCP(c)
+	}()
+	return here, nil
 }
 
 // TestUDPDropped loses all packets between two nodes for good: their link goes on over
@@ -155,6 +157,15 @@ func TestUDPDropped(t *testing.T) {
 		a.wait(10*time.Second, "over TCP", on(PathTCP))
 		t.Logf("over TCP after %v", time.Since(began))
 		b.says("a", time.Second)
+		if p, err := ProbeTCP(t.Context(), tcp.dial, addrA); err != nil || p.Node != "a" || p.Region != "eu" || p.Cluster != cluster || p.Clock.Abs() > p.RTT {
+			t.Errorf("a probe by TCP: %+v, %v", p, err)
+		}
+		if p, err := ProbeUDP(t.Context(), w.net.Conn("10.0.0.2:9"), addrA); err == nil {
+			t.Errorf("a probe by UDP: %+v", p)
+		}
+		if p, err := ProbeUDP(t.Context(), w.net.Conn("10.0.0.9:9"), addrA); err != nil || p.Node != "a" || p.Seen != "10.0.0.9:9" || p.RTT != 2*time.Millisecond || p.Clock != 0 {
+			t.Errorf("a probe by UDP: %+v, %v", p, err)
+		}
 		time.Sleep(5 * time.Minute)
 		a.wait(0, "alive over TCP", linked("b"))
 		b.wait(0, "alive over TCP", linked("a"))

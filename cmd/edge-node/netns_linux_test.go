@@ -297,6 +297,10 @@ func TestUDPDropped(t *testing.T) {
 	alice.say("over TCP?")
 	bob.hears("over TCP?", 15*time.Second)
 	t.Logf("UDP is dropped: heard after %v", time.Since(began))
+	check := lines[netCheck](t, n.ask("fra-1", "netcheck", "--json"))[0]
+	if len(check.Nodes) != 2 || !check.Nodes[0].UDP.Works || check.Nodes[1].UDP.Works || !check.Nodes[1].TCP.Works || len(check.Advice) != 1 {
+		t.Errorf("netcheck says %+v", check)
+	}
 	if path := n.path("fra-1", "iad-1"); path != mesh.PathTCP {
 		t.Errorf("the link goes over %q", path)
 	}
