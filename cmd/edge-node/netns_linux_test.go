@@ -121,7 +121,7 @@ func (n *lan) found(machine, other string) *exec.Cmd {
 func (n *lan) joins(machine, id string, i int, region string, args ...string) *exec.Cmd {
 	n.t.Helper()
 	token := lines[starling.TokenInfo](n.t, n.ask("fra-1", "join-token", "create", "--region", region, "--json"))[0].Token
-	return n.node(machine, id, append([]string{"--listen", n.at(i), "--region", region, "--join", n.at(1), "--token", token}, args...)...)
+	return n.node(machine, id, append([]string{"--node", id, "--listen", n.at(i), "--region", region, "--join", n.at(1), "--token", token}, args...)...)
 }
 
 // ask runs a command beside a node, and returns what it printed; "" if it failed.
