@@ -35,7 +35,7 @@ func newLAN(t *testing.T, machines map[string][]int) *lan {
 			t.Skipf("needs %s, of Debian's packages iproute2 and nftables", tool)
 		}
 	}
-	n := &lan{t: t, home: t.TempDir(), dir: t.TempDir(), machine: make(map[string]string), name: fmt.Sprintf("st%d", os.Getpid()%100000)}
+	n := &lan{t: t, home: t.TempDir(), dir: t.TempDir(), machine: make(map[string]string), name: fmt.Sprintf("st%d%c", os.Getpid()%100000, t.Name()[4])}
 	n.namespace("sw")
 	n.ip("sw", "link", "add", "br0", "type", "bridge")
 	n.ip("sw", "link", "set", "br0", "up")
@@ -219,6 +219,7 @@ const inbound = `table inet starling { chain in {
 // join, are the home of a room, chat with each other and with the rest; the node over
 // which they hear each other dies, and they go on.
 func TestBoxes(t *testing.T) {
+	t.Parallel()
 	n := newLAN(t, map[string][]int{"core": {1, 2, 3}, "box1": {11}, "box2": {12}})
 	for _, box := range []string{"box1", "box2"} {
 		n.firewall(box, inbound)
@@ -280,6 +281,7 @@ func TestBoxes(t *testing.T) {
 // TestUDPDropped has a firewall drop all UDP between two nodes: their link goes on over
 // TCP. A new node that has no UDP at all joins by TCP.
 func TestUDPDropped(t *testing.T) {
+	t.Parallel()
 	n := newLAN(t, map[string][]int{"one": {1}, "two": {2}, "three": {3}})
 	n.found("one", "iad")
 	n.joins("two", "iad-1", 2, "iad")
