@@ -123,7 +123,7 @@ func firstCluster(t *testing.T, page *document) {
 	region := run("region")
 	region.end(t)
 	region.wait(t, "The region sin is added")
-	run("token-sin").end(t)
+	run("invite").end(t)
 	nodes = append(nodes, run("sin"))
 	nodes[3].wait(t, "link up")
 	run("groups").end(t)
