@@ -43,7 +43,7 @@ measure-groups: ## what idle groups cost a node: 16, 128 and 1,000 of them
 measure-geo: ## coordinates and ways against real round-trip times: STARLING_DATA=folder
 	.ci/measure-geo
 
-measure-gossip: ## two hundred nodes gossip: how fast all learn of a join, a crash, a cut; ten minutes
+measure-gossip: ## two hundred nodes gossip: how fast all learn of a join, a crash, a cut: STARLING_DATA=folder; ten minutes
 	.ci/measure-gossip
 
 measure-compression: ## how much smaller frames of links become, and at what cost: STARLING_DATA=folder

@@ -44,7 +44,7 @@ func (n *Node) local() Local {
 	return l
 }
 
-// serveAdmin serves GET /v1/local and GET /v1/log on the admin socket until ctx ends.
+// serveAdmin serves GET /v1/local, GET /v1/log and PUT /v1/region on the admin socket until ctx ends.
 func (n *Node) serveAdmin(ctx context.Context) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/local", func(w http.ResponseWriter, _ *http.Request) {
@@ -56,6 +56,7 @@ func (n *Node) serveAdmin(ctx context.Context) {
 		_ = json.NewEncoder(w).Encode(n.local())
 	})
 	mux.HandleFunc("GET /v1/log", n.serveLog)
+	mux.HandleFunc("PUT /v1/region", n.serveRegion)
 	server := &http.Server{Handler: mux, MaxHeaderBytes: httpHeader, ReadTimeout: httpRead, IdleTimeout: time.Minute}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()

@@ -126,8 +126,7 @@ func (n *Node) createToken(ctx context.Context, user string, args []string) (Tok
 		return TokenInfo{}, wire.Errorf(wire.CodeBadRequest, "a token cannot be good for %q seconds, but for 1 to %.0f", args[2], maxTokenLife.Seconds())
 	}
 	region, signer := args[1], len(args) > 3 && args[3] == "signer"
-	known := slices.ContainsFunc(n.dir.state().Groups(), func(g directory.Group) bool { return g.Region == region })
-	if !known && n.strange([]string{region}) != "" {
+	if !n.hasRegion(ctx, region) {
 		return TokenInfo{}, wire.Errorf(wire.CodeNotFound, "the cluster has no region %q", region)
 	}
 	t := identity.NewToken(n.cfg.Cluster, region, identity.PinOf(n.credentials.identity().Root))

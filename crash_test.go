@@ -9,10 +9,22 @@ import (
 	"github.com/starling-im/starling/internal/oracle"
 )
 
-// rounds is how often a test of chance tries: more if STARLING_LONG is set.
+// rounds is how often a test of chance tries: more if STARLING_LONG is set, fewer under
+// the race detector.
 func rounds(usual, long uint64) uint64 {
-	if os.Getenv("STARLING_LONG") != "" {
+	switch {
+	case os.Getenv("STARLING_LONG") != "":
 		return long
+	case underRace:
+		return (usual + 2) / 3
+	}
+	return usual
+}
+
+// loadPause is what those who send one message after the other wait before the next.
+func loadPause(usual time.Duration) time.Duration {
+	if underRace {
+		return max(5*usual, 250*time.Millisecond)
 	}
 	return usual
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,7 +26,8 @@ import (
 // credentials are what this node proves itself with, and what it signs others with.
 type credentials struct {
 	now     atomic.Pointer[identity.Credentials]
-	signers map[string]*identity.Authority // by region; none on most nodes
+	signers atomic.Pointer[map[string]*identity.Authority] // by region, never changed; none on most nodes
+	signing sync.Mutex                                     // for those who replace signers
 }
 
 // SignerFolder holds the authorities of the regions that a node signs for, in the
@@ -46,7 +48,6 @@ func (c *credentials) load(cfg Config) error {
 		return err
 	}
 	c.now.Store(&is)
-	c.signers = map[string]*identity.Authority{}
 	keys, err := filepath.Glob(filepath.Join(cfg.Data, SignerFolder, "*.key"))
 	if err != nil {
 		return err
@@ -64,7 +65,7 @@ func (c *credentials) load(cfg Config) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		c.signers[a.Region()] = a
+		c.sign(a)
 	}
 	return nil
 }
@@ -191,7 +192,7 @@ func (n *Node) renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, renewWithin)
 	defer cancel()
 	var chain []byte
-	if n.credentials.signers[n.cfg.Region] != nil {
+	if n.credentials.signer(n.cfg.Region) != nil {
 		chain, err = n.signHere(n.cfg.Node, csr)
 	} else {
 		var answer []byte
@@ -241,7 +242,7 @@ const querySignHere = "sign.here"
 // knows it by.
 func (n *Node) signHere(node string, csr []byte) ([]byte, error) {
 	d, ok := n.dir.state().Node(node)
-	authority := n.credentials.signers[d.Region]
+	authority := n.credentials.signer(d.Region)
 	key, err := identity.ParseSigningRequest(csr)
 	switch {
 	case err != nil:

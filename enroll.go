@@ -80,7 +80,7 @@ func (n *Node) enrolled(ctx context.Context, remote net.Addr, request []byte) ([
 		return nil, wire.Errorf(wire.CodeUnavailable, "this node is starting")
 	}
 	q.From = remote.String()
-	if n.credentials.signers[q.Region] != nil {
+	if n.credentials.signer(q.Region) != nil {
 		return n.enrollHere(ctx, q)
 	}
 	text, err := json.Marshal(q)
@@ -112,7 +112,7 @@ func (n *Node) askSigners(ctx context.Context, what, arg string) ([]byte, error)
 
 // enrollHere lets a node in, or returns a *wire.Error.
 func (n *Node) enrollHere(ctx context.Context, q Enrollment) ([]byte, error) {
-	authority := n.credentials.signers[q.Region]
+	authority := n.credentials.signer(q.Region)
 	if authority == nil {
 		return nil, wire.Errorf(wire.CodeNotFound, "%s does not sign for region %q", n.cfg.Node, q.Region)
 	}
@@ -236,11 +236,15 @@ func hostOf(addr string) []string {
 
 // admissionHere answers what nodes ask signers; ok is false if it is nothing of this.
 func (n *Node) admissionHere(ctx context.Context, node string, q *wire.Query) (answer []byte, ok bool, err error) {
-	if q.What != querySignHere && q.What != queryEnrollHere {
+	if q.What != querySignHere && q.What != queryEnrollHere && q.What != querySignsHere {
 		return nil, false, nil
 	}
 	if len(q.Args) != 1 {
 		return nil, true, wire.Errorf(wire.CodeBadRequest, "%q takes one argument", q.What)
+	}
+	if q.What == querySignsHere {
+		answer, err = json.Marshal(n.credentials.signer(q.Args[0]) != nil)
+		return answer, true, err
 	}
 	if q.What == queryEnrollHere {
 		var e Enrollment

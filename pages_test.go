@@ -29,10 +29,17 @@ func TestPagesThroughANodeWithoutAReplica(t *testing.T) {
 			_, err := near.Publish(t.Context(), client.Message{Room: "files", Content: fmt.Sprint(i, strings.Repeat("x", wire.Content-2))})
 			ok(t, err)
 		}
+		var sent sync.WaitGroup
 		for i := range small {
-			_, err := near.Publish(t.Context(), client.Message{Room: "files", Content: fmt.Sprint(i, strings.Repeat("y", 1000))})
-			ok(t, err)
+			sent.Add(1)
+			near.Send(t.Context(), client.Message{Room: "files", Content: fmt.Sprint(i, strings.Repeat("y", 1000))}, func(_ client.Ack, err error) {
+				if err != nil {
+					t.Error(err)
+				}
+				sent.Done()
+			})
 		}
+		sent.Wait()
 		for i, p := range w.peers {
 			c := w.dial("bob", i)
 			f, err := c.Follow(t.Context(), "files", 0)
@@ -148,11 +155,11 @@ func TestLocalReadsSayTheirAge(t *testing.T) {
 			}
 			return page.Age
 		}
-		for range 10 {
+		for range rounds(10, 10) {
 			say()
 			time.Sleep(time.Second)
 		}
-		for range 20 {
+		for range rounds(20, 100) {
 			for i := range readers {
 				if d := age(i); d > 1600*time.Millisecond+2*trip {
 					t.Errorf("%s: a page is %v old", w.peers[i].Region, d)

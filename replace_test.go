@@ -104,7 +104,7 @@ func (w *world) chatter(regions ...int) (stop func() int) {
 				w.t.Errorf("send %d: %v", sent.Load(), err)
 			}
 			sent.Add(1)
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(loadPause(50 * time.Millisecond))
 		}
 	}()
 	return func() int {

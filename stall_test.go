@@ -41,6 +41,7 @@ func TestFollowerThatStopsReadingMissesNothing(t *testing.T) {
 				for k := 0; time.Since(began) < time.Minute; k++ {
 					_, err := c.Publish(ctx, client.Message{Room: "lobby", ID: fmt.Sprintf("%d-%d", s, k), Content: string(make([]byte, 4000))})
 					ok(t, err)
+					time.Sleep(loadPause(0))
 				}
 			})
 		}

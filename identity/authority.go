@@ -103,6 +103,18 @@ func Load(chainPEM, keyPEM []byte) (*Authority, error) {
 	return a, nil
 }
 
+// ErrOtherRoot says that an authority is not under the root of a cluster.
+var ErrOtherRoot = errors.New("identity: an authority of another cluster's root")
+
+// Under returns ErrOtherRoot unless the authority is that root's, or the root.
+func (a *Authority) Under(root *x509.Certificate) error {
+	own := a.chain[0]
+	if !own.Equal(root) && own.CheckSignatureFrom(root) != nil {
+		return fmt.Errorf("%w: %s", ErrOtherRoot, own.Subject.CommonName)
+	}
+	return nil
+}
+
 // Cluster returns the name of the cluster.
 func (a *Authority) Cluster() string { return a.chain[0].Subject.Organization[0] }
 

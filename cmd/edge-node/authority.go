@@ -31,16 +31,20 @@ func loadAuthority(dir, name string) (*identity.Authority, error) {
 	return identity.Load(chain, key)
 }
 
-// saveAuthority writes what loadAuthority reads.
+// saveAuthority writes what loadAuthority reads. The key comes last: nodes look for it.
 func saveAuthority(dir, name string, a *identity.Authority) error {
 	key, err := a.KeyPEM()
 	if err != nil {
 		return err
 	}
+	path := filepath.Join(dir, name+".key")
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	return errors.Join(
 		os.MkdirAll(dir, 0o700),
-		home.WriteFile(filepath.Join(dir, name+".key"), key),
 		home.WriteFile(filepath.Join(dir, name+".crt"), a.PEM()),
+		home.WriteFile(path, key),
 	)
 }
 

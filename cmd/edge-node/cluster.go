@@ -38,14 +38,15 @@ const offlineFolder = "offline"
 
 func (a *app) clusterCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "cluster", Short: "Make a new cluster", GroupID: groupNodes,
+		Use: "cluster", Short: "Make a new cluster, or a region in one", GroupID: groupNodes,
 		Long: `Make a new cluster: a mesh of nodes that know one another by certificates under one
-root. Other nodes come in with tokens, see "edge-node join-token".`,
-		Example: "  edge-node cluster init ./fra-1 --regions fra,iad",
+root. Other nodes come in with tokens, see "edge-node join-token". With the root regions
+can be added later.`,
+		Example: "  edge-node cluster init ./fra-1 --regions fra,iad\n  edge-node cluster region sin --data ./fra-1 --offline ./drawer",
 		Args:    noCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.clusterInitCommand())
+	cmd.AddCommand(a.clusterInitCommand(), a.clusterRegionCommand())
 	return cmd
 }
 
@@ -62,7 +63,7 @@ of the regions. DIR then holds
   gossip.key the secret that all nodes share
 
 Nodes start without the root. It is needed again to make the authority of another
-region, or a new one after five years.`,
+region, or a new one after five years: edge-node cluster region.`,
 		Example: `  edge-node cluster init ./fra-1 --regions fra,iad
   edge-node run --data ./fra-1
   edge-node join-token create --data ./fra-1 --region iad`,
