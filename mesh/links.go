@@ -15,8 +15,9 @@ import (
 
 // link is the connection to another node.
 type link struct {
-	node string
-	conn *quic.Conn
+	node  string
+	conn  *quic.Conn
+	pacer pacer
 }
 
 func (l *link) rtt() time.Duration { return l.conn.ConnectionStats().SmoothedRTT }
@@ -274,7 +275,7 @@ func (m *Mesh) serve(ctx context.Context, conn *quic.Conn) {
 		m.serveLink(ctx, &link{node: node, conn: conn})
 		return
 	}
-	m.serveStreams(ctx, node, map[byte]Handler{StreamGossip: m.handlers[StreamGossip], StreamKeys: m.handlers[StreamKeys]}, conn)
+	m.serveStreams(ctx, &link{node: node, conn: conn}, map[byte]Handler{StreamGossip: m.handlers[StreamGossip], StreamKeys: m.handlers[StreamKeys]})
 }
 
 // serveLink makes l the link to its node and serves it until it ends.
@@ -286,7 +287,7 @@ func (m *Mesh) serveLink(ctx context.Context, l *link) {
 	}
 	m.cutNotAdmitted() // what was found out since its handshake
 	m.log.Info("link up", "peer", l.node, "addr", l.conn.RemoteAddr().String())
-	m.serveStreams(ctx, l.node, m.handlers, l.conn)
+	m.serveStreams(ctx, l, m.handlers)
 	cause := context.Cause(l.conn.Context())
 	var app *quic.ApplicationError
 	goodbye := errors.As(cause, &app) && app.Remote && app.ErrorCode == wire.CloseShuttingDown
@@ -300,16 +301,16 @@ func (m *Mesh) serveLink(ctx context.Context, l *link) {
 }
 
 // serveStreams serves the streams that a node opens until the connection ends.
-func (m *Mesh) serveStreams(ctx context.Context, node string, handlers map[byte]Handler, conn *quic.Conn) {
+func (m *Mesh) serveStreams(ctx context.Context, l *link, handlers map[byte]Handler) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(conn.Context(), cancel)()
+	defer context.AfterFunc(l.conn.Context(), cancel)()
 	for {
-		s, err := conn.AcceptStream(ctx)
+		s, err := l.conn.AcceptStream(ctx)
 		if err != nil {
 			break
 		}
-		m.wg.Go(func() { m.dispatch(ctx, node, handlers, s) })
+		m.wg.Go(func() { m.dispatch(ctx, l, handlers, s) })
 	}
-	_ = conn.CloseWithError(wire.CloseShuttingDown, "the node is going away") // nothing happens if it was closed before
+	_ = l.conn.CloseWithError(wire.CloseShuttingDown, "the node is going away") // nothing happens if it was closed before
 }

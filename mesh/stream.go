@@ -17,11 +17,13 @@ const (
 	StreamSnapshot byte = 3 // one Raft snapshot
 	StreamRelay    byte = 4 // frames of package wire, as a client's session has them
 	StreamKeys     byte = 5 // the keys of gossip, from the side that did not open it
+	StreamHistory  byte = 6 // frames as over StreamRelay, but of pages of history only
 )
 
 // kindNames names the kinds in logs and errors.
 var kindNames = map[byte]string{
 	StreamGossip: "gossip", StreamRaft: "raft", StreamSnapshot: "snapshot", StreamRelay: "relay", StreamKeys: "keys",
+	StreamHistory: "history",
 }
 
 func kindName(kind byte) string {
@@ -40,6 +42,8 @@ const streamVersion = 1
 type Stream struct {
 	s       *quic.Stream
 	writing sync.Mutex
+	conn    *quic.Conn
+	pacer   *pacer // of bulk, else nil
 }
 
 // Read reads what the peer wrote; io.EOF after the peer closed the stream.
@@ -55,6 +59,10 @@ func (s *Stream) Read(p []byte) (int, error) {
 func (s *Stream) Write(p []byte) (int, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	if s.pacer != nil {
+		n, err := s.writePaced(p)
+		return n, streamError(err)
+	}
 	n, err := s.s.Write(p)
 	return n, streamError(err)
 }
@@ -98,8 +106,9 @@ func openStream(ctx context.Context, l *link, kind byte) (*Stream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mesh: open a %s stream to %s: %w", kindName(kind), l.node, err)
 	}
-	s := &Stream{s: qs}
-	if _, err := s.Write([]byte{streamVersion, kind}); err != nil {
+	s := newStream(l, kind, qs)
+	if _, err := qs.Write([]byte{streamVersion, kind}); err != nil {
+		err = streamError(err)
 		s.reset(resetHeader)
 		return nil, fmt.Errorf("mesh: open a %s stream to %s: %w", kindName(kind), l.node, err)
 	}
@@ -107,7 +116,7 @@ func openStream(ctx context.Context, l *link, kind byte) (*Stream, error) {
 }
 
 // dispatch reads the header of an accepted stream and hands it to its handler.
-func (m *Mesh) dispatch(ctx context.Context, node string, handlers map[byte]Handler, qs *quic.Stream) {
+func (m *Mesh) dispatch(ctx context.Context, l *link, handlers map[byte]Handler, qs *quic.Stream) {
 	s := &Stream{s: qs}
 	var header [2]byte
 	_ = s.SetReadDeadline(time.Now().Add(headerWithin))
@@ -120,13 +129,14 @@ func (m *Mesh) dispatch(ctx context.Context, node string, handlers map[byte]Hand
 	handler := handlers[kind]
 	switch {
 	case version > streamVersion:
-		m.log.Warn("reset a stream of a newer version", "peer", node, "version", version)
+		m.log.Warn("reset a stream of a newer version", "peer", l.node, "version", version)
 		s.reset(resetNewerVersion)
 	case version != streamVersion || handler == nil:
-		m.log.Warn("reset a stream of an unknown kind", "peer", node, "kind", kind)
+		m.log.Warn("reset a stream of an unknown kind", "peer", l.node, "kind", kind)
 		s.reset(resetUnknownKind)
 	default:
-		handler(ctx, node, s)
+		s = newStream(l, kind, qs)
+		handler(ctx, l.node, s)
 		_ = s.Close()
 	}
 }

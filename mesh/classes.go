@@ -1,0 +1,107 @@
+package mesh
+
+import (
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// Class is what goes before what on a link: the lower ones first.
+type Class uint8
+
+const (
+	// Gossip is small, and decides who is taken for alive.
+	Gossip Class = iota
+	// Raft is heartbeats and log entries.
+	Raft
+	// Events is what sessions between nodes say: live events, sends and their answers.
+	Events
+	// Bulk is history and snapshots: it also gives way to what others send on the way.
+	Bulk
+)
+
+func (c Class) String() string { return [...]string{"gossip", "raft", "events", "bulk"}[c] }
+
+// classOf returns the class of the streams of a kind.
+func classOf(kind byte) Class {
+	switch kind {
+	case StreamGossip, StreamKeys:
+		return Gossip
+	case StreamRaft:
+		return Raft
+	case StreamSnapshot, StreamHistory:
+		return Bulk
+	}
+	return Events
+}
+
+// newStream makes a stream of a kind over a link. QUIC sends what there is of the
+// lower urgency first; streams of one class take turns.
+func newStream(l *link, kind byte, qs *quic.Stream) *Stream {
+	s := &Stream{s: qs}
+	class := classOf(kind)
+	qs.SetPriority(int8(class), true)
+	if class == Bulk {
+		s.pacer = &l.pacer
+		s.conn = l.conn
+	}
+	return s
+}
+
+// bulkChunk is how much of bulk is written at once, in bytes: what is in the hands of
+// QUIC cannot be held back any more.
+const bulkChunk = 8 << 10
+
+// pacer spreads the writes of all bulk streams of a link over time. Its zero value is
+// ready.
+type pacer struct {
+	mu   sync.Mutex
+	s    scavenger
+	next time.Time // when the next write may be
+}
+
+// reserve returns how long to wait before bytes may be written.
+func (p *pacer) reserve(conn *quic.Conn, bytes int) time.Duration {
+	stats := conn.ConnectionStats()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	p.s.saw(now, path{rtt: stats.LatestRTT, sent: stats.PacketsSent, lost: stats.PacketsLost})
+	p.s.wrote(now, bytes)
+	if burst := now.Add(-p.takes(scavengeBurst)); p.next.Before(burst) {
+		p.next = burst
+	}
+	waits := p.next.Sub(now)
+	p.next = p.next.Add(p.takes(bytes))
+	return waits
+}
+
+func (p *pacer) takes(bytes int) time.Duration {
+	return time.Duration(float64(bytes) / p.s.rate * float64(time.Second))
+}
+
+// shortPause is what timers do not keep to: shorter ones are made up for later.
+const shortPause = 200 * time.Microsecond
+
+// writePaced is Write for bulk.
+func (s *Stream) writePaced(b []byte) (int, error) {
+	written := 0
+	for written < len(b) {
+		chunk := b[written:min(len(b), written+bulkChunk)]
+		if d := s.pacer.reserve(s.conn, len(chunk)); d > shortPause {
+			t := time.NewTimer(d)
+			select {
+			case <-t.C:
+			case <-s.s.Context().Done(): // the write says why
+				t.Stop()
+			}
+		}
+		n, err := s.s.Write(chunk)
+		written += n
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
+}

@@ -1,0 +1,272 @@
+package mesh
+
+import (
+	"context"
+	"encoding/binary"
+	"io"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/starling-im/starling/internal/simnet"
+)
+
+// The link that is measured: 200 Mbit/s, 40 ms there and back, and a queue of as much
+// as is under way.
+const (
+	narrowRate  = 200e6 / 8
+	narrowRTT   = 40 * time.Millisecond
+	narrowQueue = narrowRate * 40 / 1000
+)
+
+// flood is how bulk is sent while events are measured.
+type flood struct {
+	name              string
+	snapshot, history byte // kinds of streams
+	urgency           int8 // of both, if it is not that of their class; 0 = it is
+}
+
+var (
+	asBulk     = flood{name: "bulk", snapshot: StreamSnapshot, history: StreamHistory}
+	afterwards = flood{name: "priorities alone", snapshot: StreamRelay, history: StreamRelay, urgency: int8(Bulk)}
+	asEvents   = flood{name: "one class", snapshot: StreamRelay, history: StreamRelay}
+)
+
+// narrow is two nodes with such a link; all that is measured goes from a to b.
+type narrow struct {
+	t    *testing.T
+	a, b *node
+	rand *rand.Rand
+
+	mu     sync.Mutex
+	events []time.Duration // how long events took, since they were last asked for
+	beats  []time.Duration // the same of heartbeats
+	bulk   int64           // bytes that came of snapshots and pages
+}
+
+func newNarrow(t *testing.T) *narrow {
+	w := newWorld(t, simnet.Options{
+		Latency: func(netip.Addr, netip.Addr) time.Duration { return narrowRTT / 2 },
+		Line:    func(netip.Addr, netip.Addr) simnet.Line { return simnet.Line{Rate: narrowRate, Queue: narrowQueue} },
+	})
+	n := &narrow{t: t, rand: rand.New(rand.NewPCG(1, 2))}
+	n.a = start(t, w.config("a", "10.0.0.1:1"), func(m *Mesh) { m.Handle(StreamRelay, pages); m.Handle(StreamHistory, pages) })
+	n.b = start(t, w.config("b", "10.0.0.2:1", "10.0.0.1:1"), func(m *Mesh) {
+		m.Handle(StreamRelay, n.receive(&n.events))
+		m.Handle(StreamRaft, n.receive(&n.beats))
+		m.Handle(StreamSnapshot, n.receive(nil))
+	})
+	n.a.wait(10*time.Second, "a link", linked("b"))
+	n.b.wait(10*time.Second, "a link", linked("a"))
+	return n
+}
+
+const (
+	eventSize = 300
+	pageSize  = 64 << 10
+)
+
+// receive reads messages that begin with their size and with when they were sent,
+// or, with a time of 0, bulk until the end.
+func (n *narrow) receive(to *[]time.Duration) Handler {
+	return func(_ context.Context, _ string, s *Stream) {
+		message := make([]byte, 12)
+		for {
+			if _, err := io.ReadFull(s, message[:12]); err != nil {
+				return
+			}
+			sent := int64(binary.BigEndian.Uint64(message[4:12]))
+			if sent == 0 || to == nil {
+				n.swallow(s)
+				return
+			}
+			if _, err := io.CopyN(io.Discard, s, int64(binary.BigEndian.Uint32(message))-12); err != nil {
+				return
+			}
+			n.mu.Lock()
+			*to = append(*to, time.Since(time.Unix(0, sent)))
+			n.mu.Unlock()
+		}
+	}
+}
+
+// swallow counts bulk.
+func (n *narrow) swallow(s *Stream) {
+	buf := make([]byte, 32<<10)
+	for {
+		k, err := s.Read(buf)
+		n.mu.Lock()
+		n.bulk += int64(k)
+		n.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// pages answers each byte with a page.
+func pages(_ context.Context, _ string, s *Stream) {
+	page := make([]byte, pageSize)
+	for {
+		urgency := make([]byte, 1)
+		if _, err := io.ReadFull(s, urgency); err != nil {
+			return
+		}
+		if urgency[0] != 0 {
+			s.s.SetPriority(int8(urgency[0]), true)
+		}
+		if _, err := s.Write(page); err != nil {
+			return
+		}
+	}
+}
+
+// live sends messages of a kind, every so often on average, until ctx ends.
+func (n *narrow) live(ctx context.Context, kind byte, size int, every time.Duration) {
+	s, err := n.a.Open(ctx, "b", kind)
+	if err != nil {
+		n.t.Error(err)
+		return
+	}
+	defer s.Close()
+	message := make([]byte, size)
+	binary.BigEndian.PutUint32(message, uint32(size))
+	for ctx.Err() == nil {
+		n.mu.Lock()
+		pause := every/2 + time.Duration(n.rand.Int64N(int64(every)))
+		n.mu.Unlock()
+		time.Sleep(pause)
+		binary.BigEndian.PutUint64(message[4:], uint64(time.Now().UnixNano()))
+		if _, err := s.Write(message); err != nil {
+			n.t.Error(err)
+			return
+		}
+	}
+}
+
+// send sends a snapshot of so many bytes. It reports whether it came to its end.
+func (n *narrow) send(ctx context.Context, f flood, size int64) bool {
+	s, err := n.a.Open(ctx, "b", f.snapshot)
+	if err != nil {
+		n.t.Error(err)
+		return false
+	}
+	defer s.Close()
+	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
+	if f.urgency != 0 {
+		s.s.SetPriority(f.urgency, true)
+	}
+	buf := make([]byte, 32<<10)
+	for size > 0 {
+		k, err := s.Write(buf[:min(int64(len(buf)), size)])
+		if err != nil {
+			return false
+		}
+		size -= int64(k)
+	}
+	return true
+}
+
+// read asks for one page after another.
+func (n *narrow) read(ctx context.Context, f flood) {
+	s, err := n.b.Open(ctx, "a", f.history)
+	if err != nil {
+		n.t.Error(err)
+		return
+	}
+	defer s.Close()
+	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
+	buf := make([]byte, pageSize)
+	for ctx.Err() == nil {
+		if _, err := s.Write([]byte{byte(f.urgency)}); err != nil {
+			return
+		}
+		k, err := io.ReadFull(s, buf)
+		if err != nil {
+			return
+		}
+		n.mu.Lock()
+		n.bulk += int64(k)
+		n.mu.Unlock()
+	}
+}
+
+// figures are those of one phase.
+type figures struct {
+	events, beats spread
+	rate          float64 // of bulk, bytes per second
+}
+
+type spread struct{ p50, p99, max time.Duration }
+
+func spreadOf(d []time.Duration) spread {
+	if len(d) == 0 {
+		return spread{}
+	}
+	slices.Sort(d)
+	return spread{d[len(d)/2], d[len(d)*99/100], d[len(d)-1]}
+}
+
+const snapshotSize = 1 << 30
+
+// phase measures live traffic for a while: alone, or beside a snapshot that does not
+// come to its end meanwhile and eight readers of history.
+func (n *narrow) phase(lasts time.Duration, f *flood) figures {
+	n.t.Helper()
+	time.Sleep(2 * time.Second) // what is left of the last one
+	n.mu.Lock()
+	n.events, n.beats, n.bulk = nil, nil, 0
+	n.mu.Unlock()
+	ctx, cancel := context.WithTimeout(n.t.Context(), lasts)
+	defer cancel()
+	var parts sync.WaitGroup
+	parts.Go(func() { n.live(ctx, StreamRelay, eventSize, 5*time.Millisecond) })
+	parts.Go(func() { n.live(ctx, StreamRaft, 100, 100*time.Millisecond) })
+	if f != nil {
+		parts.Go(func() {
+			if n.send(ctx, *f, snapshotSize) {
+				n.t.Errorf("the snapshot was over within %v", lasts)
+			}
+		})
+		for range 8 {
+			parts.Go(func() { n.read(ctx, *f) })
+		}
+	}
+	parts.Wait()
+	n.mu.Lock()
+	rate := float64(n.bulk) / lasts.Seconds()
+	n.mu.Unlock()
+	time.Sleep(time.Second) // what is under way
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return figures{spreadOf(n.events), spreadOf(n.beats), rate}
+}
+
+func (x figures) log(t *testing.T, name string) {
+	ms := func(d time.Duration) float64 { return float64(d) / 1e6 }
+	t.Logf("%-20s events p50 %.1f p99 %.1f max %.1f ms, heartbeats p99 %.1f max %.1f ms, bulk %.0f Mbit/s",
+		name, ms(x.events.p50), ms(x.events.p99), ms(x.events.max), ms(x.beats.p99), ms(x.beats.max), x.rate*8/1e6)
+}
+
+func TestBulkGivesWay(t *testing.T) {
+	long := os.Getenv("STARLING_LONG") != ""
+	lasts := 2 * time.Second
+	if long {
+		lasts = 10 * time.Second
+	}
+	synctest.Test(t, func(t *testing.T) {
+		n := newNarrow(t)
+		alone := n.phase(lasts, nil)
+		alone.log(t, "alone")
+		for _, f := range []flood{asBulk, afterwards, asEvents} {
+			x := n.phase(lasts, &f)
+			x.log(t, f.name)
+		}
+		_ = rand.Int
+	})
+}
