@@ -49,10 +49,6 @@ func newStream(l *link, kind byte, qs *quic.Stream) *Stream {
 	return s
 }
 
-// bulkChunk is how much of bulk is written at once, in bytes: what is in the hands of
-// QUIC cannot be held back any more.
-const bulkChunk = 8 << 10
-
 // pacer spreads the writes of all bulk streams of a link over time. Its zero value is
 // ready.
 type pacer struct {
@@ -61,20 +57,23 @@ type pacer struct {
 	next time.Time // when the next write may be
 }
 
-// reserve returns how long to wait before bytes may be written.
-func (p *pacer) reserve(conn *quic.Conn, bytes int) time.Duration {
+// reserve returns how many of so many bytes may be written next, and how long to wait
+// before.
+func (p *pacer) reserve(conn *quic.Conn, bytes int) (int, time.Duration) {
 	stats := conn.ConnectionStats()
+	way := path{rtt: stats.LatestRTT, sent: stats.PacketsSent, lost: stats.PacketsLost, window: stats.CongestionWindow}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	p.s.saw(now, path{rtt: stats.LatestRTT, sent: stats.PacketsSent, lost: stats.PacketsLost})
+	p.s.saw(now, way)
+	bytes = min(bytes, p.s.chunk())
 	p.s.wrote(now, bytes)
-	if burst := now.Add(-p.takes(scavengeBurst)); p.next.Before(burst) {
+	if burst := now.Add(-p.takes(way.burst())); p.next.Before(burst) {
 		p.next = burst
 	}
 	waits := p.next.Sub(now)
 	p.next = p.next.Add(p.takes(bytes))
-	return waits
+	return bytes, waits
 }
 
 func (p *pacer) takes(bytes int) time.Duration {
@@ -88,16 +87,16 @@ const shortPause = 200 * time.Microsecond
 func (s *Stream) writePaced(b []byte) (int, error) {
 	written := 0
 	for written < len(b) {
-		chunk := b[written:min(len(b), written+bulkChunk)]
-		if d := s.pacer.reserve(s.conn, len(chunk)); d > shortPause {
-			t := time.NewTimer(d)
+		bytes, pause := s.pacer.reserve(s.conn, len(b)-written)
+		if pause > shortPause {
+			t := time.NewTimer(pause)
 			select {
 			case <-t.C:
 			case <-s.s.Context().Done(): // the write says why
 				t.Stop()
 			}
 		}
-		n, err := s.s.Write(chunk)
+		n, err := s.s.Write(b[written : written+bytes])
 		written += n
 		if err != nil {
 			return written, err
