@@ -60,12 +60,12 @@ const (
 	scavengeRound = 5 * time.Millisecond
 	// scavengeUp is the part by which a round's rate grows where it is not known how
 	// much the way carries, and scavengeNear the same near to what it carried before.
-	scavengeUp   = 1. / 4
+	scavengeUp   = 1. / 8
 	scavengeNear = 1. / 100
 	// scavengeDown is the least part by which it falls.
 	scavengeDown = 0.15
 	// scavengeCalm is after how many rounds without waiting more is thought possible.
-	scavengeCalm = 50
+	scavengeCalm = 25
 	// scavengePieces pieces of scavengePiece are remembered of the shortest round
 	// trips: a way that has become longer is noticed when the last of them is forgotten.
 	scavengePieces = 4
@@ -84,6 +84,7 @@ func (s *scavenger) saw(now time.Time, p path) {
 	if now.Sub(s.active) > scavengeIdle {
 		s.rate = max(scavengeFloor, float64(p.burst())/max(base, scavengeRound).Seconds())
 		s.before, s.full, s.calm, s.crowd = s.rate, 0, 0, false
+		s.recent, s.deaf = [scavengeRecent]time.Duration{}, now.Add(2*p.rtt)
 		s.begin(now, p)
 		return
 	}
