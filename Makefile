@@ -1,7 +1,7 @@
 # Short names for what is done often. `make help` lists them; nothing here is
 # needed to build or test: the go command is enough.
 
-.PHONY: help build test race lint generate ci measure-chat measure-idle measure-kills measure-failover measure-durable measure-groups measure-geo measure-snapshot measure-rooms sizes clean
+.PHONY: help build test race lint generate ci measure-chat measure-idle measure-kills measure-failover measure-durable measure-groups measure-geo measure-links measure-snapshot measure-rooms sizes clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -42,6 +42,9 @@ measure-groups: ## what idle groups cost a node: 16, 128 and 1,000 of them
 
 measure-geo: ## coordinates and ways against real round-trip times: STARLING_DATA=folder
 	.ci/measure-geo
+
+measure-links: ## what a snapshot and a flood of history cost the events on their link; a few minutes
+	.ci/measure-links
 
 measure-snapshot: ## a snapshot of 5 GiB in 256 MiB of memory
 	.ci/measure-snapshot

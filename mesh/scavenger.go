@@ -31,13 +31,13 @@ type scavenger struct {
 // path is what a link says of its way at one moment.
 type path struct {
 	rtt        time.Duration // the last one
-	sent, lost uint64        // packets since it began
-	window     uint64        // the bytes that may be under way
+	sent, lost int64         // packets since it began; what was taken for lost may still come
+	window     int           // the bytes that may be under way
 }
 
 // burst is what may be written at once after a pause, in bytes: not so much that an
 // event would wait for the window.
-func (p path) burst() int { return int(min(scavengeBurst, p.window/2)) }
+func (p path) burst() int { return min(scavengeBurst, p.window/2) }
 
 const (
 	// scavengeDelay is how long packets may wait on the way before bulk is held back;
@@ -75,7 +75,7 @@ const (
 	scavengeRecent = 4
 	scavengeMoment = time.Millisecond
 	// scavengeIdle is the pause after which what is known of the way is too old.
-	scavengeIdle = 2 * time.Second
+	scavengeIdle = time.Second
 )
 
 // saw takes what the link says of its way now.
@@ -101,7 +101,9 @@ func (s *scavenger) saw(now time.Time, p path) {
 		if waits <= target && float64(s.used) > 0.75*s.rate*elapsed.Seconds() {
 			s.rate *= 1 + s.growth()*(1-waits.Seconds()/target.Seconds())
 		}
-		s.calm++
+		if s.calm++; s.calm > scavengeCalm {
+			s.full = 0
+		}
 		s.begin(now, p)
 	}
 }
@@ -134,13 +136,10 @@ func (s *scavenger) cut(waits float64) {
 func (s *scavenger) growth() float64 {
 	near := s.full * 0.95
 	switch {
-	case s.calm > scavengeCalm:
-		s.full = 0
+	case s.full == 0:
 		return scavengeUp
 	case s.rate*(1+scavengeNear) < near:
 		return min(scavengeUp, near/s.rate-1)
-	case s.full == 0:
-		return scavengeUp
 	}
 	return scavengeNear
 }
