@@ -39,8 +39,11 @@ func classOf(kind byte) Class {
 // newStream makes a stream of a kind over a link. QUIC sends what there is of the
 // lower urgency first; streams of one class take turns.
 func newStream(l *link, kind byte, qs *quic.Stream) *Stream {
-	s := &Stream{s: qs}
 	class := classOf(kind)
+	s := &Stream{s: qs}
+	if l.traffic != nil {
+		s.out, s.in = newTally(kind, &l.traffic[class].sent), newTally(kind, &l.traffic[class].received)
+	}
 	qs.SetPriority(int8(class), true)
 	if class == Bulk {
 		s.pacer = &l.pacer
@@ -74,6 +77,16 @@ func (p *pacer) reserve(conn *quic.Conn, bytes int) (int, time.Duration) {
 	waits := p.next.Sub(now)
 	p.next = p.next.Add(p.takes(bytes))
 	return bytes, waits
+}
+
+// now is the rate at which bulk may be written, 0 if none was lately.
+func (p *pacer) now() float64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if time.Since(p.s.active) > scavengeIdle {
+		return 0
+	}
+	return p.s.rate
 }
 
 func (p *pacer) takes(bytes int) time.Duration {

@@ -52,10 +52,11 @@ func (t *gossipNet) receive() {
 		if err != nil {
 			return
 		}
+		t.m.gossiped(addrPort(from), n)
 		select {
 		case t.packets <- &memberlist.Packet{Buf: buf[:n], From: from, Timestamp: time.Now()}:
-		case <-t.ctx.Done():
-			return
+		default: // more of it comes all the time
+			t.m.meter.dropped.Add(1)
 		}
 	}
 }
@@ -90,7 +91,10 @@ func (t *gossipNet) WriteToAddress(b []byte, to memberlist.Address) (time.Time, 
 		_, err = t.m.transport.WriteTo(b, addr)
 	}
 	if err != nil {
+		t.m.meter.unsent.Add(1)
 		t.m.log.Debug("gossip packet not sent", "peer", to.Name, "err", err)
+	} else {
+		t.m.meter.gossip(to.Name).add(len(b), 1)
 	}
 	return time.Now(), nil
 }
@@ -117,7 +121,7 @@ func (t *gossipNet) DialAddressTimeout(to memberlist.Address, timeout time.Durat
 	if err != nil {
 		return nil, err
 	}
-	s, err := openStream(ctx, &link{node: node, conn: conn}, StreamGossip)
+	s, err := openStream(ctx, t.m.newLink(node, conn), StreamGossip)
 	if err != nil {
 		_ = conn.CloseWithError(wire.CloseNormal, "")
 		return nil, err

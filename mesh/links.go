@@ -15,9 +15,10 @@ import (
 
 // link is the connection to another node.
 type link struct {
-	node  string
-	conn  *quic.Conn
-	pacer pacer
+	node    string
+	conn    *quic.Conn
+	pacer   pacer
+	traffic *traffic
 }
 
 func (l *link) rtt() time.Duration { return l.conn.ConnectionStats().SmoothedRTT }
@@ -142,7 +143,7 @@ func (m *Mesh) serveUntilMoved(ctx context.Context, id, addr string, conn *quic.
 			_ = conn.CloseWithError(closeMoved, "the node has another address")
 		}
 	})
-	m.serveLink(ctx, &link{node: id, conn: conn})
+	m.serveLink(ctx, m.newLink(id, conn))
 	<-found
 	return next, addr
 }
@@ -272,10 +273,10 @@ func (m *Mesh) serve(ctx context.Context, conn *quic.Conn) {
 		return
 	}
 	if state.NegotiatedProtocol == ALPNLink {
-		m.serveLink(ctx, &link{node: node, conn: conn})
+		m.serveLink(ctx, m.newLink(node, conn))
 		return
 	}
-	m.serveStreams(ctx, &link{node: node, conn: conn}, map[byte]Handler{StreamGossip: m.handlers[StreamGossip], StreamKeys: m.handlers[StreamKeys]})
+	m.serveStreams(ctx, m.newLink(node, conn), map[byte]Handler{StreamGossip: m.handlers[StreamGossip], StreamKeys: m.handlers[StreamKeys]})
 }
 
 // serveLink makes l the link to its node and serves it until it ends.

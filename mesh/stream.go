@@ -44,11 +44,13 @@ type Stream struct {
 	writing sync.Mutex
 	conn    *quic.Conn
 	pacer   *pacer // of bulk, else nil
+	out, in tally
 }
 
 // Read reads what the peer wrote; io.EOF after the peer closed the stream.
 func (s *Stream) Read(p []byte) (int, error) {
 	n, err := s.s.Read(p)
+	s.in.count(p[:n])
 	if err != nil && err != io.EOF {
 		err = streamError(err)
 	}
@@ -59,11 +61,12 @@ func (s *Stream) Read(p []byte) (int, error) {
 func (s *Stream) Write(p []byte) (int, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	write := s.s.Write
 	if s.pacer != nil {
-		n, err := s.writePaced(p)
-		return n, streamError(err)
+		write = s.writePaced
 	}
-	n, err := s.s.Write(p)
+	n, err := write(p)
+	s.out.count(p[:n])
 	return n, streamError(err)
 }
 
