@@ -1,11 +1,11 @@
 # Short names for what is done often. `make help` lists them; nothing here is
 # needed to build or test: the go command is enough.
 
-.PHONY: help build test race lint generate ci measure-chat measure-idle measure-kills measure-failover measure-durable measure-groups measure-geo measure-links measure-snapshot measure-rooms sizes clean
+.PHONY: help build test race lint generate ci measure-chat measure-idle measure-kills measure-failover measure-durable measure-groups measure-geo measure-gossip measure-compression measure-links measure-snapshot measure-rooms sizes clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## bin/edge-node for this machine
 	CGO_ENABLED=0 go build -trimpath -o bin/edge-node ./cmd/edge-node
@@ -42,6 +42,12 @@ measure-groups: ## what idle groups cost a node: 16, 128 and 1,000 of them
 
 measure-geo: ## coordinates and ways against real round-trip times: STARLING_DATA=folder
 	.ci/measure-geo
+
+measure-gossip: ## two hundred nodes gossip: how fast all learn of a join, a crash, a cut; ten minutes
+	.ci/measure-gossip
+
+measure-compression: ## how much smaller frames of links become, and at what cost: STARLING_DATA=folder
+	.ci/measure-compression
 
 measure-links: ## what a snapshot and a flood of history cost the events on their link; a few minutes
 	.ci/measure-links

@@ -44,7 +44,7 @@ func (n *Node) local() Local {
 	return l
 }
 
-// serveAdmin serves GET /v1/local on the admin socket until ctx ends.
+// serveAdmin serves GET /v1/local and GET /v1/log on the admin socket until ctx ends.
 func (n *Node) serveAdmin(ctx context.Context) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/local", func(w http.ResponseWriter, _ *http.Request) {
@@ -55,6 +55,7 @@ func (n *Node) serveAdmin(ctx context.Context) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(n.local())
 	})
+	mux.HandleFunc("GET /v1/log", n.serveLog)
 	server := &http.Server{Handler: mux, MaxHeaderBytes: httpHeader, ReadTimeout: httpRead, IdleTimeout: time.Minute}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()

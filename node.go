@@ -38,6 +38,7 @@ type Node struct {
 	cfg         Config
 	env         Env
 	log         *slog.Logger
+	logs        *logs
 	conn        net.PacketConn // env.Conn, perhaps with delays
 	credentials credentials
 	secret      []byte // that all nodes of the cluster share
@@ -76,7 +77,8 @@ func New(cfg Config, env Env) (*Node, error) {
 	if env.Log == nil {
 		env.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{cfg: cfg, env: env, log: env.Log.With("node", cfg.Node), ready: make(chan struct{}), since: time.Now().UnixMilli()}
+	n := &Node{cfg: cfg, env: env, logs: newLogs(), ready: make(chan struct{}), since: time.Now().UnixMilli()}
+	n.log = slog.New(n.logs.handler(env.Log.Handler())).With("node", cfg.Node)
 	n.flights.abroad = make(chan struct{}, 1)
 	n.hub = relay.NewHub(relay.HubConfig{Feed: (*feed)(n)})
 	n.admission = relay.NewAdmission(cfg.admission())

@@ -21,24 +21,35 @@ const localWithin = 5 * time.Second
 // localMesh asks the node whose data is in dir where the mesh is and how to work in
 // it, as a context says it of a mesh that dev made.
 func localMesh(dir string) (*home.Context, error) {
-	path := filepath.Join(dir, starling.AdminSocket)
-	c := http.Client{Timeout: localWithin, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", path)
-		},
-	}}
-	l, err := askLocal(&c)
+	c := adminClient(dir, localWithin)
+	l, err := askLocal(c)
 	for late := time.Now().Add(localWithin); errors.Is(err, errNotReady) && time.Now().Before(late); {
 		<-time.After(readyPoll)
-		l, err = askLocal(&c)
+		l, err = askLocal(c)
 	}
 	switch {
 	case errors.Is(err, errNotReady):
 		return nil, fmt.Errorf("the node of %s does not know its mesh yet: try again in a while", dir)
 	case err != nil:
-		return nil, fmt.Errorf("no node runs on %s: start it with `edge-node run --data %s` (%w)", dir, dir, errors.Unwrap(err))
+		return nil, noNode(dir, err)
 	}
 	return localContext(dir, l), nil
+}
+
+// adminClient speaks to the node whose data is in dir, whatever the host of an address;
+// within bounds each question, 0 does not.
+func adminClient(dir string, within time.Duration) *http.Client {
+	path := filepath.Join(dir, starling.AdminSocket)
+	return &http.Client{Timeout: within, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		},
+	}}
+}
+
+// noNode is the error where no node answers at the socket in dir.
+func noNode(dir string, err error) error {
+	return fmt.Errorf("no node runs on %s: start it with `edge-node run --data %s` (%w)", dir, dir, errors.Unwrap(err))
 }
 
 // errNotReady is of a node that has just been started.

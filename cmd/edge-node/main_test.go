@@ -39,6 +39,7 @@ func TestExitStatuses(t *testing.T) {
 		{"__complete config check ", exitOK, "yaml\nyml\n"},
 		{"__complete groups explain ", exitOK, ":4\n"}, // no files
 		{"__complete groups replace 1 a ", exitOK, ":4\n"},
+		{"__complete monitor --level ", exitOK, "debug\ninfo\nwarn\nerror\n"},
 		{"__complete token ", exitOK, ":4\n"},
 		{"nosuch", exitUsage, "edge-node: unknown command"},
 		{"version --nosuch", exitUsage, "edge-node: unknown flag"},
@@ -64,6 +65,9 @@ func TestExitStatuses(t *testing.T) {
 		{"apps rules list nosuch", exitFailed, "start a mesh"},
 		{"members", exitFailed, "start a mesh"},
 		{"links", exitFailed, "start a mesh"},
+		{"monitor", exitUsage, "which node? Say --data FOLDER"},
+		{"monitor --data nowhere --level loud", exitUsage, `--level is "loud", not one of debug, info, warn, error`},
+		{"monitor --data nowhere", exitFailed, "no node runs on nowhere"},
 		{"links x", exitUsage, "one argument too many"},
 		{"completion tcsh", exitUsage, `unknown command "tcsh" for "edge-node completion"`},
 		{"export", exitUsage, "ROOM is missing; usage: edge-node export ROOM"},
