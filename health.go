@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// serveHTTP answers GET /healthz on the node's TCP port: 200 once the node can
-// serve clients, 503 before.
+// serveHTTP answers on the node's TCP port: GET /healthz with 200 once the node can
+// serve clients, 503 before; GET /metrics with its figures for Prometheus.
 func (n *Node) serveHTTP(ctx context.Context) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -26,6 +26,7 @@ func (n *Node) serveHTTP(ctx context.Context) {
 			Stats
 		}{n.cfg.Node, n.cfg.Region, n.env.Version, stats})
 	})
+	mux.Handle("GET /metrics", n.serveMetrics())
 	server := &http.Server{
 		Handler: mux, MaxHeaderBytes: httpHeader, ReadHeaderTimeout: httpRead, ReadTimeout: httpRead, IdleTimeout: time.Minute,
 		ErrorLog:  slog.NewLogLogger(n.log.Handler(), slog.LevelDebug), // of peers that speak no TLS

@@ -22,7 +22,7 @@ import (
 type Env struct {
 	// Conn is the one UDP socket of the node; Run closes it.
 	Conn net.PacketConn
-	// HTTP serves /healthz; nil = none. Run closes it.
+	// HTTP serves /healthz and /metrics; nil = none. Run closes it.
 	HTTP net.Listener
 	// Admin is the socket of commands on the same machine, see AdminSocket; nil =
 	// none. Run closes it.
