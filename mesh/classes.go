@@ -17,11 +17,23 @@ const (
 	Raft
 	// Events is what sessions between nodes say: live events, sends and their answers.
 	Events
+	// Tunnel is packets of links of others. They take turns with events: what is in them
+	// has been put in order at its own ends.
+	Tunnel
 	// Bulk is history and snapshots: it also gives way to what others send on the way.
 	Bulk
+	classes
 )
 
-func (c Class) String() string { return [...]string{"gossip", "raft", "events", "bulk"}[c] }
+func (c Class) String() string { return [...]string{"gossip", "raft", "events", "tunnel", "bulk"}[c] }
+
+// urgency is what QUIC goes by.
+func (c Class) urgency() int8 {
+	if c == Tunnel {
+		c = Events
+	}
+	return int8(c)
+}
 
 // classOf returns the class of the streams of a kind.
 func classOf(kind byte) Class {
@@ -30,6 +42,8 @@ func classOf(kind byte) Class {
 		return Gossip
 	case StreamRaft:
 		return Raft
+	case StreamTunnel:
+		return Tunnel
 	case StreamSnapshot, StreamHistory:
 		return Bulk
 	}
@@ -44,7 +58,7 @@ func newStream(l *link, kind byte, qs *quic.Stream) *Stream {
 	if l.traffic != nil {
 		s.out, s.in = newTally(kind, &l.traffic[class].sent), newTally(kind, &l.traffic[class].received)
 	}
-	qs.SetPriority(int8(class), true)
+	qs.SetPriority(class.urgency(), true)
 	if class == Bulk {
 		s.pacer = &l.pacer
 		s.conn = l.conn

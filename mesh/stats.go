@@ -1,12 +1,11 @@
 package mesh
 
 import (
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
-
-	"github.com/quic-go/quic-go"
 
 	"github.com/starling-im/starling/wire"
 )
@@ -38,7 +37,7 @@ type Traffic struct {
 }
 
 // Count is an amount. A message is a frame; on a stream without frames (of gossip, of
-// keys, of a snapshot after its head) all that goes one way; or a packet of gossip.
+// keys, of a tunnel, of a snapshot) all that goes one way; or a packet of gossip.
 type Count struct{ Bytes, Messages uint64 }
 
 // LinkStats are the figures of a link.
@@ -59,7 +58,7 @@ func (c *counter) add(bytes, messages int) {
 func (c *counter) count() Count { return Count{c.bytes.Load(), c.messages.Load()} }
 
 // traffic counts what goes to and from one node, by class.
-type traffic [Bulk + 1]struct{ sent, received counter }
+type traffic [classes]struct{ sent, received counter }
 
 // meter counts for all nodes, and what was refused and lost.
 type meter struct {
@@ -98,19 +97,6 @@ func (c *meter) keep(t *table) {
 	}
 }
 
-// at returns who is at an address; "" for nobody.
-func (c *meter) at(addr netip.AddrPort, v *View, find func(string) netip.AddrPort) string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.view != v {
-		c.view, c.member = v, make(map[netip.AddrPort]string, len(v.Members))
-		for _, m := range v.Members {
-			c.member[find(m.Addr)] = m.ID
-		}
-	}
-	return c.member[addr]
-}
-
 // Stats returns the figures of now.
 func (m *Mesh) Stats() Stats {
 	s := Stats{
@@ -141,13 +127,30 @@ func (c *meter) gossip(to string) *counter {
 }
 
 // gossiped counts a packet that came from an address.
-func (m *Mesh) gossiped(from netip.AddrPort, bytes int) {
-	m.meter.of(m.meter.at(from, m.View(), m.resolver.remembered))[Gossip].received.add(bytes, 1)
+func (m *Mesh) gossiped(from net.Addr, bytes int) {
+	node, tunnelled := from.(nodeAddr)
+	if !tunnelled {
+		node = nodeAddr(m.at(addrPort(from)))
+	}
+	m.meter.of(string(node))[Gossip].received.add(bytes, 1)
 }
 
-// newLink is a link over a connection.
-func (m *Mesh) newLink(node string, conn *quic.Conn) *link {
-	return &link{node: node, conn: conn, traffic: m.meter.of(node)}
+// at returns who is at an address, or has a link from there; "" for nobody.
+func (m *Mesh) at(addr netip.AddrPort) string {
+	view, c := m.View(), &m.meter
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.view != view {
+		c.view, c.member = view, make(map[netip.AddrPort]string, len(view.Members))
+		for _, p := range view.Members {
+			c.member[m.resolver.remembered(p.Addr)] = p.ID
+		}
+		for _, l := range m.table.links() {
+			c.member[addrPort(l.conn.RemoteAddr())] = l.node
+		}
+		delete(c.member, netip.AddrPort{})
+	}
+	return c.member[addr]
 }
 
 // tally counts one direction of a stream.

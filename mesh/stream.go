@@ -17,12 +17,13 @@ const (
 	StreamSnapshot byte = 3 // one Raft snapshot
 	StreamRelay    byte = 4 // frames of package wire, as a client's session has them
 	StreamKeys     byte = 5 // the keys of gossip, from the side that did not open it
-	StreamHistory  byte = 6 // frames as over StreamRelay, but of pages of history only
+	StreamTunnel   byte = 6 // packets of tunnels, to the side that did not open it
+	StreamHistory  byte = 7 // frames as over StreamRelay, but of pages of history only
 )
 
 // kindNames names the kinds in logs and errors.
 var kindNames = map[byte]string{
-	StreamGossip: "gossip", StreamRaft: "raft", StreamSnapshot: "snapshot", StreamRelay: "relay", StreamKeys: "keys",
+	StreamGossip: "gossip", StreamRaft: "raft", StreamSnapshot: "snapshot", StreamRelay: "relay", StreamKeys: "keys", StreamTunnel: "tunnel",
 	StreamHistory: "history",
 }
 
