@@ -30,7 +30,10 @@ func TestNodeWithAnOldDiskIsShown(t *testing.T) {
 			t.Errorf("a node that is well: %+v", h)
 		}
 		old := w.disks["iad-1"].Copy()
+		w.kill("iad-1", 0)
+		w.start("iad-1") // another life, which the others see
 		say(10)
+		time.Sleep(5 * time.Second)
 		_ = c.Close()
 		w.kill("iad-1", 0)
 		w.stop("sin-1")
