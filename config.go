@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -41,6 +42,9 @@ type Config struct {
 	Apps            []App    `koanf:"apps" help:"tenants of a new mesh: name, open, homes, keys"`
 	// ReplaceAfter is for nodes that do not come back; see geo.FailedGrace.
 	ReplaceAfter string `koanf:"replace_after" help:"how long a node may be gone before its replicas are made anew elsewhere, such as 15m"`
+	// Reachability and Proxy are of links between nodes; clients reach a node as they may.
+	Reachability string `koanf:"reachability" help:"full, or outbound: nobody can dial this node, as behind a NAT or a firewall, so it dials all others"`
+	Proxy        string `koanf:"proxy" help:"http://host:port of an HTTP proxy that links to other nodes go through, by TCP"`
 	// Costs are of links of this node; those that are not named are free.
 	Costs    []Cost `koanf:"costs" help:"what a GB costs on links of this node: to, price"`
 	Limits   string `koanf:"limits" help:"production, or bench: rates off, memory limits on"`
@@ -89,13 +93,19 @@ type AppKey struct {
 
 // DefaultConfig is what a configuration starts from.
 func DefaultConfig() Config {
-	return Config{Cluster: "starling", Listen: "127.0.0.1:7400", Data: "data", Survive: string(geo.SurviveRegion), GroupsPerRegion: 4, CertLife: identity.NodeLife.String(), ReplaceAfter: geo.FailedGrace.String(), Limits: Production, LogLevel: "info"}
+	return Config{Cluster: "starling", Listen: "127.0.0.1:7400", Data: "data", Survive: string(geo.SurviveRegion), GroupsPerRegion: 4, CertLife: identity.NodeLife.String(), ReplaceAfter: geo.FailedGrace.String(), Reachability: ReachFull, Limits: Production, LogLevel: "info"}
 }
 
 // The profiles of Config.Limits.
 const (
 	Production = "production"
 	Bench      = "bench"
+)
+
+// The values of Config.Reachability.
+const (
+	ReachFull     = "full"
+	ReachOutbound = "outbound"
 )
 
 // A ConfigError says which field is wrong, and why.
@@ -123,6 +133,8 @@ func (c Config) Check() error {
 		{c.GroupsPerRegion < 1 || c.GroupsPerRegion > maxGroupsPerRegion, "groups_per_region", fmt.Sprintf("is %d, not 1 to %d", c.GroupsPerRegion, maxGroupsPerRegion)},
 		{c.certLife() < minCertLife, "cert_life", fmt.Sprintf("is %q, not a time of at least %v, such as 720h", c.CertLife, minCertLife)},
 		{c.grace() <= 0, "replace_after", fmt.Sprintf("is %q, not a time such as 15m", c.ReplaceAfter)},
+		{c.Reachability != ReachFull && c.Reachability != ReachOutbound, "reachability", fmt.Sprintf("is %q, not %s or %s", c.Reachability, ReachFull, ReachOutbound)},
+		{c.Proxy != "" && badProxy(c.Proxy), "proxy", "is not http://[user:password@]host:port"},
 		{c.Limits != Production && c.Limits != Bench, "limits", fmt.Sprintf("is %q, not %s or %s", c.Limits, Production, Bench)},
 		{!slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log_level", fmt.Sprintf("is %q, not debug, info, warn or error", c.LogLevel)},
 	} {
@@ -229,6 +241,11 @@ func (c Config) checkApps() error {
 func badAddr(addr string) bool {
 	_, port, err := net.SplitHostPort(addr)
 	return err != nil || port == ""
+}
+
+func badProxy(proxy string) bool {
+	u, err := url.Parse(proxy)
+	return err != nil || u.Scheme != "http" || u.Port() == "" || u.Hostname() == ""
 }
 
 func readKey(file string) ([]byte, error) {

@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	"net/http"
 	"time"
+
+	"github.com/starling-im/starling/mesh"
 )
 
 // serveHTTP answers GET /healthz on the node's TCP port: 200 once the node can
-// serve clients, 503 before.
+// serve clients, 503 before. Other nodes come to the same port.
 func (n *Node) serveHTTP(ctx context.Context) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -28,8 +30,14 @@ func (n *Node) serveHTTP(ctx context.Context) {
 	})
 	server := &http.Server{
 		Handler: mux, MaxHeaderBytes: httpHeader, ReadHeaderTimeout: httpRead, ReadTimeout: httpRead, IdleTimeout: time.Minute,
-		ErrorLog:  slog.NewLogLogger(n.log.Handler(), slog.LevelDebug), // of peers that speak no TLS
-		TLSConfig: &tls.Config{GetCertificate: n.credentials.certificate, MinVersion: tls.VersionTLS13},
+		ErrorLog:     slog.NewLogLogger(n.log.Handler(), slog.LevelDebug), // of peers that speak no TLS
+		TLSConfig:    &tls.Config{GetCertificate: n.credentials.certificate, MinVersion: tls.VersionTLS13, GetConfigForClient: n.mesh.TCPConfig},
+		TLSNextProto: make(map[string]func(*http.Server, *tls.Conn, http.Handler)), Protocols: new(http.Protocols),
+	}
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetHTTP2(true)
+	for _, protocol := range mesh.TCPProtocols {
+		server.TLSNextProto[protocol] = func(_ *http.Server, c *tls.Conn, _ http.Handler) { n.mesh.ServeTCP(c) }
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()

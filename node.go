@@ -23,8 +23,12 @@ import (
 type Env struct {
 	// Conn is the one UDP socket of the node; Run closes it.
 	Conn net.PacketConn
-	// HTTP serves /healthz; nil = none. Run closes it.
+	// HTTP is the TCP port: it serves /healthz, and links where UDP does not get through;
+	// nil = none. Run closes it.
 	HTTP net.Listener
+	// DialTCP connects to other nodes by TCP where UDP does not get through, or as the
+	// proxy of the configuration wants it; nil = links are over UDP only.
+	DialTCP func(ctx context.Context, addr string) (net.Conn, error)
 	// Admin is the socket of commands on the same machine, see AdminSocket; nil =
 	// none. Run closes it.
 	Admin net.Listener
@@ -122,6 +126,7 @@ func (n *Node) newMesh() (*mesh.Mesh, error) {
 		Node: n.cfg.Node, Region: n.cfg.Region, Cluster: n.cfg.Cluster, Advertise: n.cfg.addr(),
 		Conn: conn, Credentials: n.credentials.identity(), Secret: n.secret, GossipKeys: n.gossipKeys(n.dir.state()),
 		Peers: n.firstMembers(), Seeds: n.cfg.Seeds, Enroll: n.enroll,
+		Outbound: n.cfg.Reachability == ReachOutbound, DialTCP: n.env.DialTCP, TCPOnly: n.cfg.Proxy != "",
 		Version: n.env.Version, Clients: n.door.ServeQUIC, Log: n.log,
 	})
 	if err != nil {

@@ -25,6 +25,11 @@ type MemberInfo struct {
 	State   string  `json:"state"`
 	Version string  `json:"version,omitempty"`
 	RTT     float64 `json:"rtt_ms,omitempty"`
+	// Path is how the link from the node that answers goes: "udp", "tcp", or "through"
+	// another node; "" without one.
+	Path string `json:"path,omitempty"`
+	// Reachability is "outbound" for a node that cannot be dialled, else empty.
+	Reachability string `json:"reachability,omitempty"`
 }
 
 // GroupInfo is one group in the answer to the query "groups".
@@ -222,10 +227,14 @@ func (n *Node) membersHere() []MemberInfo {
 		case d.Leaving && m.State == mesh.Alive:
 			state = "leaving"
 		}
-		members = append(members, MemberInfo{
+		info := MemberInfo{
 			ID: m.ID, Region: m.Region, Addr: m.Addr, State: state, Version: m.Version,
-			RTT: float64(m.RTT.Microseconds()) / 1000,
-		})
+			RTT: float64(m.RTT.Microseconds()) / 1000, Path: m.Path,
+		}
+		if m.Outbound {
+			info.Reachability = ReachOutbound
+		}
+		members = append(members, info)
 	}
 	return members
 }

@@ -32,6 +32,7 @@ var ratchet = map[string]int{}
 var skips = map[string]string{
 	"cmd/edge-node/disk_linux_test.go:TestFullDiskEndsItsNodeAlone": "only root may mount a small disk",
 	"cmd/edge-node/fault_disk_linux_test.go:judged.tamper":          "only strace, and root, can make the disk of a process fail",
+	"cmd/edge-node/netns_linux_test.go:newLAN":                      "only root may make network namespaces, with the tools of Debian's iproute2 and nftables",
 }
 
 // skipping are the methods of a test that skip it, whoever holds the test.

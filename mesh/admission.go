@@ -84,6 +84,12 @@ func (m *Mesh) cutNotAdmitted() {
 			_ = l.conn.CloseWithError(closeNotAdmitted, err.Error())
 		}
 	}
+	for _, c := range m.tunnels.carriers() {
+		if err := a.check(c.name, c.conn.ConnectionState().PeerCertificates[0].PublicKey); err != nil {
+			m.refuse(c.conn.RemoteAddr(), err)
+			_ = c.conn.Close()
+		}
+	}
 }
 
 // Renew replaces the certificate of this node: handshakes from now on use the new

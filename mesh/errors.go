@@ -45,6 +45,8 @@ var (
 
 	// ErrNoLink says that there was no link to the node before the context ended.
 	ErrNoLink = errors.New("mesh: no link")
+	// ErrNoWay says that a node can be reached neither by itself nor over another.
+	ErrNoWay = errors.New("mesh: no way to the node")
 	// ErrUnknownKind says that the peer does not serve streams of this kind.
 	ErrUnknownKind = errors.New("mesh: unknown stream kind")
 	// ErrNewerVersion says that a format is newer than its reader.

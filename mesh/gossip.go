@@ -30,7 +30,11 @@ type gossip struct {
 }
 
 func newGossip(m *Mesh) *gossip {
-	return &gossip{m: m, locator: geo.NewLocator(m.cfg.Node), changed: make(chan struct{}, 1), self: meta{region: m.cfg.Region, addr: m.cfg.Advertise, version: m.cfg.Version}}
+	var outbound byte
+	if m.cfg.Outbound {
+		outbound = flagOutbound
+	}
+	return &gossip{m: m, locator: geo.NewLocator(m.cfg.Node), changed: make(chan struct{}, 1), self: meta{region: m.cfg.Region, addr: m.cfg.Advertise, version: m.cfg.Version, flags: outbound}}
 }
 
 // say changes what this node says of itself. It does not wait until others know.

@@ -246,7 +246,7 @@ func (g *gossipers) judge() {
 // STARLING_LONG, else a short while of more, in which no link helps.
 func TestGossipUnderLoss(t *testing.T) {
 	places := theCities(t)
-	loss, lasts := 0.08, 2*time.Minute
+	loss, lasts := 0.05, 2*time.Minute
 	if os.Getenv("STARLING_LONG") != "" {
 		loss, lasts = 0.02, time.Hour
 	}

@@ -45,10 +45,10 @@ func newGossipNet(m *Mesh) *gossipNet {
 // receive reads gossip from the socket until Shutdown. memberlist's encrypted
 // packets begin with the version of their encryption, 0 or 1, and so cannot be
 // taken for QUIC's, which have one of the two top bits set.
-func (t *gossipNet) receive() {
+func (t *gossipNet) receive(over *quic.Transport) {
 	for {
 		buf := make([]byte, gossipPacket)
-		n, from, err := t.m.transport.ReadNonQUICPacket(t.ctx, buf)
+		n, from, err := over.ReadNonQUICPacket(t.ctx, buf)
 		if err != nil {
 			return
 		}
@@ -85,14 +85,29 @@ func (m *Mesh) where(name string) string {
 // WriteToAddress reports no errors: memberlist would end a probe on one without
 // suspecting anybody, but a packet that cannot be sent is a packet lost.
 func (t *gossipNet) WriteToAddress(b []byte, to memberlist.Address) (time.Time, error) {
-	addr, err := t.m.resolver.resolve(t.ctx, t.m.where(to.Name))
-	if err == nil {
-		_, err = t.m.transport.WriteTo(b, addr)
-	}
-	if err != nil {
+	if err := t.m.sendGossip(t.ctx, to.Name, b); err != nil {
 		t.m.log.Debug("gossip packet not sent", "peer", to.Name, "err", err)
 	}
 	return time.Now(), nil
+}
+
+// sendGossip sends one packet the way that the link to the node goes.
+func (m *Mesh) sendGossip(ctx context.Context, node string, b []byte) error {
+	member, _ := m.View().Member(node)
+	l := m.table.to(node)
+	var err error
+	switch {
+	case l != nil && l.tunnelled(), l == nil && member.Outbound:
+		_, err = m.tunnels.transport.WriteTo(b, nodeAddr(node))
+	case member.Outbound: // at the address that its packets come from
+		_, err = m.transport.WriteTo(b, l.conn.RemoteAddr())
+	default:
+		var to *net.UDPAddr
+		if to, err = m.resolver.resolve(ctx, m.where(node)); err == nil {
+			_, err = m.transport.WriteTo(b, to)
+		}
+	}
+	return err
 }
 
 func (t *gossipNet) WriteTo(b []byte, addr string) (time.Time, error) {
@@ -117,7 +132,7 @@ func (t *gossipNet) DialAddressTimeout(to memberlist.Address, timeout time.Durat
 	if err != nil {
 		return nil, err
 	}
-	s, err := openStream(ctx, &link{node: node, conn: conn}, StreamGossip)
+	s, err := openStream(ctx, t.m.newLink(node, conn), StreamGossip)
 	if err != nil {
 		_ = conn.CloseWithError(wire.CloseNormal, "")
 		return nil, err

@@ -59,7 +59,7 @@ func (m *Mesh) learnKeys(ctx context.Context, addr string) error {
 		return err
 	}
 	defer conn.CloseWithError(wire.CloseNormal, "")
-	s, err := openStream(ctx, &link{node: node, conn: conn}, StreamKeys)
+	s, err := openStream(ctx, m.newLink(node, conn), StreamKeys)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -17,6 +16,27 @@ import (
 type link struct {
 	node string
 	conn *quic.Conn
+	over func(node string) string // says how it goes if it is tunnelled
+}
+
+func (m *Mesh) newLink(node string, conn *quic.Conn) *link {
+	return &link{node: node, conn: conn, over: m.tunnels.over}
+}
+
+// path says how the link goes.
+func (l *link) path() string {
+	if l.tunnelled() {
+		return l.over(l.node)
+	}
+	return PathUDP
+}
+
+// tunnelled reports whether the link is not over UDP of its own.
+func (l *link) tunnelled() bool { return tunnelled(l.conn) }
+
+func tunnelled(c *quic.Conn) bool {
+	_, is := c.RemoteAddr().(nodeAddr)
+	return is
 }
 
 func (l *link) rtt() time.Duration { return l.conn.ConnectionStats().SmoothedRTT }
@@ -55,15 +75,24 @@ func (m *Mesh) Open(ctx context.Context, node string, kind byte) (*Stream, error
 	}
 }
 
-// keepLinks keeps a link to each member whose id is larger than this node's;
-// those with smaller ids dial themselves.
+// dials reports whether this node dials another one, and does not wait for it to: the
+// one that cannot be dialled does, and of two that are alike the one with the smaller id.
+func (m *Mesh) dials(p Member) bool {
+	if p.Outbound != m.cfg.Outbound {
+		return m.cfg.Outbound
+	}
+	return m.cfg.Node < p.ID
+}
+
+// keepLinks keeps a link to each member that this node dials.
 func (m *Mesh) keepLinks(ctx context.Context) {
 	kept := make(map[string]bool)
 	ended := make(chan string)
 	for {
 		view := m.View()
+		m.keepParents(view)
 		for _, p := range view.Members {
-			if _, wanted := m.table.wanted(p.ID); p.ID <= m.cfg.Node || kept[p.ID] || !wanted {
+			if _, wanted := m.table.wanted(p.ID); p.ID == m.cfg.Node || !m.dials(p) || kept[p.ID] || !wanted {
 				continue
 			}
 			kept[p.ID] = true
@@ -91,11 +120,11 @@ func (m *Mesh) keepLink(ctx context.Context, id string) {
 	for ctx.Err() == nil {
 		view := m.View()
 		p, wanted := m.table.wanted(id)
-		if !wanted {
+		if !wanted || !m.dials(p) {
 			return
 		}
 		began := time.Now()
-		conn, _, err := m.dial(ctx, p.Addr, ALPNLink, id)
+		conn, _, err := m.dial(ctx, p.Addr, m.linkALPN(), id)
 		if err != nil {
 			m.log.Debug("link not up", "peer", id, "addr", p.Addr, "err", err)
 			conn = nil
@@ -138,19 +167,22 @@ func (m *Mesh) serveUntilMoved(ctx context.Context, id, addr string, conn *quic.
 	m.wg.Go(func() {
 		defer close(found)
 		if next, addr = m.findMoved(ctx, id, addr, conn); next != nil {
-			_ = conn.CloseWithError(closeMoved, "the node has another address")
+			_ = conn.CloseWithError(closeMoved, "the node is reached in another way")
 		}
 	})
-	m.serveLink(ctx, &link{node: id, conn: conn})
+	m.serveLink(ctx, m.newLink(id, conn))
 	<-found
 	return next, addr
 }
 
 // findMoved dials a node where gossip says that it is now, while there is a
-// link to it at another address. It returns nil if the link ends before the
-// node has proved there who it is: gossip alone, which anyone with its key can
-// forge, never costs a good link.
+// link to it at another address, and also where its link may go better. It returns nil
+// if the link ends before the node has proved there who it is: gossip alone, which
+// anyone with its key can forge, never costs a good link.
 func (m *Mesh) findMoved(ctx context.Context, id, addr string, conn *quic.Conn) (*quic.Conn, string) {
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	health := health{conn: conn, heard: time.Now(), tried: time.Now()}
 	for failures := 0; conn.Context().Err() == nil; {
 		view := m.View()
 		p, ok := view.Member(id)
@@ -158,11 +190,15 @@ func (m *Mesh) findMoved(ctx context.Context, id, addr string, conn *quic.Conn) 
 			failures = 0
 			select {
 			case <-view.Next():
+			case <-look.C:
+				if next := m.findBetter(ctx, &health, id, addr); next != nil {
+					return next, addr
+				}
 			case <-conn.Context().Done():
 			}
 			continue
 		}
-		next, _, err := m.dial(ctx, p.Addr, ALPNLink, id)
+		next, _, err := m.dial(ctx, p.Addr, m.linkALPN(), id)
 		if err == nil {
 			return next, p.Addr
 		}
@@ -182,50 +218,6 @@ func (m *Mesh) findMoved(ctx context.Context, id, addr string, conn *quic.Conn) 
 func (m *Mesh) isRemote(ctx context.Context, conn *quic.Conn, addr string) bool {
 	to, err := m.resolver.resolve(ctx, addr)
 	return err == nil && to.String() == conn.RemoteAddr().String()
-}
-
-// dial connects to a node at an address, or to any node there if node is
-// empty, and returns once the other side has agreed.
-func (m *Mesh) dial(ctx context.Context, addr, alpn, node string) (*quic.Conn, string, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialWithin)
-	defer cancel()
-	conn, err := m.dialWelcomed(ctx, addr, alpn, node)
-	if err == nil {
-		name, err := identity.NameOf(conn.ConnectionState().TLS.PeerCertificates[0], m.cfg.Cluster)
-		return conn, name.Node, err
-	}
-	err = refusal(err)
-	if isRefusal(err) && !(node == "" && errors.Is(err, ErrSameNode)) { // a seed may be this node itself
-		m.refuse(addressed(addr), err)
-	}
-	return nil, "", fmt.Errorf("mesh: dial %s: %w", addr, err)
-}
-
-// dialWelcomed waits for the welcome: in TLS 1.3 the dialling side is done
-// before the other has looked at its certificate.
-func (m *Mesh) dialWelcomed(ctx context.Context, addr, alpn, node string) (*quic.Conn, error) {
-	to, err := m.resolver.resolve(ctx, addr)
-	if err != nil {
-		return nil, err
-	}
-	conn, err := m.transport.Dial(ctx, to, m.dialTLS(alpn, node), dialConfig())
-	if err != nil {
-		return nil, err
-	}
-	welcome, err := conn.AcceptUniStream(ctx)
-	if err == nil {
-		deadline, _ := ctx.Deadline()
-		_ = welcome.SetReadDeadline(deadline)
-		_, err = io.ReadFull(welcome, make([]byte, 1))
-	}
-	if err != nil {
-		if cause := context.Cause(conn.Context()); cause != nil {
-			err = cause
-		}
-		_ = conn.CloseWithError(wire.CloseNormal, "no welcome")
-		return nil, err
-	}
-	return conn, nil
 }
 
 // sendWelcome tells the dialling side that it was accepted. The byte is the
@@ -252,26 +244,31 @@ func (m *Mesh) serve(ctx context.Context, conn *quic.Conn) {
 		m.cfg.Clients(ctx, conn)
 		return
 	}
-	if state.NegotiatedProtocol == alpnEnroll {
+	switch state.NegotiatedProtocol {
+	case alpnEnroll:
 		m.serveEnroll(ctx, conn)
+		return
+	case alpnProbe:
+		m.serveProbe(ctx, conn)
 		return
 	}
 	name, err := identity.NameOf(state.PeerCertificates[0], m.cfg.Cluster)
 	node := name.Node
-	if err == nil && state.NegotiatedProtocol == ALPNLink && node > m.cfg.Node {
+	isLink := state.NegotiatedProtocol == ALPNLink || state.NegotiatedProtocol == alpnOutbound
+	if err == nil && isLink && m.dials(Member{ID: node, Outbound: state.NegotiatedProtocol == alpnOutbound}) {
 		err = fmt.Errorf("%w: %s", ErrNotDialler, node)
 	}
 	if err != nil {
 		m.refuse(conn.RemoteAddr(), err)
-		_ = conn.CloseWithError(closeNotDialler, "the node with the smaller id dials")
+		_ = conn.CloseWithError(closeNotDialler, "it is the other side that dials")
 		return
 	}
 	if err := sendWelcome(conn); err != nil {
 		_ = conn.CloseWithError(wire.CloseProtocol, err.Error())
 		return
 	}
-	if state.NegotiatedProtocol == ALPNLink {
-		m.serveLink(ctx, &link{node: node, conn: conn})
+	if isLink {
+		m.serveLink(ctx, m.newLink(node, conn))
 		return
 	}
 	m.serveStreams(ctx, node, map[byte]Handler{StreamGossip: m.handlers[StreamGossip], StreamKeys: m.handlers[StreamKeys]}, conn)
@@ -285,7 +282,13 @@ func (m *Mesh) serveLink(ctx context.Context, l *link) {
 		_ = old.conn.CloseWithError(closeReplaced, "replaced by a newer link")
 	}
 	m.cutNotAdmitted() // what was found out since its handshake
+	if !l.tunnelled() {
+		m.tunnels.closeCarriers(l.node)
+	}
 	m.log.Info("link up", "peer", l.node, "addr", l.conn.RemoteAddr().String())
+	if p, _ := m.View().Member(l.node); m.cfg.DialTCP != nil && !l.tunnelled() && !m.dials(p) {
+		m.wg.Go(func() { m.endMute(l) })
+	}
 	m.serveStreams(ctx, l.node, m.handlers, l.conn)
 	cause := context.Cause(l.conn.Context())
 	var app *quic.ApplicationError

@@ -40,6 +40,13 @@ type Config struct {
 	// are seeds too.
 	Seeds []string
 	Peers []Member
+	// Outbound says that nobody can dial this node: it dials all others, and those that
+	// neither it nor they can dial are reached over nodes that it has a link to.
+	Outbound bool
+	// DialTCP connects to a node's port by TCP, for links where UDP does not get through;
+	// nil = they are over UDP only. TCPOnly: UDP is not tried.
+	DialTCP func(ctx context.Context, addr string) (net.Conn, error)
+	TCPOnly bool
 	// Version is the version of the program, for others to see.
 	Version string
 	// Clients serves one client's connection and closes it; ctx ends with the mesh.
@@ -59,6 +66,10 @@ func (c Config) check() error {
 		return err
 	case c.Conn == nil:
 		return errors.New("mesh: Config.Conn is missing")
+	case c.TCPOnly && c.DialTCP == nil:
+		return errors.New("mesh: Config.TCPOnly without DialTCP")
+	case c.Outbound && len(c.Advertise) > metaAddrOutbound:
+		return fmt.Errorf("mesh: Config.Advertise of an outbound node is longer than %d bytes", metaAddrOutbound)
 	case len(c.Advertise) > metaAddr || len(c.Version) > nameMax:
 		return fmt.Errorf("mesh: Config.Advertise or Version is longer than %d or %d bytes", metaAddr, nameMax)
 	case len(c.Secret) != 32:
@@ -103,6 +114,7 @@ type Mesh struct {
 	admitted atomic.Pointer[Admission]
 	gossip   *gossip
 	keyring  *memberlist.Keyring
+	tunnels  *tunnels
 
 	transport  *quic.Transport
 	wg         sync.WaitGroup // all of Run's goroutines
@@ -146,12 +158,13 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m.keyring = ring
 	m.transport = m.newTransport()
+	m.tunnels = newTunnels(m)
 	return m, nil
 }
 
 // Self is this node.
 func (m *Mesh) Self() Member {
-	return Member{ID: m.cfg.Node, Region: m.cfg.Region, Addr: m.cfg.Advertise, State: Alive, Version: m.cfg.Version}
+	return Member{ID: m.cfg.Node, Region: m.cfg.Region, Addr: m.cfg.Advertise, State: Alive, Version: m.cfg.Version, Outbound: m.cfg.Outbound}
 }
 
 // View returns the mesh as it is known now.
@@ -168,18 +181,26 @@ func (m *Mesh) Run(ctx context.Context) error {
 	net := newGossipNet(m)
 	defer net.stop()
 	m.handlers[StreamGossip], m.handlers[StreamKeys] = net.serve, m.serveKeys
+	m.handlers[StreamTunnel] = m.tunnels.serve
 	listener, err := m.transport.Listen(m.listenTLS(), listenConfig(m.isLink))
 	if err != nil {
 		return fmt.Errorf("mesh: listen: %w", err)
 	}
 	defer m.transport.Close()
+	tunnelled, err := m.tunnels.listen(ctx)
+	if err != nil {
+		return fmt.Errorf("mesh: listen: %w", err)
+	}
+	defer m.tunnels.close()
 	hintBuffers(m.cfg.Conn, m.log)
 	ml, err := m.startGossip(net)
 	if err != nil {
 		return err
 	}
 
-	m.wg.Go(net.receive)
+	m.wg.Go(func() { net.receive(m.transport) })
+	m.wg.Go(func() { net.receive(m.tunnels.transport) })
+	m.wg.Go(func() { m.accept(ctx, tunnelled) })
 	for range accepters {
 		m.wg.Go(func() { m.accept(ctx, listener) })
 	}
@@ -193,6 +214,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 		m.log.Debug("left without everybody knowing", "err", err)
 	}
 	_ = listener.Close()
+	_ = tunnelled.Close()
 	m.wg.Wait()
 	return nil
 }

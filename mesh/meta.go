@@ -17,6 +17,9 @@ const metaVersion = 1
 // metaAddr bounds the address in a meta, in bytes.
 const metaAddr = 255
 
+// metaAddrOutbound bounds it for a node that has parents to name, so that they fit.
+const metaAddrOutbound = 100
+
 var errBadMeta = errors.New("mesh: malformed description of a node")
 
 // meta is what a node says of itself in gossip.
@@ -25,7 +28,8 @@ type meta struct {
 	region, addr, version string
 	keys                  uint64 // the version of the keys of gossip that it has
 	flags                 byte
-	signed, signature     []byte // all of the above, and what the node's key made of it
+	parents               []string // over whom it is reached, if it cannot be dialled
+	signed, signature     []byte   // all of the above, and what the node's key made of it
 }
 
 // The flags of a meta. A reader ignores those that it does not know.
@@ -48,7 +52,11 @@ func (m meta) body() []byte {
 	for _, s := range []string{m.region, m.addr, m.version} {
 		b = append(append(b, byte(len(s))), s...)
 	}
-	return append(binary.BigEndian.AppendUint64(b, m.keys), m.flags)
+	b = append(binary.BigEndian.AppendUint64(b, m.keys), m.flags, byte(len(m.parents)))
+	for _, id := range m.parents {
+		b = append(append(b, byte(len(id))), id...)
+	}
+	return b
 }
 
 // encode returns m signed with a node's key. It takes at most 512 bytes: New has
@@ -86,23 +94,36 @@ func decodeMeta(b []byte) (meta, error) {
 	m := meta{instance: binary.BigEndian.Uint64(b[1:])}
 	all := b
 	b = b[9:]
+	var ok bool
 	for _, field := range []*string{&m.region, &m.addr, &m.version} {
-		if len(b) == 0 || len(b) < 1+int(b[0]) {
+		if *field, b, ok = cutString(b); !ok {
 			return meta{}, errBadMeta
 		}
-		end := 1 + int(b[0])
-		*field, b = string(b[1:end]), b[end:]
 	}
-	if m.instance == 0 {
+	if m.instance == 0 || len(b) < 10 || b[9] > parentsMax {
 		return meta{}, errBadMeta
 	}
-	if len(b) < 10 {
+	m.keys, m.flags = binary.BigEndian.Uint64(b), b[8]
+	m.parents, b = make([]string, b[9]), b[10:]
+	for i := range m.parents {
+		if m.parents[i], b, ok = cutString(b); !ok {
+			return meta{}, errBadMeta
+		}
+	}
+	m.signed = all[:len(all)-len(b)]
+	signature, _, ok := cutString(b)
+	if !ok {
 		return meta{}, errBadMeta
 	}
-	m.keys, m.flags, m.signed = binary.BigEndian.Uint64(b), b[8], all[:len(all)-len(b)+9]
-	if b = b[9:]; len(b) < 1+int(b[0]) {
-		return meta{}, errBadMeta
-	}
-	m.signature = b[1 : 1+int(b[0])]
+	m.signature = []byte(signature)
 	return m, nil
+}
+
+// cutString returns what follows its length in one byte, and the rest.
+func cutString(b []byte) (s string, rest []byte, ok bool) {
+	if len(b) == 0 || len(b) < 1+int(b[0]) {
+		return "", nil, false
+	}
+	end := 1 + int(b[0])
+	return string(b[1:end]), b[end:], true
 }

@@ -23,10 +23,27 @@ const (
 	// alpnJoin is a short connection to an address whose node is not known yet;
 	// it carries gossip only, and so cannot be mistaken for a link.
 	alpnJoin = "join/1"
+	// alpnOutbound is a link that is dialled by a node that cannot be dialled.
+	alpnOutbound = "mesh-outbound/1"
 	// alpnEnroll is one question of somebody without a certificate: to become a
 	// node. The answer comes with the root, which the asker has a pin of.
 	alpnEnroll = "enroll/1"
 )
+
+// linkALPN is the protocol of the links that this node dials.
+func (m *Mesh) linkALPN() string {
+	if m.cfg.Outbound {
+		return alpnOutbound
+	}
+	return ALPNLink
+}
+
+// isNodes reports whether a caller asks for a protocol of nodes.
+func isNodes(hello *tls.ClientHelloInfo) bool {
+	return slices.ContainsFunc(hello.SupportedProtos, func(p string) bool {
+		return p == ALPNLink || p == alpnOutbound || p == alpnJoin
+	})
+}
 
 // derive makes a key for one purpose from the secret of the cluster. All nodes
 // have the same, so that a client resumes at another node, and learns at once
@@ -59,29 +76,19 @@ func (m *Mesh) newTransport() *quic.Transport {
 // listenTLS chooses by ALPN what a caller must show: a client nothing, a node
 // a certificate that names it, under the cluster's root.
 func (m *Mesh) listenTLS() *tls.Config {
-	own := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return m.cert.Load(), nil }
-	clients := &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{ALPNClient}, GetCertificate: own}
+	clients := m.strangersTLS(ALPNClient)
 	clients.SetSessionTicketKeys([][32]byte{derive(m.cfg.Secret, "session ticket")})
-	enroll := &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{alpnEnroll}, SessionTicketsDisabled: true,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return m.withRoot(), nil },
-	}
-	nodes := &tls.Config{
-		MinVersion:             tls.VersionTLS13,
-		NextProtos:             []string{ALPNLink, alpnJoin},
-		GetCertificate:         own,
-		ClientAuth:             tls.RequireAndVerifyClientCert,
-		ClientCAs:              m.cfg.Credentials.Roots,
-		SessionTicketsDisabled: true, // each link proves anew who is there
-		VerifyConnection:       func(s tls.ConnectionState) error { return m.verify(s, "") },
-	}
+	enroll, probe := m.enrollTLS(), m.strangersTLS(alpnProbe)
+	nodes := m.nodesTLS(ALPNLink, alpnOutbound, alpnJoin)
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			switch {
 			case slices.Contains(hello.SupportedProtos, alpnEnroll) && m.cfg.Enroll != nil:
 				return enroll, nil
-			case !slices.Contains(hello.SupportedProtos, ALPNLink) && !slices.Contains(hello.SupportedProtos, alpnJoin):
+			case slices.Contains(hello.SupportedProtos, alpnProbe):
+				return probe, nil
+			case !isNodes(hello):
 				return clients, nil
 			}
 			if a, ok := hello.Context().Value(attemptKey{}).(*attempt); ok {
@@ -91,6 +98,35 @@ func (m *Mesh) listenTLS() *tls.Config {
 			}
 			return nodes, nil
 		},
+	}
+}
+
+// strangersTLS asks a caller for nothing.
+func (m *Mesh) strangersTLS(protocol string) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{protocol},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return m.cert.Load(), nil },
+	}
+}
+
+// enrollTLS shows somebody who has a pin of the root what it is of.
+func (m *Mesh) enrollTLS() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{alpnEnroll}, SessionTicketsDisabled: true,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return m.withRoot(), nil },
+	}
+}
+
+// nodesTLS asks a caller for the certificate of a node of the cluster.
+func (m *Mesh) nodesTLS(protocols ...string) *tls.Config {
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		NextProtos:             protocols,
+		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return m.cert.Load(), nil },
+		ClientAuth:             tls.RequireAndVerifyClientCert,
+		ClientCAs:              m.cfg.Credentials.Roots,
+		SessionTicketsDisabled: true, // each link proves anew who is there
+		VerifyConnection:       func(s tls.ConnectionState) error { return m.verify(s, "") },
 	}
 }
 

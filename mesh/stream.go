@@ -16,12 +16,13 @@ const (
 	StreamRaft     byte = 2 // Raft messages of all groups, in order
 	StreamSnapshot byte = 3 // one Raft snapshot
 	StreamRelay    byte = 4 // frames of package wire, as a client's session has them
+	StreamTunnel   byte = 6 // packets of tunnels, to the side that did not open it
 	StreamKeys     byte = 5 // the keys of gossip, from the side that did not open it
 )
 
 // kindNames names the kinds in logs and errors.
 var kindNames = map[byte]string{
-	StreamGossip: "gossip", StreamRaft: "raft", StreamSnapshot: "snapshot", StreamRelay: "relay", StreamKeys: "keys",
+	StreamGossip: "gossip", StreamRaft: "raft", StreamSnapshot: "snapshot", StreamRelay: "relay", StreamKeys: "keys", StreamTunnel: "tunnel",
 }
 
 func kindName(kind byte) string {

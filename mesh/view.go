@@ -46,6 +46,8 @@ type Member struct {
 	Linked              bool           // there is a link to it
 	Keys                uint64         // the version of the keys of gossip that it has
 	Outbound            bool           // it cannot be dialled from outside
+	Parents             []string       // over whom it is reached, if it is Outbound
+	Path                string         // how the link goes: PathUDP, PathTCP or "through" another node
 }
 
 // View is the mesh at one moment. It never changes.
@@ -104,6 +106,7 @@ func (t *table) publish() {
 		m := e.Member
 		if l := t.link[id]; l != nil {
 			s := l.conn.ConnectionStats()
+			m.Path = l.path()
 			m.Linked, m.RTT, m.MinRTT, m.Jitter = true, s.SmoothedRTT, s.MinRTT, s.MeanDeviation
 		}
 		v.Members = append(v.Members, m)
@@ -137,7 +140,7 @@ func (t *table) alive(id string, m meta, believed bool) {
 	if !believed {
 		state = Unknown
 	}
-	e.Member = Member{ID: id, Region: m.region, Addr: m.addr, Version: m.version, State: state, Keys: m.keys, Outbound: m.flags&flagOutbound != 0, Coordinate: e.Coordinate}
+	e.Member = Member{ID: id, Region: m.region, Addr: m.addr, Version: m.version, State: state, Keys: m.keys, Outbound: m.flags&flagOutbound != 0, Parents: m.parents, Coordinate: e.Coordinate}
 	e.instance, e.since, e.said, e.doubted = m.instance, time.Now(), m, !believed
 	t.publish()
 }

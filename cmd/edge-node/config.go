@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"os"
 	"text/tabwriter"
 
@@ -101,6 +102,10 @@ func (a *app) showConfig(l *loaded) error {
 		switch s.Key {
 		case "apps":
 			v.Value = withoutSecrets(l.Config.Apps)
+		case "proxy":
+			if u, err := url.Parse(l.Config.Proxy); err == nil {
+				v.Value = u.Redacted()
+			}
 		case "peers":
 			v.Value = l.Config.Peers
 		case "costs":

@@ -93,12 +93,19 @@ func (a *app) enroll(ctx context.Context, o joinOptions, cfg starling.Config) er
 		return err
 	}
 	defer conn.Close()
-	answer, err := mesh.Enroll(ctx, conn, o.join, token.Cluster, token.Pin, request)
+	q := mesh.Question{Addr: o.join, Cluster: token.Cluster, Pin: token.Pin, Request: request, Conn: conn}
+	if q.DialTCP, err = dialTCP(cfg.Proxy); err != nil {
+		return err
+	}
+	if cfg.Proxy != "" {
+		q.Conn = nil
+	}
+	answer, err := mesh.Enroll(ctx, q)
 	if errors.Is(err, identity.ErrPin) {
 		return &refusedError{fmt.Errorf("at %s is %w", o.join, identity.ErrPin)}
 	}
 	if err != nil {
-		return fmt.Errorf("no node of the cluster answers at %s: is one running there, and does UDP get through? (%w)", o.join, err)
+		return fmt.Errorf("no node of the cluster answers at %s: is one running there, and does UDP or TCP get through? (%w)", o.join, err)
 	}
 	var e starling.Enrolled
 	if err := json.Unmarshal(answer, &e); err != nil {
@@ -117,6 +124,7 @@ func furnish(dir string, cfg starling.Config, e starling.Enrolled) error {
 	is.Peers = []starling.Peer{{ID: e.Node, Region: e.Region, Addr: e.Addr, Signer: e.AuthorityKey != ""}}
 	is.Regions, is.Seeds, is.Directory, is.Survive = e.Regions, e.Seeds, e.Directory, e.Survive
 	is.ReplaceAfter, is.CertLife = e.ReplaceAfter, e.CertLife
+	is.Reachability, is.Proxy = cfg.Reachability, cfg.Proxy
 	is.Limits, is.LogLevel, is.WAN = cfg.Limits, cfg.LogLevel, cfg.WAN
 	if err := is.Check(); err != nil {
 		return err

@@ -134,7 +134,11 @@ func runNode(ctx context.Context, cfg starling.Config, bound sockets, log *slog.
 	if err != nil { // as where the folder's path is too long for a socket
 		log.Warn("commands cannot reach this node by --data", "err", err)
 	}
-	n, err := starling.New(cfg, starling.Env{Conn: bound.udp, HTTP: bound.tcp, Admin: admin, Log: log, Version: buildInfo().Version})
+	dial, err := dialTCP(cfg.Proxy)
+	if err != nil {
+		return err
+	}
+	n, err := starling.New(cfg, starling.Env{Conn: bound.udp, HTTP: bound.tcp, DialTCP: dial, Admin: admin, Log: log, Version: buildInfo().Version})
 	if err != nil {
 		bound.close()
 		if admin != nil {

@@ -100,8 +100,9 @@ func settingFlags(flags *pflag.FlagSet) {
 // that name files.
 func completeSettings(cmd *cobra.Command) {
 	for flag, values := range map[string][]string{
-		"survive": {string(geo.SurviveRegion), string(geo.SurviveNode), string(geo.SurviveNone)},
-		"limits":  {starling.Production, starling.Bench},
+		"survive":      {string(geo.SurviveRegion), string(geo.SurviveNode), string(geo.SurviveNone)},
+		"reachability": {starling.ReachFull, starling.ReachOutbound},
+		"limits":       {starling.Production, starling.Bench},
 	} {
 		must(cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)))
 	}

@@ -1,0 +1,178 @@
+package mesh
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/starling-im/starling/internal/simnet"
+)
+
+const (
+	addrBox1 = "10.0.1.1:7400"
+	addrBox2 = "10.0.1.2:7400"
+)
+
+// boxes are three nodes in the open and two boxes that cannot be dialled: firewalls in
+// front of them let only answers in, which the network of the test does by cutting the
+// boxes from each other, and from all nodes but those they may dial.
+func (w *world) boxes(mayDial ...string) (open [3]*node, box [2]*node) {
+	w.net.Cut([]string{"10.0.1.1"}, []string{"10.0.1.2"})
+	for i, addr := range []string{addrA, addrB, addrC} {
+		if len(mayDial) > 0 && !bytes.Contains([]byte(mayDial[0]), []byte{"abc"[i]}) {
+			w.net.Cut([]string{"10.0.1.1", "10.0.1.2"}, []string{addr[:len("10.0.0.1")]})
+		}
+		open[i] = start(w.t, w.config(string("abc"[i]), addr, addrA), echoes)
+	}
+	for i, addr := range []string{addrBox1, addrBox2} {
+		cfg := w.config("box-"+string("12"[i]), addr, addrA)
+		cfg.Outbound = true
+		box[i] = start(w.t, cfg, echoes)
+	}
+	return open, box
+}
+
+func echoes(m *Mesh) { m.Handle(StreamRelay, echo) }
+
+// says makes sure that a stream goes from one node to another, within a time.
+func (n *node) says(to string, within time.Duration) {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	s, err := n.Open(ctx, to, StreamRelay)
+	if err != nil {
+		n.t.Fatalf("%s to %s: %v", n.cfg.Node, to, err)
+	}
+	defer s.Close()
+	_ = s.SetReadDeadline(time.Now().Add(within))
+	if _, err := s.Write([]byte("hello")); err != nil {
+		n.t.Fatalf("%s to %s: %v", n.cfg.Node, to, err)
+	}
+	if _, err := io.ReadFull(s, make([]byte, 5)); err != nil {
+		n.t.Fatalf("%s to %s: %v", n.cfg.Node, to, err)
+	}
+}
+
+// TestBoxes has two nodes that nobody can dial: they have links to all, to each other
+// through their parents, and stay alive for gossip; one parent dies and nothing ends.
+func TestBoxes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, simnet.Options{})
+		open, box := w.boxes()
+		for _, n := range append(open[:], box[:]...) {
+			var others []string
+			for _, id := range []string{"a", "b", "c", "box-1", "box-2"} {
+				if id != n.cfg.Node {
+					others = append(others, id)
+				}
+			}
+			n.wait(20*time.Second, "all linked", linked(others...))
+		}
+		open[2].says("box-1", time.Second)
+		box[0].says("box-2", time.Second)
+		box[0].wait(5*time.Second, "box-2 behind its parents", func(v *View) bool {
+			m, _ := v.Member("box-2")
+			return m.Outbound && len(m.Parents) == 3 && m.Path != PathUDP && m.Path != PathTCP
+		})
+		time.Sleep(5 * time.Minute) // nobody is taken for dead
+		box[0].wait(0, "all there", linked("a", "b", "c", "box-2"))
+		open[1].wait(0, "all there", linked("a", "c", "box-1", "box-2"))
+
+		before := box[0].table.to("box-2")
+		for _, parent := range open[:2] {
+			parent.kill()
+			began := time.Now()
+			box[0].says("box-2", 3*time.Second)
+			t.Logf("a parent dies: heard after %v", time.Since(began))
+		}
+		if box[0].table.to("box-2") != before {
+			t.Error("the link of the boxes was made anew")
+		}
+	})
+}
+
+// TestFewParents has boxes that may dial two nodes only: the third is reached through those.
+func TestFewParents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, simnet.Options{})
+		open, box := w.boxes("ab")
+		box[0].wait(30*time.Second, "all linked", linked("a", "b", "c", "box-2"))
+		open[2].wait(30*time.Second, "all linked", linked("a", "b", "box-1", "box-2"))
+		open[2].says("box-2", time.Second)
+		box[1].says("c", time.Second)
+		time.Sleep(5 * time.Minute)
+		open[2].wait(0, "all there", linked("a", "b", "box-1", "box-2"))
+		box[1].wait(0, "all there", linked("a", "b", "c", "box-1"))
+	})
+}
+
+// overTCP lets a node serve and dial carriers, over connections in memory.
+type overTCP struct{ nodes map[string]*node }
+
+func (o *overTCP) config(cfg Config) Config {
+	cfg.DialTCP = o.dial
+	return cfg
+}
+
+func (o *overTCP) dial(_ context.Context, addr string) (net.Conn, error) {
+	to := o.nodes[addr]
+	if to == nil {
+		return nil, io.ErrClosedPipe
+	}
+	here, there := net.Pipe()
+	go func() {
+		c := tls.Server(there, &tls.Config{GetConfigForClient: to.TCPConfig})
+		_ = c.Handshake()
+		to.ServeTCP(c)
+	}()
+	return here, nil
+}
+
+// TestUDPDropped loses all packets between two nodes for good: their link goes on over
+// TCP within seconds, and over UDP again when that is back.
+func TestUDPDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, simnet.Options{})
+		tcp := &overTCP{nodes: make(map[string]*node)}
+		a := start(t, tcp.config(w.config("a", addrA)), echoes)
+		tcp.nodes[addrA] = a
+		b := start(t, tcp.config(w.config("b", addrB, addrA)), echoes)
+		tcp.nodes[addrB] = b
+		a.wait(5*time.Second, "linked", linked("b"))
+		on := func(path string) func(*View) bool {
+			return func(v *View) bool { m, _ := v.Member("b"); return m.Path == path }
+		}
+		w.net.Cut([]string{"10.0.0.1"}, []string{"10.0.0.2"})
+		began := time.Now()
+		s, err := a.Open(t.Context(), "b", StreamRelay)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = s.Write([]byte("hello")) // so that there is something to be heard
+		a.wait(10*time.Second, "over TCP", on(PathTCP))
+		t.Logf("over TCP after %v", time.Since(began))
+		b.says("a", time.Second)
+		if p, err := ProbeTCP(t.Context(), tcp.dial, addrA); err != nil || p.Node != "a" || p.Region != "eu" || p.Cluster != cluster || p.Clock.Abs() > p.RTT {
+			t.Errorf("a probe by TCP: %+v, %v", p, err)
+		}
+		if p, err := ProbeUDP(t.Context(), w.net.Conn("10.0.0.2:9"), addrA); err == nil {
+			t.Errorf("a probe by UDP: %+v", p)
+		}
+		if p, err := ProbeUDP(t.Context(), w.net.Conn("10.0.0.9:9"), addrA); err != nil || p.Node != "a" || p.Seen != "10.0.0.9:9" || p.RTT != 2*time.Millisecond || p.Clock != 0 {
+			t.Errorf("a probe by UDP: %+v, %v", p, err)
+		}
+		time.Sleep(5 * time.Minute)
+		a.wait(0, "alive over TCP", linked("b"))
+		b.wait(0, "alive over TCP", linked("a"))
+		w.net.Heal()
+		a.wait(2*straightEvery, "over UDP again", on(PathUDP))
+		a.says("b", time.Second)
+		b.shutdown()
+		a.wait(5*time.Second, "b left", is("b", Left))
+	})
+}
