@@ -37,6 +37,8 @@ type NodeInfo struct {
 	Learner []uint32 `json:"learner,omitempty"`
 	// Stranded are those of a revoked node's groups that have no quorum without it.
 	Stranded []uint32 `json:"stranded,omitempty"`
+	// Here is missing where the node does not answer.
+	Here *NodeHere `json:"here,omitempty"`
 }
 
 // KeysInfo is the answer to the queries "keys" and "keys.step".
@@ -91,11 +93,11 @@ func (n *Node) admissionQuery(ctx context.Context, p relay.Peer, q *wire.Query) 
 		err = n.dir.change(ctx, a[0], p.User, directory.Change{DeleteToken: a[1]})
 		result = n.tokens()
 	case queryNode:
-		result, err = n.nodeInfo(a[0])
+		result, err = n.nodeInfo(ctx, a[0])
 	case queryRevoke:
 		if err = n.dir.change(ctx, a[0], p.User, directory.Change{RevokeNode: a[1]}); err == nil {
 			n.log.Warn("audit: revoked a node", "peer", a[1], "by", p.User)
-			result, err = n.nodeInfo(a[1])
+			result, err = n.nodeInfo(ctx, a[1])
 		}
 	case queryKeys:
 		result = n.keys()
@@ -139,7 +141,7 @@ func (n *Node) createToken(ctx context.Context, user string, args []string) (Tok
 	return TokenInfo{Token: t.String(), ID: t.ID, Region: region, Signer: signer, Expires: put.Expires}, nil
 }
 
-func (n *Node) nodeInfo(id string) (NodeInfo, error) {
+func (n *Node) nodeInfo(ctx context.Context, id string) (NodeInfo, error) {
 	d, ok := n.dir.state().Node(id)
 	if !ok {
 		return NodeInfo{}, wire.Errorf(wire.CodeNotFound, "there is no node %q", id)
@@ -166,6 +168,9 @@ func (n *Node) nodeInfo(id string) (NodeInfo, error) {
 		}
 	}
 	slices.Sort(info.Voter)
+	if !info.Revoked {
+		info.Here = n.askHere(ctx, id)
+	}
 	return info, nil
 }
 

@@ -236,6 +236,10 @@ func hostOf(addr string) []string {
 
 // admissionHere answers what nodes ask signers; ok is false if it is nothing of this.
 func (n *Node) admissionHere(ctx context.Context, node string, q *wire.Query) (answer []byte, ok bool, err error) {
+	if q.What == queryNodeHere {
+		answer, err = json.Marshal(n.nodeHere())
+		return answer, true, err
+	}
 	if q.What != querySignHere && q.What != queryEnrollHere && q.What != querySignsHere {
 		return nil, false, nil
 	}

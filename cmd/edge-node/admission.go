@@ -138,7 +138,9 @@ func (a *app) nodeShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "show ID", Short: "Say what is known of a node",
 		Long: `Say what is known of a node: where it is, how it is, whether it signs certificates,
-and in which groups it holds a replica.`,
+and in which groups it holds a replica; and what it says of itself: until when its certificate
+is good, how far it is on its way out, and which of its replicas have no vote since its disk
+is an older copy or lost something.`,
 		Example: "  edge-node node show fra-1 --json",
 		Args:    needs("ID"), ValidArgsFunction: a.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -184,10 +186,33 @@ func (a *app) showNode(ctx context.Context, query string, args ...string) error 
 	if len(n.Learner) > 0 {
 		fmt.Fprintf(a.stdout, "learner  %s\n", strings.Trim(fmt.Sprint(n.Learner), "[]"))
 	}
+	fmt.Fprint(a.stdout, hereText(n.Here, n.Revoked))
 	for _, g := range n.Stranded {
 		a.warn(fmt.Sprintf("group %d has no quorum without %s, and takes no messages until an operator gives up what only %s has: edge-node groups recover %d --accept-loss", g, n.ID, n.ID, g))
 	}
 	return nil
+}
+
+// hereText is what a node says of itself, as lines of node show.
+func hereText(h *starling.NodeHere, revoked bool) string {
+	switch {
+	case revoked:
+		return ""
+	case h == nil:
+		return "answers  no\n"
+	}
+	text := fmt.Sprintf("cert     good until %s\n", time.UnixMilli(h.CertificateUntil).Format(time.DateTime))
+	if h.Out.Stage != starling.StageServing {
+		text += fmt.Sprintf("out      %s\n", strings.TrimPrefix(stageText(h.Out), h.Out.Node+": "))
+	}
+	for _, d := range h.Doubts {
+		needs := "waits for others to say how far the group is"
+		if d.Tip > 0 {
+			needs = fmt.Sprintf("its log has come to %d of %d", d.Last, d.Tip)
+		}
+		text += fmt.Sprintf("doubt    group %d: %s: it has no vote, %s\n", d.Group, d.Why, needs)
+	}
+	return text
 }
 
 func (a *app) keysCommand() *cobra.Command {
