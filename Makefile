@@ -1,7 +1,7 @@
 # Short names for what is done often. `make help` lists them; nothing here is
 # needed to build or test: the go command is enough.
 
-.PHONY: help build test race lint generate ci measure-chat measure-idle measure-kills measure-failover measure-durable measure-groups measure-geo measure-gossip measure-compression measure-snapshot measure-rooms sizes clean
+.PHONY: help build test race lint generate ci measure-chat measure-idle measure-kills measure-failover measure-durable measure-groups measure-geo measure-gossip measure-compression measure-links measure-snapshot measure-rooms sizes clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -48,6 +48,9 @@ measure-gossip: ## two hundred nodes gossip: how fast all learn of a join, a cra
 
 measure-compression: ## how much smaller frames of links become, and at what cost: STARLING_DATA=folder
 	.ci/measure-compression
+
+measure-links: ## what a snapshot and a flood of history cost the events on their link; a few minutes
+	.ci/measure-links
 
 measure-snapshot: ## a snapshot of 5 GiB in 256 MiB of memory
 	.ci/measure-snapshot

@@ -241,7 +241,9 @@ func (d *drain) goaway() *wire.Goaway {
 func (n *Node) alternates() (addrs []string) {
 	view := n.mesh.View()
 	for _, c := range geo.Candidates(n.cfg.Region, rand.Text(), n.reconciler.fleet.nodes(), distances{n}) {
-		if m, _ := view.Member(c.Node); c.Node != n.cfg.Node && m.Linked && !m.Outbound {
+		m, _ := view.Member(c.Node)
+		near := n.cfg.Reachability == ReachOutbound && m.Region == n.cfg.Region // behind one firewall
+		if c.Node != n.cfg.Node && m.Linked && (!m.Outbound || near) {
 			addrs = append(addrs, m.Addr)
 		}
 	}

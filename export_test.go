@@ -2,8 +2,10 @@ package starling
 
 import (
 	"context"
+	"net/http"
 
 	"github.com/starling-im/starling/directory"
+	"github.com/starling-im/starling/mesh"
 	"github.com/starling-im/starling/relay"
 	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
@@ -49,3 +51,16 @@ func (n *Node) Entries(group uint32) uint64 {
 	}
 	return 0
 }
+
+// Metrics answers GET /metrics.
+func (n *Node) Metrics() http.Handler { return n.serveMetrics() }
+
+// Histories returns the sessions for pages that are open.
+func (n *Node) Histories() int {
+	n.histories.mu.Lock()
+	defer n.histories.mu.Unlock()
+	return len(n.histories.all)
+}
+
+// WithoutHistories makes the node one of an older release. To be called before Run.
+func (n *Node) WithoutHistories() { n.mesh.Handle(mesh.StreamHistory, nil) }

@@ -84,6 +84,7 @@ var importers = map[string][]string{
 	"golang.org/x/term":                   {"cmd/edge-node"},
 	"golang.org/x/text":                   {"room"},
 	"golang.org/x/time":                   {"relay"},
+	"github.com/prometheus/client_golang": {"."},
 }
 
 // testImports is what test files may import beyond what their package may: a

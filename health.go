@@ -11,8 +11,9 @@ import (
 	"github.com/starling-im/starling/mesh"
 )
 
-// serveHTTP answers GET /healthz on the node's TCP port: 200 once the node can
-// serve clients, 503 before. Other nodes come to the same port.
+// serveHTTP answers on the node's TCP port: GET /healthz with 200 once the node can
+// serve clients, 503 before; GET /metrics with its figures for Prometheus. Other nodes
+// come to the same port.
 func (n *Node) serveHTTP(ctx context.Context) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -28,6 +29,7 @@ func (n *Node) serveHTTP(ctx context.Context) {
 			Stats
 		}{n.cfg.Node, n.cfg.Region, n.env.Version, stats})
 	})
+	mux.Handle("GET /metrics", n.serveMetrics())
 	server := &http.Server{
 		Handler: mux, MaxHeaderBytes: httpHeader, ReadHeaderTimeout: httpRead, ReadTimeout: httpRead, IdleTimeout: time.Minute,
 		ErrorLog:     slog.NewLogLogger(n.log.Handler(), slog.LevelDebug), // of peers that speak no TLS

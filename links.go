@@ -7,6 +7,7 @@ import (
 
 	"github.com/starling-im/starling/client"
 	"github.com/starling-im/starling/mesh"
+	"github.com/starling-im/starling/relay"
 	"github.com/starling-im/starling/wire"
 )
 
@@ -40,6 +41,11 @@ func (l *links) get(node string) *link {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.sessions[node]
+}
+
+// ask asks a node over its link.
+func (l *links) ask(ctx context.Context, node string, f *wire.Frame) (*wire.Frame, error) {
+	return l.get(node).ask(ctx, f)
 }
 
 // run keeps the sessions until ctx ends.
@@ -182,3 +188,39 @@ func (k *link) follow(ctx context.Context, ask *wire.Follow, each func(events []
 		return nil, nil, nil, ctx.Err()
 	}
 }
+
+// serveRelay serves another node as a client of this one's rooms.
+func (n *Node) serveRelay(ctx context.Context, node string, s *mesh.Stream) {
+	n.serveNode(ctx, node, s, relay.Limits{
+		Follows: linkFollows, InFlight: linkInFlight, SendsPerSecond: -1,
+		UnsentBytes: linkUnsent, WriteStall: linkStall, Asks: linkAsks,
+	})
+}
+
+// serveHistory serves pages to another node.
+func (n *Node) serveHistory(ctx context.Context, node string, s *mesh.Stream) {
+	n.serveNode(ctx, node, s, relay.Limits{
+		Follows: 1, InFlight: 1, UnsentBytes: linkUnsent, WriteStall: historyStall, Asks: 2 * historyAsks,
+	})
+}
+
+func (n *Node) serveNode(ctx context.Context, node string, s *mesh.Stream, limits relay.Limits) {
+	defer s.Close()
+	<-n.ready
+	session := relay.NewSession(relay.SessionConfig{
+		Peer: relay.Peer{Node: node}, Frames: wire.NewReader(s, wire.NodeFrame), Replies: s,
+		Hub: n.hub, Backend: (*backend)(n), Limits: limits,
+		Sent: func(events, _ int) { n.sent.add(node, events) },
+	})
+	err := session.Run(ctx)
+	n.log.Debug("relay stream ended", "peer", node, "err", err)
+}
+
+// The bounds of a link's session: a node speaks for many clients.
+const (
+	linkFollows  = 1 << 20
+	linkInFlight = 1 << 14
+	linkUnsent   = 8 << 20
+	linkStall    = 10 * time.Second
+	linkAsks     = 1024
+)

@@ -16,15 +16,14 @@ import (
 	"github.com/starling-im/starling/geo"
 	"github.com/starling-im/starling/mesh"
 	"github.com/starling-im/starling/relay"
-	"github.com/starling-im/starling/wire"
 )
 
 // Env is what a node gets from the process that it runs in.
 type Env struct {
 	// Conn is the one UDP socket of the node; Run closes it.
 	Conn net.PacketConn
-	// HTTP is the TCP port: it serves /healthz, and links where UDP does not get through;
-	// nil = none. Run closes it.
+	// HTTP is the TCP port: it serves /healthz and /metrics, and links where UDP does not
+	// get through; nil = none. Run closes it.
 	HTTP net.Listener
 	// DialTCP connects to other nodes by TCP where UDP does not get through, or as the
 	// proxy of the configuration wants it; nil = links are over UDP only.
@@ -54,6 +53,7 @@ type Node struct {
 	admission  *relay.Admission
 	door       *edge.Door
 	links      *links
+	histories  *histories
 	dir        *keeper
 	places     *places
 	settler    settler
@@ -93,6 +93,7 @@ func New(cfg Config, env Env) (*Node, error) {
 	n.reconciler = newReconciler(n)
 	n.ways.begin()
 	n.links = newLinks(n)
+	n.histories = newHistories(n)
 	n.drain = newDrain(n)
 	n.door = edge.New(edge.Config{
 		Node: cfg.Node, Region: cfg.Region, SystemApp: directory.SystemApp, Serve: n.serveSession, Closed: n.drain.closed,
@@ -137,6 +138,7 @@ func (n *Node) newMesh() (*mesh.Mesh, error) {
 		n.serveRaft(node, s, (*consensus.Host).ServeSnapshot)
 	})
 	m.Handle(mesh.StreamRelay, n.serveRelay)
+	m.Handle(mesh.StreamHistory, n.serveHistory)
 	return m, nil
 }
 
@@ -162,6 +164,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	n.host = host
 	n.places.begin(ctx)
+	n.histories.begin(ctx)
 	close(n.ready)
 
 	var parts sync.WaitGroup
@@ -189,6 +192,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.hub.Close()
 	parts.Wait() // clients are gone: nobody reads or proposes any more
 	n.places.running.Wait()
+	n.histories.running.Wait()
 	err = host.Close()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, errGone) {
 		return cause
@@ -255,29 +259,3 @@ func (n *Node) dialRaft(ctx context.Context, node string, snapshot bool) (consen
 	}
 	return n.mesh.Open(ctx, node, kind)
 }
-
-// serveRelay serves another node as a client of this one's rooms.
-func (n *Node) serveRelay(ctx context.Context, node string, s *mesh.Stream) {
-	defer s.Close()
-	<-n.ready
-	session := relay.NewSession(relay.SessionConfig{
-		Peer: relay.Peer{Node: node}, Frames: wire.NewReader(s, wire.NodeFrame), Replies: s,
-		Hub: n.hub, Backend: (*backend)(n),
-		Limits: relay.Limits{
-			Follows: linkFollows, InFlight: linkInFlight, SendsPerSecond: -1,
-			UnsentBytes: linkUnsent, WriteStall: linkStall, Asks: linkAsks,
-		},
-		Sent: func(events, _ int) { n.sent.add(node, events) },
-	})
-	err := session.Run(ctx)
-	n.log.Debug("relay stream ended", "peer", node, "err", err)
-}
-
-// The bounds of a link's session: a node speaks for many clients.
-const (
-	linkFollows  = 1 << 20
-	linkInFlight = 1 << 14
-	linkUnsent   = 8 << 20
-	linkStall    = 10 * time.Second
-	linkAsks     = 1024
-)

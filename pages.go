@@ -81,9 +81,16 @@ func (n *Node) askPage(ctx context.Context, node string, group uint32, id room.I
 		Group: &group,
 	}
 	asked := time.Now()
-	patient, cancel := context.WithTimeout(ctx, pageWithin)
+	within, way := historyWithin, n.histories.ask
+	if h.Linearizable {
+		within = pageWithin
+	}
+	if h.Limit == headOnly {
+		within, way = pageWithin, n.links.ask
+	}
+	patient, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	answer, err := n.links.get(node).ask(patient, &wire.Frame{Body: &wire.Frame_History{History: ask}})
+	answer, err := way(patient, node, &wire.Frame{Body: &wire.Frame_History{History: ask}})
 	if err != nil {
 		e := wire.AsError(err)
 		switch {

@@ -268,6 +268,8 @@ func (l *gossipLog) Write(line []byte) (int, error) {
 	case strings.Contains(text, "no installed keys could decrypt"), strings.HasPrefix(text, "Decrypt packet failed"):
 		_, from, _ := strings.Cut(text, "from=")
 		l.m.refuse(addressed(from), fmt.Errorf("%w: %s", ErrGossipKey, text))
+	case strings.HasPrefix(text, "handler queue full"):
+		l.m.meter.dropped.Add(1)
 	case strings.HasPrefix(text, "Failed fallback TCP ping"): // what follows from it is said elsewhere
 		l.m.log.Debug("gossip: " + text)
 	case level == "WARN" || level == "ERR":

@@ -52,10 +52,11 @@ func (t *gossipNet) receive(over *quic.Transport) {
 		if err != nil {
 			return
 		}
+		t.m.gossiped(from, n)
 		select {
 		case t.packets <- &memberlist.Packet{Buf: buf[:n], From: from, Timestamp: time.Now()}:
-		case <-t.ctx.Done():
-			return
+		default: // more of it comes all the time
+			t.m.meter.dropped.Add(1)
 		}
 	}
 }
@@ -86,7 +87,10 @@ func (m *Mesh) where(name string) string {
 // suspecting anybody, but a packet that cannot be sent is a packet lost.
 func (t *gossipNet) WriteToAddress(b []byte, to memberlist.Address) (time.Time, error) {
 	if err := t.m.sendGossip(t.ctx, to.Name, b); err != nil {
+		t.m.meter.unsent.Add(1)
 		t.m.log.Debug("gossip packet not sent", "peer", to.Name, "err", err)
+	} else {
+		t.m.meter.gossip(to.Name).add(len(b), 1)
 	}
 	return time.Now(), nil
 }

@@ -59,6 +59,12 @@ func (h *handshakes) begin(addr net.Addr, exempt func(netip.AddrPort) bool) bool
 	return true
 }
 
+func (h *handshakes) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.all
+}
+
 func (h *handshakes) end(addr net.Addr) {
 	from := origin(addr)
 	h.mu.Lock()
@@ -102,6 +108,7 @@ type attemptKey struct{}
 // quic-go itself reports only those that succeed.
 func (m *Mesh) beginHandshake(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
 	if !m.handshakes.begin(info.RemoteAddr, m.isPeer) {
+		m.meter.limit.Add(1)
 		return nil, errBusy
 	}
 	a := &attempt{remote: info.RemoteAddr}
@@ -121,6 +128,10 @@ func (m *Mesh) endHandshake(a *attempt, err error) {
 		return
 	}
 	m.handshakes.end(a.remote)
+	var transport *quic.TransportError
+	if errors.As(err, &transport) && !transport.Remote && transport.ErrorCode == quic.ConnectionRefused {
+		m.meter.queue.Add(1)
+	}
 	if err := refusal(err); node && isRefusal(err) {
 		m.refuse(a.remote, err)
 	}

@@ -72,6 +72,9 @@ func TestHandshakesFromOneAddress(t *testing.T) {
 		if err := dial("10.0.0.3:2", conf)(t.Context()); !errors.As(err, &refused) || refused.ErrorCode != quic.ConnectionRefused {
 			t.Errorf("one too many: %v", err)
 		}
+		if s := n.Stats(); s.RefusedByLimit == 0 || s.Handshakes != handshakesFrom {
+			t.Errorf("counted: %+v", s)
+		}
 		for _, from := range []string{addrB, addrC} {
 			if err := dial(from, conf)(t.Context()); err != nil {
 				t.Errorf("from %s: %v", from, err)

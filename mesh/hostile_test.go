@@ -8,7 +8,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"io"
 	"math/big"
+	"net"
 	"net/url"
 	"testing"
 	"testing/synctest"
@@ -127,6 +129,9 @@ func TestHostilePeers(t *testing.T) {
 					Revoked: map[string]bool{"bad": true},
 				})
 				synctest.Wait()
+				if c.ours != nil && c.alpn == ALPNLink && c.ours != ErrNotDialler {
+					n.refusesCarrier(c.cert(t, w), c.ours)
+				}
 				_, err := knock(t, w, addrB, addrA, c.alpn, c.cert(t, w))
 				if !errors.Is(err, c.hers) {
 					t.Errorf("the peer learns %v, not %v", err, c.hers)
@@ -143,6 +148,31 @@ func TestHostilePeers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// refusesCarrier makes sure that one comes over TCP no further than over UDP.
+func (n *node) refusesCarrier(cert *tls.Certificate, ours error) {
+	n.t.Helper()
+	here, there := net.Pipe()
+	defer here.Close()
+	served := make(chan error, 1)
+	go func() {
+		c := tls.Server(there, &tls.Config{GetConfigForClient: n.TCPConfig})
+		served <- c.Handshake()
+		_ = c.Close()
+	}()
+	conf := &tls.Config{NextProtos: []string{alpnCarrier}, InsecureSkipVerify: true}
+	if cert != nil {
+		conf.Certificates = []tls.Certificate{*cert}
+	}
+	go func() { _, _ = io.Copy(io.Discard, tls.Client(here, conf)) }()
+	if err := <-served; !errors.Is(err, ours) {
+		n.t.Errorf("a carrier gets %v, not %v", err, ours)
+	}
+	n.waitRefused(time.Second, ours)
+	n.mu.Lock()
+	n.refused = nil
+	n.mu.Unlock()
 }
 
 // TestHostileSeed has a node dial what is not of its cluster.

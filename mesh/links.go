@@ -14,13 +14,15 @@ import (
 
 // link is the connection to another node.
 type link struct {
-	node string
-	conn *quic.Conn
-	over func(node string) string // says how it goes if it is tunnelled
+	node    string
+	conn    *quic.Conn
+	over    func(node string) string // says how it goes if it is tunnelled
+	pacer   pacer
+	traffic *traffic
 }
 
 func (m *Mesh) newLink(node string, conn *quic.Conn) *link {
-	return &link{node: node, conn: conn, over: m.tunnels.over}
+	return &link{node: node, conn: conn, over: m.tunnels.over, traffic: m.meter.of(node)}
 }
 
 // path says how the link goes.
@@ -271,7 +273,7 @@ func (m *Mesh) serve(ctx context.Context, conn *quic.Conn) {
 		m.serveLink(ctx, m.newLink(node, conn))
 		return
 	}
-	m.serveStreams(ctx, node, map[byte]Handler{StreamGossip: m.handlers[StreamGossip], StreamKeys: m.handlers[StreamKeys]}, conn)
+	m.serveStreams(ctx, m.newLink(node, conn), map[byte]Handler{StreamGossip: m.handlers[StreamGossip], StreamKeys: m.handlers[StreamKeys]})
 }
 
 // serveLink makes l the link to its node and serves it until it ends.
@@ -289,7 +291,7 @@ func (m *Mesh) serveLink(ctx context.Context, l *link) {
 	if p, _ := m.View().Member(l.node); m.cfg.DialTCP != nil && !l.tunnelled() && !m.dials(p) {
 		m.wg.Go(func() { m.endMute(l) })
 	}
-	m.serveStreams(ctx, l.node, m.handlers, l.conn)
+	m.serveStreams(ctx, l, m.handlers)
 	cause := context.Cause(l.conn.Context())
 	var app *quic.ApplicationError
 	goodbye := errors.As(cause, &app) && app.Remote && app.ErrorCode == wire.CloseShuttingDown
@@ -303,16 +305,16 @@ func (m *Mesh) serveLink(ctx context.Context, l *link) {
 }
 
 // serveStreams serves the streams that a node opens until the connection ends.
-func (m *Mesh) serveStreams(ctx context.Context, node string, handlers map[byte]Handler, conn *quic.Conn) {
+func (m *Mesh) serveStreams(ctx context.Context, l *link, handlers map[byte]Handler) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(conn.Context(), cancel)()
+	defer context.AfterFunc(l.conn.Context(), cancel)()
 	for {
-		s, err := conn.AcceptStream(ctx)
+		s, err := l.conn.AcceptStream(ctx)
 		if err != nil {
 			break
 		}
-		m.wg.Go(func() { m.dispatch(ctx, node, handlers, s) })
+		m.wg.Go(func() { m.dispatch(ctx, l, handlers, s) })
 	}
-	_ = conn.CloseWithError(wire.CloseShuttingDown, "the node is going away") // nothing happens if it was closed before
+	_ = l.conn.CloseWithError(wire.CloseShuttingDown, "the node is going away") // nothing happens if it was closed before
 }

@@ -120,6 +120,7 @@ type Mesh struct {
 	wg         sync.WaitGroup // all of Run's goroutines
 	large      sync.Map       // *quic.Conn of links, whose windows may grow
 	handshakes handshakes
+	meter      meter
 
 	mu            sync.Mutex // guards what follows, and the attempts
 	refusals      int        // since the last line about them
@@ -231,6 +232,7 @@ func (m *Mesh) measure(ctx context.Context) {
 		select {
 		case <-ticker.C:
 			m.table.measure()
+			m.meter.keep(m.table)
 		case <-ctx.Done():
 			return
 		}

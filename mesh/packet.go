@@ -40,13 +40,11 @@ func readPacket(r io.Reader) (packet, error) {
 		return packet{}, err
 	}
 	p := packet{hops: min(b[0], tunnelHops)}
-	b = b[1:]
-	for _, id := range []*string{&p.to, &p.from} {
-		if len(b) < 1+int(b[0]) || len(b) == 1+int(b[0]) && id == &p.to {
-			return packet{}, errBadPacket
-		}
-		*id, b = string(b[1:1+int(b[0])]), b[1+int(b[0]):]
+	var ok, also bool
+	p.to, b, ok = cutString(b[1:])
+	p.from, p.data, also = cutString(b)
+	if !ok || !also || p.to == "" {
+		return packet{}, errBadPacket
 	}
-	p.data = b
 	return p, nil
 }

@@ -180,6 +180,7 @@ func (m *Mesh) refuse(remote net.Addr, err error) {
 	if m.cfg.Refused != nil {
 		m.cfg.Refused(remote, err)
 	}
+	m.meter.peers.Add(1)
 	m.mu.Lock()
 	m.refusals++
 	count, now := m.refusals, time.Now()

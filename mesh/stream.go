@@ -16,13 +16,15 @@ const (
 	StreamRaft     byte = 2 // Raft messages of all groups, in order
 	StreamSnapshot byte = 3 // one Raft snapshot
 	StreamRelay    byte = 4 // frames of package wire, as a client's session has them
-	StreamTunnel   byte = 6 // packets of tunnels, to the side that did not open it
 	StreamKeys     byte = 5 // the keys of gossip, from the side that did not open it
+	StreamTunnel   byte = 6 // packets of tunnels, to the side that did not open it
+	StreamHistory  byte = 7 // frames as over StreamRelay, but of pages of history only
 )
 
 // kindNames names the kinds in logs and errors.
 var kindNames = map[byte]string{
 	StreamGossip: "gossip", StreamRaft: "raft", StreamSnapshot: "snapshot", StreamRelay: "relay", StreamKeys: "keys", StreamTunnel: "tunnel",
+	StreamHistory: "history",
 }
 
 func kindName(kind byte) string {
@@ -41,11 +43,15 @@ const streamVersion = 1
 type Stream struct {
 	s       *quic.Stream
 	writing sync.Mutex
+	conn    *quic.Conn
+	pacer   *pacer // of bulk, else nil
+	out, in tally
 }
 
 // Read reads what the peer wrote; io.EOF after the peer closed the stream.
 func (s *Stream) Read(p []byte) (int, error) {
 	n, err := s.s.Read(p)
+	s.in.count(p[:n])
 	if err != nil && err != io.EOF {
 		err = streamError(err)
 	}
@@ -56,7 +62,12 @@ func (s *Stream) Read(p []byte) (int, error) {
 func (s *Stream) Write(p []byte) (int, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	n, err := s.s.Write(p)
+	write := s.s.Write
+	if s.pacer != nil {
+		write = s.writePaced
+	}
+	n, err := write(p)
+	s.out.count(p[:n])
 	return n, streamError(err)
 }
 
@@ -99,8 +110,9 @@ func openStream(ctx context.Context, l *link, kind byte) (*Stream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mesh: open a %s stream to %s: %w", kindName(kind), l.node, err)
 	}
-	s := &Stream{s: qs}
-	if _, err := s.Write([]byte{streamVersion, kind}); err != nil {
+	s := newStream(l, kind, qs)
+	if _, err := qs.Write([]byte{streamVersion, kind}); err != nil {
+		err = streamError(err)
 		s.reset(resetHeader)
 		return nil, fmt.Errorf("mesh: open a %s stream to %s: %w", kindName(kind), l.node, err)
 	}
@@ -108,7 +120,7 @@ func openStream(ctx context.Context, l *link, kind byte) (*Stream, error) {
 }
 
 // dispatch reads the header of an accepted stream and hands it to its handler.
-func (m *Mesh) dispatch(ctx context.Context, node string, handlers map[byte]Handler, qs *quic.Stream) {
+func (m *Mesh) dispatch(ctx context.Context, l *link, handlers map[byte]Handler, qs *quic.Stream) {
 	s := &Stream{s: qs}
 	var header [2]byte
 	_ = s.SetReadDeadline(time.Now().Add(headerWithin))
@@ -121,13 +133,14 @@ func (m *Mesh) dispatch(ctx context.Context, node string, handlers map[byte]Hand
 	handler := handlers[kind]
 	switch {
 	case version > streamVersion:
-		m.log.Warn("reset a stream of a newer version", "peer", node, "version", version)
+		m.log.Warn("reset a stream of a newer version", "peer", l.node, "version", version)
 		s.reset(resetNewerVersion)
 	case version != streamVersion || handler == nil:
-		m.log.Warn("reset a stream of an unknown kind", "peer", node, "kind", kind)
+		m.log.Warn("reset a stream of an unknown kind", "peer", l.node, "kind", kind)
 		s.reset(resetUnknownKind)
 	default:
-		handler(ctx, node, s)
+		s = newStream(l, kind, qs)
+		handler(ctx, l.node, s)
 		_ = s.Close()
 	}
 }

@@ -27,6 +27,8 @@ const drain = 2 * time.Minute
 type Options struct {
 	// Latency is the time that a packet takes one way.
 	Latency func(from, to netip.Addr) time.Duration
+	// Line is how much the way from one host to another carries; nil = anything.
+	Line func(from, to netip.Addr) Line
 	// Loss is the part of the packets that is lost, 0 to 1; short for a Noise.
 	Loss float64
 	// Seed decides which packets meet something.
@@ -54,6 +56,7 @@ type Net struct {
 	noise Noise
 	conns map[netip.AddrPort]*Conn
 	cuts  map[path]cut
+	busy  map[path]time.Time // until when lines carry what they were given
 	lost  int
 }
 
@@ -74,7 +77,7 @@ func (c cut) loses(now time.Time) bool {
 func New(t testing.TB, opts Options) *Net {
 	n := &Net{
 		t: t, opts: opts, rand: rand.New(rand.NewPCG(opts.Seed, 0)), noise: Noise{Loss: opts.Loss},
-		conns: make(map[netip.AddrPort]*Conn), cuts: make(map[path]cut),
+		conns: make(map[netip.AddrPort]*Conn), cuts: make(map[path]cut), busy: make(map[path]time.Time),
 	}
 	if n.opts.Latency == nil {
 		n.opts.Latency = func(netip.Addr, netip.Addr) time.Duration { return time.Millisecond }
@@ -180,8 +183,8 @@ func (n *Net) Heal() {
 	clear(n.cuts)
 }
 
-// Lost returns how many packets were lost to Loss, to cuts and for want of a
-// socket at their address.
+// Lost returns how many packets were lost to Loss, to cuts, to full queues and
+// for want of a socket at their address.
 func (n *Net) Lost() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -193,8 +196,9 @@ func (n *Net) SendPacket(p quicsim.Packet) error {
 	from, to := addrPort(p.From), addrPort(p.To)
 	n.mu.Lock()
 	c := n.conns[to]
-	way, isCut := n.cuts[path{from.Addr(), to.Addr()}]
-	if c == nil || isCut && way.loses(time.Now()) || n.happens(n.noise.Loss) {
+	way, now := path{from.Addr(), to.Addr()}, time.Now()
+	cut, isCut := n.cuts[way]
+	if c == nil || isCut && cut.loses(now) || !n.enters(way, len(p.Data), now) || n.happens(n.noise.Loss) {
 		n.lost++
 		n.mu.Unlock()
 		return nil
@@ -237,7 +241,8 @@ func (n *Net) latency(p quicsim.Packet) time.Duration {
 		late = time.Duration(n.rand.Int64N(int64(n.noise.Jitter)))
 	}
 	n.mu.Unlock()
-	return n.opts.Latency(addrPort(p.From).Addr(), addrPort(p.To).Addr()) + late
+	way := path{addrPort(p.From).Addr(), addrPort(p.To).Addr()}
+	return n.leaves(way) + n.opts.Latency(way.from, way.to) + late
 }
 
 func addrPort(a net.Addr) netip.AddrPort {
