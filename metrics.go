@@ -29,7 +29,7 @@ var (
 	metricTail     = metric("tail_bytes", "What the newest events of followed rooms take in memory.")
 
 	metricMembers = metric("members", "Nodes of the mesh as this one sees them, by state.", "state")
-	metricLinks   = metric("links", "Links to other nodes that are up.")
+	metricLinks   = metric("links", "Links to other nodes that are up, by how they go.", "path")
 	metricRTT     = metric("link_rtt_seconds", "The smoothed round trip of a link.", "peer")
 	metricMinRTT  = metric("link_min_rtt_seconds", "The shortest round trip of a link.", "peer")
 	metricBulk    = metric("link_bulk_rate_bytes", "How much bulk may be written to a link in a second; 0 if none was lately.", "peer")
@@ -39,6 +39,7 @@ var (
 	metricHandshakes = metric("handshakes", "Handshakes in progress.")
 	metricRefused    = metric("handshakes_refused_total", "Handshakes refused because there were too many.", "reason")
 	metricPeers      = metric("peers_refused_total", "Peers refused for their certificate, their key or what they said.")
+	metricTunnel     = metric("tunnel_dropped_total", "Packets of tunnels that came faster than they could be passed on.")
 	metricGossip     = metric("gossip_dropped_total", "Packets of gossip that were lost on this node.", "reason")
 )
 
@@ -59,11 +60,11 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 	gauge(metricTail, float64(stats.TailBytes))
 
 	states := make(map[mesh.State]int)
-	links := 0
+	links := make(map[string]int)
 	for _, p := range m.node.mesh.View().Members {
 		states[p.State]++
 		if p.Linked {
-			links++
+			links[pathOf(p)]++
 			gauge(metricRTT, p.RTT.Seconds(), p.ID)
 			gauge(metricMinRTT, p.MinRTT.Seconds(), p.ID)
 		}
@@ -71,7 +72,9 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 	for s := mesh.Unknown; s <= mesh.Failed; s++ {
 		gauge(metricMembers, float64(states[s]), s.String())
 	}
-	gauge(metricLinks, float64(links))
+	for _, path := range []string{mesh.PathUDP, mesh.PathTCP, pathTunnel} {
+		gauge(metricLinks, float64(links[path]), path)
+	}
 	m.traffic(out)
 }
 
@@ -97,6 +100,17 @@ func (m metrics) traffic(out chan<- prometheus.Metric) {
 	count(metricPeers, stats.PeersRefused)
 	count(metricGossip, stats.GossipDropped, "queue")
 	count(metricGossip, stats.GossipUnsent, "unsent")
+	count(metricTunnel, stats.TunnelDropped)
+}
+
+// pathTunnel stands for all paths through other nodes.
+const pathTunnel = "tunnel"
+
+func pathOf(p mesh.Member) string {
+	if p.Path == mesh.PathUDP || p.Path == mesh.PathTCP {
+		return p.Path
+	}
+	return pathTunnel
 }
 
 func flag(b bool) float64 {

@@ -79,7 +79,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 			t.Errorf("exported:\n%s\ndocumented:\n%s", strings.Join(got, "\n"), strings.Join(documented, "\n"))
 		}
 		for metric, least := range map[string]float64{
-			`starling_ready`: 1, `starling_sessions`: 1, `starling_members{state="alive"}`: 3, `starling_links`: 2,
+			`starling_ready`: 1, `starling_sessions`: 1, `starling_members{state="alive"}`: 3, `starling_links{path="udp"}`: 2,
 			`starling_link_min_rtt_seconds{peer="iad-1"}`:                                  0.01,
 			`starling_link_messages_total{class="raft",direction="sent",peer="iad-1"}`:     10,
 			`starling_link_messages_total{class="raft",direction="received",peer="iad-1"}`: 10,

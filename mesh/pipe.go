@@ -20,10 +20,12 @@ func newPipe(node string, c *carrier) *pipe {
 }
 
 // put hands a packet over, or loses it if too many wait.
-func (p *pipe) put(k packet) {
+func (p *pipe) put(k packet) bool {
 	select {
 	case p.queue <- k:
+		return true
 	default:
+		return false
 	}
 }
 

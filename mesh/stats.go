@@ -27,6 +27,8 @@ type Stats struct {
 	// GossipDropped counts packets that came faster than they were read, GossipUnsent
 	// those that could not be sent.
 	GossipDropped, GossipUnsent uint64
+	// TunnelDropped counts packets of tunnels that came faster than they could be passed on.
+	TunnelDropped uint64
 }
 
 // Traffic is what has gone over the streams of one class, and as packets of gossip.
@@ -62,7 +64,7 @@ type traffic [classes]struct{ sent, received counter }
 
 // meter counts for all nodes, and what was refused and lost.
 type meter struct {
-	limit, queue, peers, dropped, unsent atomic.Uint64
+	limit, queue, peers, dropped, unsent, tunnel atomic.Uint64
 
 	mu     sync.Mutex
 	all    map[string]*traffic
@@ -101,7 +103,7 @@ func (c *meter) keep(t *table) {
 func (m *Mesh) Stats() Stats {
 	s := Stats{
 		RefusedByLimit: m.meter.limit.Load(), RefusedByQueue: m.meter.queue.Load(), PeersRefused: m.meter.peers.Load(),
-		GossipDropped: m.meter.dropped.Load(), GossipUnsent: m.meter.unsent.Load(), Handshakes: m.handshakes.count(),
+		GossipDropped: m.meter.dropped.Load(), GossipUnsent: m.meter.unsent.Load(), TunnelDropped: m.meter.tunnel.Load(), Handshakes: m.handshakes.count(),
 	}
 	m.meter.mu.Lock()
 	for node, t := range m.meter.all {

@@ -35,10 +35,12 @@ func newTunnelConn(self string, send func(packet)) *tunnelConn {
 }
 
 // receive takes a packet for this node, unless too many wait already.
-func (c *tunnelConn) receive(p packet) {
+func (c *tunnelConn) receive(p packet) bool {
 	select {
 	case c.queue <- p:
+		return true
 	default:
+		return false
 	}
 }
 

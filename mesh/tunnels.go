@@ -84,7 +84,9 @@ func (t *tunnels) pass(p packet, from string) {
 	t.heard(p.from, from)
 	switch {
 	case p.to == t.m.cfg.Node:
-		t.conn.receive(p)
+		if !t.conn.receive(p) {
+			t.m.meter.tunnel.Add(1)
+		}
 	case p.hops > 0:
 		p.hops--
 		t.forward(p, from)
@@ -109,8 +111,8 @@ func (t *tunnels) heard(node, via string) {
 // forward sends a packet on, not back to the neighbour that it came from.
 func (t *tunnels) forward(p packet, from string) {
 	for _, via := range t.next(p.to, from) {
-		if pipe := t.pipe(via); pipe != nil {
-			pipe.put(p)
+		if pipe := t.pipe(via); pipe != nil && !pipe.put(p) {
+			t.m.meter.tunnel.Add(1)
 		}
 	}
 }
