@@ -43,7 +43,7 @@ func (n *Node) serveHTTP(ctx context.Context) {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	if err := server.ServeTLS(n.env.HTTP, "", ""); err != nil && ctx.Err() == nil {
+	if err := server.ServeTLS(n.mesh.LimitTCP(n.env.HTTP), "", ""); err != nil && ctx.Err() == nil {
 		n.log.Error("the HTTP port failed", "err", err)
 	}
 }

@@ -35,11 +35,14 @@ func origin(addr net.Addr) netip.Prefix {
 }
 
 func addrPort(addr net.Addr) netip.AddrPort {
-	if u, ok := addr.(*net.UDPAddr); ok {
-		a := u.AddrPort()
-		return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+	var a netip.AddrPort
+	switch u := addr.(type) {
+	case *net.UDPAddr:
+		a = u.AddrPort()
+	case *net.TCPAddr:
+		a = u.AddrPort()
 	}
-	return netip.AddrPort{}
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
 // begin counts a handshake unless there are too many already. An address that
