@@ -13,8 +13,13 @@ import (
 // alpnCarrier is the protocol of carriers, over TLS.
 const alpnCarrier = "carrier/1"
 
-// carrierStall bounds the wait for a neighbour that takes no packets.
-const carrierStall = linkIdle
+const (
+	// carrierStall bounds the wait for a neighbour that takes no packets, carrierIdle for
+	// one that sends none: a link over a carrier has some each linkKeepAlive, and TCP by
+	// itself notices after a quarter of an hour that nothing gets through any more.
+	carrierStall = linkIdle
+	carrierIdle  = 4 * linkKeepAlive
+)
 
 // carrier carries the packets of tunnels to a neighbour over TLS on TCP, where UDP does
 // not get through.
@@ -89,11 +94,11 @@ func (t *tunnels) carry(ctx context.Context, p *pipe) {
 	defer context.AfterFunc(ctx, func() { _ = c.conn.Close() })()
 	t.m.cutNotAdmitted() // what was found out since its handshake
 	t.m.log.Info("carrier up", "peer", p.node, "addr", c.conn.RemoteAddr().String())
-	go func() {
+	t.m.wg.Go(func() {
 		defer cancel()
-		p.write(ctx, stalling{c.conn})
-	}()
-	t.read(p.node, c.conn)
+		p.write(ctx, timed{c.conn})
+	})
+	t.read(p.node, timed{c.conn})
 	cancel()
 	t.drop(p)
 	t.m.log.Info("carrier down", "peer", p.node)
@@ -143,10 +148,15 @@ func (t *tunnels) closeCarriers(node string) {
 	}
 }
 
-// stalling bounds each write.
-type stalling struct{ net.Conn }
+// timed bounds each read and write.
+type timed struct{ net.Conn }
 
-func (c stalling) Write(b []byte) (int, error) {
+func (c timed) Read(b []byte) (int, error) {
+	_ = c.SetReadDeadline(time.Now().Add(carrierIdle))
+	return c.Conn.Read(b)
+}
+
+func (c timed) Write(b []byte) (int, error) {
 	_ = c.SetWriteDeadline(time.Now().Add(carrierStall))
 	return c.Conn.Write(b)
 }

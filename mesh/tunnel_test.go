@@ -6,6 +6,8 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -112,7 +114,11 @@ func TestFewParents(t *testing.T) {
 }
 
 // overTCP lets a node serve and dial carriers, over connections in memory.
-type overTCP struct{ nodes map[string]*node }
+type overTCP struct {
+	nodes map[string]*node
+	mu    sync.Mutex
+	conns []*mutable
+}
 
 func (o *overTCP) config(cfg Config) Config {
 	cfg.DialTCP = o.dial
@@ -124,7 +130,11 @@ func (o *overTCP) dial(_ context.Context, addr string) (net.Conn, error) {
 	if to == nil {
 		return nil, io.ErrClosedPipe
 	}
-	here, there := net.Pipe()
+	near, far := net.Pipe()
+	here, there := &mutable{Conn: near}, &mutable{Conn: far}
+	o.mu.Lock()
+	o.conns = append(o.conns, here, there)
+	o.mu.Unlock()
 	go func() {
 		c := tls.Server(there, &tls.Config{GetConfigForClient: to.TCPConfig})
 		_ = c.Handshake()
@@ -175,4 +185,46 @@ func TestUDPDropped(t *testing.T) {
 		b.shutdown()
 		a.wait(5*time.Second, "b left", is("b", Left))
 	})
+}
+
+// TestMuteCarrier has TCP say nothing any more, without an end: the carrier is given up,
+// and the link comes back over another one.
+func TestMuteCarrier(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, simnet.Options{})
+		w.net.Cut([]string{"10.0.0.1"}, []string{"10.0.0.2"})
+		tcp := &overTCP{nodes: make(map[string]*node)}
+		a := start(t, tcp.config(w.config("a", addrA)), echoes)
+		tcp.nodes[addrA] = a
+		b := start(t, tcp.config(w.config("b", addrB, addrA)), echoes)
+		tcp.nodes[addrB] = b
+		a.wait(20*time.Second, "linked", linked("b"))
+		a.says("b", time.Second)
+		tcp.mute()
+		time.Sleep(time.Minute)
+		a.wait(0, "linked again", linked("b"))
+		a.says("b", time.Second)
+	})
+}
+
+// mute has all connections of now deliver nothing any more.
+func (o *overTCP) mute() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, c := range o.conns {
+		c.mute.Store(true)
+	}
+}
+
+// mutable is a connection that can become mute.
+type mutable struct {
+	net.Conn
+	mute atomic.Bool
+}
+
+func (c *mutable) Write(b []byte) (int, error) {
+	if c.mute.Load() {
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
 }
