@@ -126,7 +126,9 @@ func (o *overTCP) config(cfg Config) Config {
 }
 
 func (o *overTCP) dial(_ context.Context, addr string) (net.Conn, error) {
+	o.mu.Lock()
 	to := o.nodes[addr]
+	o.mu.Unlock()
 	if to == nil {
 		return nil, io.ErrClosedPipe
 	}
@@ -150,9 +152,9 @@ func TestUDPDropped(t *testing.T) {
 		w := newWorld(t, simnet.Options{})
 		tcp := &overTCP{nodes: make(map[string]*node)}
 		a := start(t, tcp.config(w.config("a", addrA)), echoes)
-		tcp.nodes[addrA] = a
+		tcp.add(addrA, a)
 		b := start(t, tcp.config(w.config("b", addrB, addrA)), echoes)
-		tcp.nodes[addrB] = b
+		tcp.add(addrB, b)
 		a.wait(5*time.Second, "linked", linked("b"))
 		on := func(path string) func(*View) bool {
 			return func(v *View) bool { m, _ := v.Member("b"); return m.Path == path }
@@ -195,9 +197,9 @@ func TestMuteCarrier(t *testing.T) {
 		w.net.Cut([]string{"10.0.0.1"}, []string{"10.0.0.2"})
 		tcp := &overTCP{nodes: make(map[string]*node)}
 		a := start(t, tcp.config(w.config("a", addrA)), echoes)
-		tcp.nodes[addrA] = a
+		tcp.add(addrA, a)
 		b := start(t, tcp.config(w.config("b", addrB, addrA)), echoes)
-		tcp.nodes[addrB] = b
+		tcp.add(addrB, b)
 		a.wait(20*time.Second, "linked", linked("b"))
 		a.says("b", time.Second)
 		tcp.mute()
@@ -205,6 +207,12 @@ func TestMuteCarrier(t *testing.T) {
 		a.wait(0, "linked again", linked("b"))
 		a.says("b", time.Second)
 	})
+}
+
+func (o *overTCP) add(addr string, n *node) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.nodes[addr] = n
 }
 
 // mute has all connections of now deliver nothing any more.
