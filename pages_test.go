@@ -29,17 +29,7 @@ func TestPagesThroughANodeWithoutAReplica(t *testing.T) {
 			_, err := near.Publish(t.Context(), client.Message{Room: "files", Content: fmt.Sprint(i, strings.Repeat("x", wire.Content-2))})
 			ok(t, err)
 		}
-		var sent sync.WaitGroup
-		for i := range small {
-			sent.Add(1)
-			near.Send(t.Context(), client.Message{Room: "files", Content: fmt.Sprint(i, strings.Repeat("y", 1000))}, func(_ client.Ack, err error) {
-				if err != nil {
-					t.Error(err)
-				}
-				sent.Done()
-			})
-		}
-		sent.Wait()
+		fill(t, near, "files", small, 1000)
 		for i, p := range w.peers {
 			c := w.dial("bob", i)
 			f, err := c.Follow(t.Context(), "files", 0)
@@ -192,4 +182,21 @@ func TestLocalReadsSayTheirAge(t *testing.T) {
 		}
 		w.stopAll()
 	})
+}
+
+// fill sends so many messages of about so many bytes to a room, without waiting for each,
+// and waits for all.
+func fill(t *testing.T, c *client.Client, room string, many, bytes int) {
+	t.Helper()
+	var sent sync.WaitGroup
+	for i := range many {
+		sent.Add(1)
+		c.Send(t.Context(), client.Message{Room: room, Content: fmt.Sprint(i, strings.Repeat("x", bytes))}, func(_ client.Ack, err error) {
+			if err != nil {
+				t.Error(err)
+			}
+			sent.Done()
+		})
+	}
+	sent.Wait()
 }
