@@ -76,6 +76,11 @@ func (a *app) enroll(ctx context.Context, o joinOptions, cfg starling.Config) er
 	if err != nil {
 		return err
 	}
+	draft := newNode(dir, token.Cluster, cmp.Or(cfg.Node, "new"), token.Region, cfg)
+	draft.Peers = []starling.Peer{{ID: draft.Node, Region: draft.Region, Addr: cfg.Listen}}
+	if err := draft.Check(); err != nil {
+		return err // before the token is used up
+	}
 	key, err := nodeKey(dir)
 	if err != nil {
 		return err
@@ -117,15 +122,21 @@ func (a *app) enroll(ctx context.Context, o joinOptions, cfg starling.Config) er
 	return furnish(dir, cfg, e)
 }
 
+// newNode is the configuration of a node that joins a cluster, as far as it was asked for here.
+func newNode(dir, cluster, node, region string, cfg starling.Config) starling.Config {
+	is := nodeConfig(dir, cluster, node, region, cfg.Listen)
+	is.Reachability, is.Proxy = cfg.Reachability, cfg.Proxy
+	is.Limits, is.LogLevel, is.WAN = cfg.Limits, cfg.LogLevel, cfg.WAN
+	return is
+}
+
 // furnish writes what a new node was given. Its configuration comes last: with that it
 // is a node.
 func furnish(dir string, cfg starling.Config, e starling.Enrolled) error {
-	is := nodeConfig(dir, e.Cluster, e.Node, e.Region, cfg.Listen)
+	is := newNode(dir, e.Cluster, e.Node, e.Region, cfg)
 	is.Peers = []starling.Peer{{ID: e.Node, Region: e.Region, Addr: e.Addr, Signer: e.AuthorityKey != ""}}
 	is.Regions, is.Seeds, is.Directory, is.Survive = e.Regions, e.Seeds, e.Directory, e.Survive
 	is.ReplaceAfter, is.CertLife = e.ReplaceAfter, e.CertLife
-	is.Reachability, is.Proxy = cfg.Reachability, cfg.Proxy
-	is.Limits, is.LogLevel, is.WAN = cfg.Limits, cfg.LogLevel, cfg.WAN
 	if err := is.Check(); err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
@@ -157,6 +158,9 @@ func probeUDP(ctx context.Context, addr string) (mesh.Probed, error) {
 }
 
 func checked(p mesh.Probed, err error) (mesh.Probed, pathCheck) {
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = errors.New("nothing came back in time")
+	}
 	if err != nil {
 		return p, pathCheck{Error: err.Error()}
 	}
@@ -230,12 +234,30 @@ func (a *app) showNetCheck(c *netCheck) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	for _, text := range c.Advice {
-		if _, err := fmt.Fprintf(a.stdout, "\n%s\n", text); err != nil {
-			return err
+	_, err := fmt.Fprint(a.stdout, c.words())
+	return err
+}
+
+// words says why what does not work does not, and what follows.
+func (c *netCheck) words() string {
+	var b strings.Builder
+	for _, n := range c.Nodes {
+		for _, p := range []struct {
+			name string
+			pathCheck
+		}{{"UDP", n.UDP}, {"TCP", n.TCP}} {
+			if !p.Works {
+				fmt.Fprintf(&b, "\n%s to %s: %s", p.name, n.Addr, p.Error)
+			}
 		}
 	}
-	return nil
+	for _, text := range c.Advice {
+		fmt.Fprintf(&b, "\n%s", text)
+	}
+	if b.Len() > 0 {
+		b.WriteString("\n")
+	}
+	return b.String()
 }
 
 func (p pathCheck) String() string {

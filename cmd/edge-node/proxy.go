@@ -19,8 +19,8 @@ func dialTCP(proxy string) (func(ctx context.Context, addr string) (net.Conn, er
 		return func(ctx context.Context, addr string) (net.Conn, error) { return direct.DialContext(ctx, "tcp", addr) }, nil
 	}
 	u, err := url.Parse(proxy)
-	if err != nil {
-		return nil, err
+	if err != nil || u.Scheme != "http" || u.Port() == "" {
+		return nil, usagef("the proxy is not http://[user:password@]host:port")
 	}
 	return func(ctx context.Context, addr string) (net.Conn, error) {
 		c, err := direct.DialContext(ctx, "tcp", u.Host)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -28,7 +29,8 @@ func (a *app) membersCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "members", Short: "List the nodes of the mesh", GroupID: groupMesh,
 		Long: `List the nodes of the mesh as one of them sees it: id, region, address, state,
-release, and the round-trip time to it in milliseconds. The states are alive; draining, which
+release, the round-trip time to it in milliseconds, and how the link to it goes: over udp, tcp,
+or through another node. The states are alive; draining, which
 is about to go; leaving, which gives its replicas away first; left; failed, which does not
 answer; revoked; and unknown, of which nothing was heard yet.
 
@@ -44,12 +46,12 @@ address or release changes, until Ctrl-C.`,
 			if err != nil {
 				return err
 			}
-			return show(a, answer, "NODE REGION ADDR STATE VERSION RTT", func(m starling.MemberInfo) []any {
+			return show(a, answer, "NODE REGION ADDR STATE VERSION RTT PATH", func(m starling.MemberInfo) []any {
 				rtt := "-"
 				if m.RTT > 0 {
 					rtt = fmt.Sprintf("%.1f ms", m.RTT)
 				}
-				return []any{m.ID, m.Region, m.Addr, m.State, m.Version, rtt}
+				return []any{m.ID, m.Region, m.Addr, m.State, m.Version, rtt, cmp.Or(m.Path, "-")}
 			})
 		},
 	}
