@@ -74,10 +74,16 @@ func runANode(t *testing.T, page *document) {
 	for _, id := range []string{"fra-1", "iad-1", "sin-1"} {
 		members.wait(t, id)
 	}
+	rtt := run("rtt")
+	rtt.end(t)
+	rtt.wait(t, "sin-1")
 	run("token").end(t)
 	alice := run("chat")
 	alice.say(t, "three of three")
 	alice.wait(t, "three of three")
+	way := run("path")
+	way.end(t)
+	way.wait(t, "it holds a replica itself")
 	nodes[2].interrupt(t)
 	alice.say(t, "two of three")
 	alice.wait(t, "two of three")

@@ -42,12 +42,12 @@ func TestFault17VotersAreReplaced(t *testing.T) {
 			t.Errorf("%s was replaced by %s: %+v", old, out, p)
 		}
 		out = old
-		term := j.term(group)
+		term, before := j.term(group), len(j.said.String())
 		j.strike(t, os.Kill, out)
 		j.back(t)
 		passes(t.Context(), 1200*time.Millisecond) // some election timeouts
 		j.flows(time.Now())
-		if now := j.term(group); now != term {
+		if now := j.term(group); now != term && !stalled(j.said.String()[before:], group, out) {
 			t.Errorf("%s was taken out and came back, and the term went from %d to %d", out, term, now)
 		}
 	}
@@ -61,6 +61,13 @@ func TestFault17VotersAreReplaced(t *testing.T) {
 	if changes < 3*replacements {
 		t.Errorf("%d changes of the group were seen for %d replacements", changes, replacements)
 	}
+}
+
+// stalled reports whether a voter other than the node that was taken out lost sight of the
+// rest by itself, as on a machine that has too much to do.
+func stalled(said string, group uint32, out string) bool {
+	cause := regexp.MustCompile(fmt.Sprintf(`raft: (?:failed to contact quorum of nodes, stepping down|heartbeat timeout reached, starting election)" node=(\S+) group=%d\b`, group))
+	return slices.ContainsFunc(cause.FindAllStringSubmatch(said, -1), func(m []string) bool { return m[1] != out })
 }
 
 // groupOf is the group of a room.
