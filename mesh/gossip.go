@@ -119,6 +119,7 @@ func (m *Mesh) gossipConfig(t memberlist.Transport) *memberlist.Config {
 	conf.UDPBufferSize = gossipPacket
 	conf.TCPTimeout = dialWithin
 	conf.GossipInterval, conf.GossipNodes = gossipEvery, gossipNodes
+	conf.PushPullInterval = exchangeEvery
 	conf.EnableCompression = false // probes and acks do not become smaller, and cost twice as much
 	conf.Logger = log.New(&gossipLog{m}, "", 0)
 	conf.Delegate, conf.Events, conf.Alive, conf.Ping = g, g, g, g

@@ -58,6 +58,9 @@ const (
 	// 200 ms and three. A packet goes only where there is news.
 	gossipEvery = 100 * time.Millisecond
 	gossipNodes = 5
+	// exchangeEvery is how often a node and another one exchange all that they know, which
+	// finds what was lost; memberlist makes it four times as long with 200 nodes.
+	exchangeEvery = 15 * time.Second
 	// gossipQueue bounds the packets and streams of gossip that wait.
 	gossipQueue = 256
 	// stableAfter is how long a link must have lived for the next wait to be short.
