@@ -20,17 +20,22 @@ type joiner struct {
 	port string
 }
 
-// TestJoin makes a cluster of three nodes with tokens, each at an address of its own,
-// and has it refuse who must not come in, each for its own reason.
-func TestJoin(t *testing.T) {
-	t.Parallel()
+func newJoiner(t *testing.T) *joiner {
+	t.Helper()
 	probe, err := listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, port, _ := net.SplitHostPort(probe.addr())
 	probe.close()
-	c := &joiner{t: t, home: t.TempDir(), dir: t.TempDir(), port: port}
+	return &joiner{t: t, home: t.TempDir(), dir: t.TempDir(), port: port}
+}
+
+// TestJoin makes a cluster of three nodes with tokens, each at an address of its own,
+// and has it refuse who must not come in, each for its own reason.
+func TestJoin(t *testing.T) {
+	t.Parallel()
+	c := newJoiner(t)
 	output(t, c.home, "", "cluster", "init", c.data("fra-1"), "--regions", "fra,iad", "--listen", c.addr(1))
 	if err := os.Rename(filepath.Join(c.data("fra-1"), offlineFolder), c.data("drawer")); err != nil {
 		t.Fatal(err) // nodes start without it

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"net"
 	"os"
 	"strings"
 	"testing"
@@ -10,13 +9,7 @@ import (
 // TestMonitor follows the log of a node in two forms, and sees its end.
 func TestMonitor(t *testing.T) {
 	t.Parallel()
-	probe, err := listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(probe.addr())
-	probe.close()
-	c := &joiner{t: t, home: t.TempDir(), dir: t.TempDir(), port: port}
+	c := newJoiner(t)
 	output(t, c.home, "", "cluster", "init", c.data("fra-1"), "--regions", "fra", "--listen", c.addr(1))
 	node := program(t, c.home, "run", "--data", c.data("fra-1"), "--log-level", "error")
 	if err := node.Start(); err != nil {

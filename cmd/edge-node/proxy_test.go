@@ -8,6 +8,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/starling-im/starling"
+	"github.com/starling-im/starling/mesh"
 )
 
 // connectProxy is an HTTP proxy that asks for a password, and counts what it connects.
@@ -89,5 +92,33 @@ func TestProxy(t *testing.T) {
 	}
 	if connected.Load() != 1 {
 		t.Errorf("%d connections", connected.Load())
+	}
+}
+
+// TestJoinThroughProxy has a node that may only go through a proxy join, and chat.
+func TestJoinThroughProxy(t *testing.T) {
+	t.Parallel()
+	var connected atomic.Int64
+	proxy := "http://box:open%20sesame@" + connectProxy(t, &connected)
+	c := newJoiner(t)
+	output(t, c.home, "", "cluster", "init", c.data("fra-1"), "--regions", "fra,iad", "--listen", c.addr(1))
+	c.run("fra-1", "--data", c.data("fra-1"))
+	waitFor(t, "the first node", func() bool { return c.try("members", "--data", c.data("fra-1")) == nil })
+	c.run("iad-1", append(c.joining("iad-1", 2, 1, "iad", c.token("fra-1", "iad")), "--proxy", proxy, "--reachability", starling.ReachOutbound)...)
+	c.waitAlive("iad-1", 2)
+	bob := output(t, c.home, "through the proxy\n/quit\n", "chat", "lobby", "--as", "bob", "--data", c.data("iad-1"), "--json")
+	if !strings.Contains(bob, "through the proxy") {
+		t.Errorf("bob saw %q", bob)
+	}
+	for _, m := range c.members("iad-1") {
+		if m.ID == "fra-1" && m.Path != mesh.PathTCP {
+			t.Errorf("the link goes over %q", m.Path)
+		}
+	}
+	if n := connected.Load(); n < 2 { // to join, and for the link
+		t.Errorf("the proxy made %d connections", n)
+	}
+	if shown := output(t, c.home, "", "config", "show", c.data("iad-1")+"/"+nodeFile); strings.Contains(shown, "sesame") {
+		t.Error("the password is shown")
 	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -20,13 +19,7 @@ import (
 // and a node comes in there.
 func TestClusterRegion(t *testing.T) {
 	t.Parallel()
-	probe, err := listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(probe.addr())
-	probe.close()
-	c := &joiner{t: t, home: t.TempDir(), dir: t.TempDir(), port: port}
+	c := newJoiner(t)
 	fra, drawer := c.data("fra-1"), c.data("drawer")
 	output(t, c.home, "", "cluster", "init", fra, "--regions", "fra", "--listen", c.addr(1))
 	output(t, c.home, "", "cluster", "init", c.data("other"), "--regions", "fra")
