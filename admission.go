@@ -129,7 +129,7 @@ func (n *Node) createToken(ctx context.Context, user string, args []string) (Tok
 	}
 	region, signer := args[1], len(args) > 3 && args[3] == "signer"
 	if !n.hasRegion(ctx, region) {
-		return TokenInfo{}, wire.Errorf(wire.CodeNotFound, "the cluster has no region %q", region)
+		return TokenInfo{}, wire.Errorf(wire.CodeNotFound, "the cluster has no region %q; edge-node cluster region adds one", region)
 	}
 	t := identity.NewToken(n.cfg.Cluster, region, identity.PinOf(n.credentials.identity().Root))
 	now := time.Now()

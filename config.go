@@ -240,7 +240,11 @@ func (c Config) checkApps() error {
 
 func badAddr(addr string) bool {
 	_, port, err := net.SplitHostPort(addr)
-	return err != nil || port == ""
+	if err != nil || port == "" {
+		return true
+	}
+	_, err = net.LookupPort("udp", port)
+	return err != nil
 }
 
 func badProxy(proxy string) bool {

@@ -88,7 +88,7 @@ func (d *drain) begin(user string, window time.Duration, forced bool) error {
 		return nil
 	}
 	if stuck := n.stuckWithout(n.cfg.Node); len(stuck) > 0 && !d.forced {
-		return wire.Errorf(wire.CodeConflict, "the rooms of groups %v would stand still while %s is away, since other voters are away too or there are none; wait for them, or force it", stuck, n.cfg.Node)
+		return wire.Errorf(wire.CodeConflict, "the rooms of groups %v would stand still without %s: they have no quorum of other voters that are there; wait for those, give the region another node, or force it", stuck, n.cfg.Node)
 	}
 	n.log.Warn("audit: the node drains", "by", user, "forced", d.forced)
 	d.stage, d.window = StageLeads, window

@@ -23,7 +23,7 @@ var (
 	// ErrPin says that who answered is not of the cluster of the token.
 	ErrPin = errors.New("a node of another cluster than the token's")
 	// ErrBadToken says that a text is no token.
-	ErrBadToken = errors.New("no join token")
+	ErrBadToken = errors.New("not a join token")
 )
 
 // Token lets one new node into a region of a cluster.

@@ -55,7 +55,11 @@ signs certificates of the region: nodes can join while one such node lives.`,
 			if signer {
 				args = append(args, "signer")
 			}
-			answer, err := a.ask(cmd.Context(), "join.tokens.create", args...)
+			mesh, err := a.mesh()
+			if err != nil {
+				return err
+			}
+			answer, err := a.askMesh(cmd.Context(), mesh, "join.tokens.create", args...)
 			if err != nil {
 				return err
 			}
@@ -67,8 +71,8 @@ signs certificates of the region: nodes can join while one such node lives.`,
 				return a.printJSON(t)
 			}
 			fmt.Fprintln(a.stdout, t.Token)
-			a.warn(fmt.Sprintf("good for one node of %s until %s; there: %s run --data DIR --region %s --listen HOST:PORT --join ADDR --token TOKEN",
-				t.Region, time.UnixMilli(t.Expires).Format(time.DateTime), programName(), t.Region))
+			fmt.Fprintf(a.stderr, "It lets one node into %s until %s. With this line in a file, say there:\n\n  %s run --data DIR --listen HOST:PORT --join %s --token-file FILE\n",
+				t.Region, time.UnixMilli(t.Expires).Format(time.DateTime), programName(), addrsOf(mesh)[0])
 			return nil
 		},
 	}

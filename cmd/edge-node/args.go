@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"strconv"
 	"strings"
 
@@ -54,4 +55,14 @@ func completeFile(endings ...string) cobra.CompletionFunc {
 		}
 		return endings, cobra.ShellCompDirectiveFilterFileExt
 	}
+}
+
+// isAddr reports whether a text is host:port of one port, at which a node can be reached.
+func isAddr(text string) bool {
+	_, port, err := net.SplitHostPort(text)
+	if err != nil {
+		return false
+	}
+	n, err := net.LookupPort("udp", port)
+	return err == nil && n != 0
 }

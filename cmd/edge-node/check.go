@@ -110,8 +110,12 @@ func doubts(cfg starling.Config) (all []string) {
 const voters = 3
 
 // fragile says that rooms survive less than survive asks for, since there are
-// too few peers for it; "" if all is well. Nobody asked for anything with none.
+// too few peers for it; "" if all is well. Nobody asked for anything with none. Where
+// the regions are named, as by cluster init, nodes come in later and are no peers.
 func fragile(cfg starling.Config) string {
+	if len(cfg.Regions) > 0 {
+		return ""
+	}
 	nodes := make(map[string]int)
 	for _, p := range cfg.Peers {
 		nodes[p.Region]++

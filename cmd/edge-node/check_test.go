@@ -98,4 +98,7 @@ func TestFragile(t *testing.T) {
 			t.Errorf("%s with %v: %q, want %q", tt.survive, tt.peers, got, tt.says)
 		}
 	}
+	if got := fragile(starling.Config{Survive: "node", Peers: peers("fra"), Regions: []string{"fra"}}); got != "" {
+		t.Errorf("in a cluster, whose nodes are no peers: %q", got)
+	}
 }

@@ -105,7 +105,7 @@ func (o *clusterOptions) check() error {
 	if o.node == "" {
 		o.node = o.regions[0] + "-1"
 	}
-	if _, port, err := net.SplitHostPort(o.listen); err != nil || port == "" || port == "0" {
+	if !isAddr(o.listen) {
 		return usagef("--listen is %q, not host:port", o.listen)
 	}
 	for _, r := range o.regions {
@@ -149,8 +149,14 @@ Then, one after the other:
 
   %s run --data %s
   %s join-token create --data %s --region %s
-`, o.cluster, o.dir, cfg.Node, filepath.Join(o.dir, offlineFolder), programName(), o.dir, programName(), o.dir, o.regions[len(o.regions)-1])
+%s`, o.cluster, o.dir, cfg.Node, filepath.Join(o.dir, offlineFolder), programName(), o.dir, programName(), o.dir, o.regions[len(o.regions)-1], wants[geo.Survive(o.survive)])
 	return nil
+}
+
+// wants says which nodes a cluster needs for what its rooms are to survive.
+var wants = map[geo.Survive]string{
+	geo.SurviveNode:   "\nRooms survive the loss of a node where their region has three.\n",
+	geo.SurviveRegion: "\nRooms survive the loss of a region once three of them have nodes.\n",
 }
 
 func (o *clusterOptions) make(dir string) (starling.Config, error) {

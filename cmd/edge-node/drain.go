@@ -190,6 +190,9 @@ func askDeparture(ctx context.Context, c *client.Client, what string, args ...st
 func stageText(i starling.DrainInfo) string {
 	switch i.Stage {
 	case starling.StageReplicas:
+		if len(i.Replicas) == 0 {
+			return i.Node + ": all its replicas are moved"
+		}
 		return fmt.Sprintf("%s: %s to be moved: %s (edge-node groups explain GROUP says what each waits for)",
 			i.Node, are(len(i.Replicas), "replica"), strings.Trim(fmt.Sprint(i.Replicas), "[]"))
 	case starling.StageLeads:

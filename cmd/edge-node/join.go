@@ -65,6 +65,12 @@ func (a *app) enroll(ctx context.Context, o joinOptions, cfg starling.Config) er
 	if err != nil {
 		return err
 	}
+	switch {
+	case !isAddr(o.join):
+		return usagef("--join is %q, not host:port", o.join)
+	case o.advertise != "" && !isAddr(o.advertise):
+		return usagef("--advertise is %q, not host:port", o.advertise)
+	}
 	token, err := identity.ParseToken(text)
 	if err != nil {
 		return &refusedError{err}

@@ -177,7 +177,7 @@ func (c *joiner) refusals(short string) {
 		{"forged", 1, "fra", forged, exitRefused, "join_forged"},
 		{"taken back", 1, "fra", back, exitRefused, "join_forged"},
 		{"of another cluster", 1, "fra", stranger, exitRefused, "another cluster"},
-		{"no token", 1, "fra", "hello", exitRefused, "no join token"},
+		{"no token", 1, "fra", "hello", exitRefused, "not a join token"},
 		{"good, and nobody is there", 7, "fra", good, exitFailed, "no node of the cluster answers"},
 	} {
 		cmd := program(c.t, c.home, append([]string{"run"}, c.joining("x", 8, r.at, r.region, r.token)...)...)

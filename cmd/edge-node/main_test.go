@@ -83,7 +83,11 @@ func TestExitStatuses(t *testing.T) {
 		{"token alice --expires -1s", exitUsage, "--expires is -1s"},
 		{"rooms", exitFailed, "start a mesh with `edge-node dev`"},
 		{"run --config nowhere.yaml", exitFailed, "nowhere.yaml"},
-		{"run", exitFailed, "node is missing"},
+		{"run", exitFailed, "there is no node in the folder data: make a cluster with"},
+		{"run --data nowhere --token x", exitUsage, "--token is for a new node: say with --join"},
+		{"run --data nowhere --token x --join 127.0.0.1", exitUsage, `--join is "127.0.0.1", not host:port`},
+		{"cluster init nowhere --regions fra --listen 127.0.0.1:99999", exitUsage, "not host:port"},
+		{"netcheck 127.0.0.1:99999", exitUsage, "not host:port"},
 	} {
 		out, status := runHere(t, "", words(tt.args)...)
 		if status != tt.status || !strings.Contains(out, tt.says) {

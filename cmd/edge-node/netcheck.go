@@ -75,7 +75,7 @@ proxy (--proxy).`,
 				addrs = addrsOf(mesh)
 			}
 			for _, addr := range addrs {
-				if _, _, err := net.SplitHostPort(addr); err != nil {
+				if !isAddr(addr) {
 					return usagef("%q is not host:port", addr)
 				}
 			}

@@ -88,7 +88,7 @@ func (a *app) showPath(answer []byte) error {
 	}
 	fmt.Fprintf(a.stdout, " (group %d)\n", p.Group)
 	for _, h := range p.Hops {
-		mood := "would do so:"
+		mood := "if it is asked:"
 		if h.Followed {
 			mood = "now:"
 		}

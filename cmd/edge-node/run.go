@@ -79,7 +79,20 @@ func (a *app) ownConfig(cmd *cobra.Command, path string, join joinOptions) (*loa
 			return nil, err
 		}
 	}
-	return loadConfig(ownFile(l.Config.Data), os.Environ(), cmd.Flags())
+	own := ownFile(l.Config.Data)
+	if own == "" && l.Config.Node == "" {
+		return nil, nothingThere(l.Config.Data, join)
+	}
+	return loadConfig(own, os.Environ(), cmd.Flags())
+}
+
+// nothingThere says what makes a data folder that of a node.
+func nothingThere(dir string, join joinOptions) error {
+	if join.token != "" || join.tokenFile != "" {
+		return usagef("--token is for a new node: say with --join which node of the cluster lets it in")
+	}
+	return fmt.Errorf("there is no node in the folder %s: make a cluster with `%s cluster init %s`, join one with --join and --token-file, or name a configuration with --config",
+		dir, programName(), dir)
 }
 
 // sockets are what a node listens on: one port, on UDP and on TCP.

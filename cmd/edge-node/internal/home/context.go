@@ -101,7 +101,7 @@ func Load(dir, name string) (*Context, error) {
 	}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w %q in %s: start a mesh with `edge-node dev`, or name another with --context", ErrNone, name, dir)
+		return nil, fmt.Errorf("%w %q in %s: start a mesh with `edge-node dev`, name another with --context, or with --data the folder of a node that runs here", ErrNone, name, dir)
 	}
 	if err != nil {
 		return nil, err
