@@ -59,6 +59,9 @@ through. It logs to standard error from the level info on, unless told otherwise
 			for _, doubt := range doubts(l.Config) {
 				log.Warn(doubt)
 			}
+			if doubt := astray(path, l.Config); doubt != "" {
+				log.Warn(doubt)
+			}
 			return runNode(cmd.Context(), l.Config, bound, log)
 		},
 	}
