@@ -84,8 +84,11 @@ func (a *app) enroll(ctx context.Context, o joinOptions, cfg starling.Config) er
 	}
 	draft := newNode(dir, token.Cluster, cmp.Or(cfg.Node, "new"), token.Region, cfg)
 	draft.Peers = []starling.Peer{{ID: draft.Node, Region: draft.Region, Addr: cfg.Listen}}
-	if err := draft.Check(); err != nil {
+	if err := cmp.Or(draft.Check(), o.reachable(cfg)); err != nil {
 		return err // before the token is used up
+	}
+	if err := free(cfg.Listen); err != nil {
+		return err
 	}
 	key, err := nodeKey(dir)
 	if err != nil {
@@ -126,6 +129,28 @@ func (a *app) enroll(ctx context.Context, o joinOptions, cfg starling.Config) er
 		return &refusedError{wire.Errorf(e.Code, "%s", e.Message)}
 	}
 	return furnish(dir, cfg, e)
+}
+
+// reachable says that nobody on another machine could dial the new node, as with the
+// default of --listen. One that nobody has to dial may say what it likes.
+func (o *joinOptions) reachable(cfg starling.Config) error {
+	addr := cmp.Or(o.advertise, cfg.Listen)
+	host, _, _ := net.SplitHostPort(o.join)
+	there := net.ParseIP(host)
+	host, _, _ = net.SplitHostPort(addr)
+	if here := net.ParseIP(host); there == nil || there.IsLoopback() || here == nil || !here.IsLoopback() || cfg.Reachability == starling.ReachOutbound {
+		return nil
+	}
+	return usagef("other machines cannot reach this node at %s: name an address of this machine with --listen, or with --advertise that of one which sends on to it", addr)
+}
+
+// free says that a node could not listen at an address.
+func free(addr string) error {
+	s, err := listen(addr)
+	if err == nil {
+		s.close()
+	}
+	return err
 }
 
 // newNode is the configuration of a node that joins a cluster, as far as it was asked for here.

@@ -5,12 +5,14 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/starling-im/starling/client"
 	"github.com/starling-im/starling/edge"
+	"github.com/starling-im/starling/identity"
 	"github.com/starling-im/starling/wire"
 )
 
@@ -24,6 +26,12 @@ func runHere(t *testing.T, stdin string, args ...string) (out string, status int
 }
 
 func TestExitStatuses(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	someToken := identity.NewToken("starling", "fra", identity.Pin{}).String()
 	for _, tt := range []struct {
 		args   string
 		status int
@@ -86,6 +94,9 @@ func TestExitStatuses(t *testing.T) {
 		{"run", exitFailed, "there is no node in the folder data: make a cluster with"},
 		{"run --data nowhere --token x", exitUsage, "--token is for a new node: say with --join"},
 		{"run --data nowhere --token x --join 127.0.0.1", exitUsage, `--join is "127.0.0.1", not host:port`},
+		{"run --data nowhere --token " + someToken + " --join 10.0.0.1:7400", exitUsage, "other machines cannot reach this node at 127.0.0.1:7400"},
+		{"run --data nowhere --token " + someToken + " --join 10.0.0.1:7400 --listen 127.0.0.1:1x", exitFailed, "not host:port"},
+		{"run --data nowhere --token " + someToken + " --join 127.0.0.1:1 --listen " + taken.Addr().String(), exitFailed, "port in use"},
 		{"cluster init nowhere --regions fra --listen 127.0.0.1:99999", exitUsage, "not host:port"},
 		{"netcheck 127.0.0.1:99999", exitUsage, "not host:port"},
 	} {
