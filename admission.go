@@ -125,7 +125,7 @@ const maxTokenLife = 7 * 24 * time.Hour
 func (n *Node) createToken(ctx context.Context, user string, args []string) (TokenInfo, error) {
 	life, err := time.ParseDuration(args[2] + "s")
 	if err != nil || life < time.Second || life > maxTokenLife {
-		return TokenInfo{}, wire.Errorf(wire.CodeBadRequest, "a token cannot be good for %q seconds, but for 1 to %.0f", args[2], maxTokenLife.Seconds())
+		return TokenInfo{}, wire.Errorf(wire.CodeBadRequest, "a token cannot be good for %v, but for a second to a week", life)
 	}
 	region, signer := args[1], len(args) > 3 && args[3] == "signer"
 	if !n.hasRegion(ctx, region) {

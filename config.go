@@ -24,7 +24,7 @@ type Config struct {
 	Cluster string `koanf:"cluster" help:"name of the mesh; part of every node's identity"`
 	Node    string `koanf:"node" help:"id of this node, unique in the mesh and kept for ever"`
 	Region  string `koanf:"region" help:"region of this node"`
-	Listen  string `koanf:"listen" help:"host:port, for UDP (clients, links and gossip) and for TCP (HTTPS: /healthz)"`
+	Listen  string `koanf:"listen" help:"host:port, for UDP (clients, links and gossip) and for TCP (HTTPS: /healthz, /metrics)"`
 	Data    string `koanf:"data" help:"folder of everything that this node keeps"`
 	// Peers are the nodes of a new mesh, this one included. They decide where
 	// groups live at first; afterwards the directory says who there is, and gossip where.

@@ -142,6 +142,18 @@ func firstCluster(t *testing.T, page *document) {
 	nodes[2].interrupt(t)
 	nodes[2] = run("outbound")
 	nodes[2].wait(t, "link up")
+	run("fifth").end(t)
+	nodes = append(nodes, run("spare"))
+	for late := time.Now().Add(patience); ; {
+		voter := run("voter")
+		<-voter.ended // it may be unknown yet
+		if strings.Contains(voter.text(), "voter    5 6 7 8\n") {
+			break
+		}
+		if time.Now().After(late) {
+			t.Fatalf("iad-3 does not vote: %s", voter.text())
+		}
+	}
 	drained := run("drain")
 	drained.end(t)
 	drained.wait(t, "has left")

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/pflag"
+
 	"github.com/starling-im/starling"
 	"github.com/starling-im/starling/geo"
 	"github.com/starling-im/starling/identity"
@@ -137,4 +139,31 @@ func fragile(cfg starling.Config) string {
 		}
 	}
 	return ""
+}
+
+// astray says that a node of a cluster is told to listen elsewhere than where the others
+// dial it, which is what they were told when it came in; "" if not. What it listens at
+// behind an address of another machine is its own affair.
+func astray(path string, cfg starling.Config) string {
+	own := ownFile(cfg.Data)
+	if path != "" || own == "" {
+		return ""
+	}
+	l, err := loadConfig(own, nil, new(pflag.FlagSet))
+	if err != nil || l.Config.Listen == cfg.Listen {
+		return ""
+	}
+	i := slices.IndexFunc(cfg.Peers, func(p starling.Peer) bool { return p.ID == cfg.Node })
+	if i < 0 || cfg.Peers[i].Addr != l.Config.Listen || covers(cfg.Listen, l.Config.Listen) {
+		return ""
+	}
+	return fmt.Sprintf("others dial %s at %s, where it is not: to move it, change listen and its addr in peers, in %s", cfg.Node, l.Config.Listen, own)
+}
+
+// covers reports whether who listens at one address hears what is sent to another.
+func covers(listen, addr string) bool {
+	host, port, _ := net.SplitHostPort(listen)
+	_, to, _ := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return port == to && (host == "" || ip != nil && ip.IsUnspecified())
 }

@@ -102,3 +102,30 @@ func TestFragile(t *testing.T) {
 		t.Errorf("in a cluster, whose nodes are no peers: %q", got)
 	}
 }
+
+func TestAstray(t *testing.T) {
+	dir := t.TempDir()
+	yaml := "listen: 10.0.0.2:7400\n"
+	if err := os.WriteFile(filepath.Join(dir, nodeFile), []byte(yaml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		listen, addr string
+		astray       bool
+	}{
+		{"10.0.0.2:7400", "10.0.0.2:7400", false},
+		{"10.0.0.3:7400", "10.0.0.2:7400", true},
+		{"10.0.0.2:7401", "10.0.0.2:7400", true},
+		{"0.0.0.0:7400", "10.0.0.2:7400", false},
+		{":7401", "10.0.0.2:7400", true},
+		{"10.0.0.3:7400", "203.0.113.9:443", false}, // of a machine that sends on to this one
+	} {
+		cfg := starling.Config{Node: "fra-1", Data: dir, Listen: tt.listen, Peers: []starling.Peer{{ID: "fra-1", Addr: tt.addr}}}
+		if got := astray("", cfg); (got != "") != tt.astray {
+			t.Errorf("listens at %s, dialled at %s: %q", tt.listen, tt.addr, got)
+		}
+		if got := astray("node.yaml", cfg); got != "" {
+			t.Errorf("with a file of its own: %q", got)
+		}
+	}
+}

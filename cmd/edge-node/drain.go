@@ -201,6 +201,9 @@ func stageText(i starling.DrainInfo) string {
 		}
 		return fmt.Sprintf("%s: others take over the lead of %s", i.Node, plural(i.Leads, "group"))
 	case starling.StageClients:
+		if i.Clients == 0 {
+			return i.Node + ": no client is left"
+		}
 		return fmt.Sprintf("%s: %s asked to go to other nodes", i.Node, are(i.Clients, "client"))
 	case starling.StageLinks:
 		return fmt.Sprintf("%s: says goodbye", i.Node)

@@ -96,6 +96,22 @@ func TestExitStatuses(t *testing.T) {
 	}
 }
 
+func TestRunOnATakenFolder(t *testing.T) {
+	dir := t.TempDir()
+	l, err := listenAdmin(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, status := runHere(t, "", "run", "--data", dir, "--node", "fra-1")
+	if want := "a node runs on the folder " + dir + " already"; status != exitFailed || !strings.Contains(out, want) {
+		t.Errorf("status %d, output %q; want %q", status, out, want)
+	}
+	_ = l.Close()
+	if out, _ := runHere(t, "", "run", "--data", dir, "--node", "fra-1"); strings.Contains(out, "already") {
+		t.Errorf("after it has ended: %q", out)
+	}
+}
+
 // words splits a command line at its spaces; a space at the end is before an
 // empty word, as when a shell asks for completions.
 func words(line string) []string { return strings.Split(line, " ") }

@@ -40,9 +40,9 @@ Start a mesh of three regions on this machine, and talk in it:
   edge-node chat lobby --as alice                (in a second terminal)
   edge-node chat lobby --as bob --region iad     (in a third one)
 
-Commands find the mesh by a context, a file that "dev" writes to
-$STARLING_HOME, or by --data, the data folder of a node on this machine. Exit status:
-0 done, 1 failed, 2 called wrongly, 3 not let into the cluster.`
+Commands find the mesh by a context, a file that "dev" writes to $STARLING_HOME,
+or by --data, the data folder of a node on this machine.
+Exit status: 0 done, 1 failed, 2 called wrongly, 3 not let into the cluster.`
 
 // Names of the groups of commands in the help.
 const (
@@ -79,9 +79,9 @@ func (a *app) root() *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.home, "home", "", "folder of contexts (default $STARLING_HOME, else \"starling\" in the user's configuration)")
 	flags.StringVar(&a.context, "context", "default", "name of the context that says which mesh, or its file")
-	flags.StringVar(&a.data, "data", "", "data folder of a node that runs on this machine: work in its mesh instead of that of a context")
+	flags.StringVar(&a.data, "data", "", "data folder of a node that runs on this machine, to work in its mesh")
 	flags.BoolVar(&a.json, "json", false, "write JSON, for programs")
-	flags.StringVar(&a.logLevel, "log-level", "warn", "log to standard error from this level on: debug, info, warn, error; unless told, run has info and dev error")
+	flags.StringVar(&a.logLevel, "log-level", "warn", "least level to log: debug, info, warn, error; if not set, run has info, dev error")
 	flags.StringVar(&a.profile, "cpu-profile", "", "write a CPU profile to this file, for go tool pprof")
 	must(flags.MarkHidden("cpu-profile"))
 	root.AddGroup(

@@ -26,9 +26,10 @@ Its configuration comes from a YAML file, the environment and flags; flags win
 over the environment, and that over the file. See "edge-node config" and
 docs/reference/config.md. Without --config it is that of the data folder, as
 "edge-node cluster init" made it, or as it was made here: with --join and a token
-an empty data folder becomes that of a new node of a cluster. The node listens on one UDP port, for clients, other
-nodes and gossip, and on the TCP port of the same number for /healthz (HTTPS). It
-logs to standard error from the level info on, unless told otherwise.`,
+an empty data folder becomes that of a new node of a cluster. The node listens on
+one UDP port, for clients, other nodes and gossip, and on the TCP port of the same
+number for /healthz and /metrics (HTTPS), and for links where UDP does not get
+through. It logs to standard error from the level info on, unless told otherwise.`,
 		Example: `  edge-node run --config node.yaml
   edge-node run --data ./fra-1
   edge-node run --data ./iad-1 --region iad --listen 10.0.0.2:7400 --join 10.0.0.1:7400 --token-file token
@@ -38,6 +39,9 @@ logs to standard error from the level info on, unless told otherwise.`,
 			l, err := a.ownConfig(cmd, path, join)
 			if err != nil {
 				return err
+			}
+			if occupied(l.Config.Data) {
+				return errOccupied(l.Config.Data)
 			}
 			a.logLevel = l.Config.LogLevel
 			if _, err := a.level(); err != nil {
@@ -53,6 +57,9 @@ logs to standard error from the level info on, unless told otherwise.`,
 			log := a.logger()
 			log.Info(fmt.Sprintf("node %s in %s listens on %s, data in %s", l.Config.Node, l.Config.Region, bound.addr(), l.Config.Data))
 			for _, doubt := range doubts(l.Config) {
+				log.Warn(doubt)
+			}
+			if doubt := astray(path, l.Config); doubt != "" {
 				log.Warn(doubt)
 			}
 			return runNode(cmd.Context(), l.Config, bound, log)
@@ -165,11 +172,10 @@ func runNode(ctx context.Context, cfg starling.Config, bound sockets, log *slog.
 // listenAdmin makes the socket by which commands on this machine find the node. One
 // that is there is of a process that was killed, unless something answers at it.
 func listenAdmin(dir string) (net.Listener, error) {
-	path := filepath.Join(dir, starling.AdminSocket)
-	if c, err := net.Dial("unix", path); err == nil {
-		_ = c.Close()
-		return nil, fmt.Errorf("another node runs on %s", dir)
+	if occupied(dir) {
+		return nil, errOccupied(dir)
 	}
+	path := filepath.Join(dir, starling.AdminSocket)
 	_ = os.Remove(path)
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -180,4 +186,18 @@ func listenAdmin(dir string) (net.Listener, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// occupied reports whether a node runs on a data folder already.
+func occupied(dir string) bool {
+	c, err := net.Dial("unix", filepath.Join(dir, starling.AdminSocket))
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
+}
+
+func errOccupied(dir string) error {
+	return fmt.Errorf("a node runs on the folder %s already: stop that one first, or give this one a folder of its own", dir)
 }
