@@ -56,7 +56,12 @@ func (n *Node) feedFrom(ctx context.Context, id room.ID, t *taken, last func() (
 		return err
 	}
 	parent := way.To.Node
+	asked := time.Now()
 	best := func() bool {
+		if way.To.Region != n.cfg.Region && time.Since(asked) > carriersEvery {
+			n.learnCarriers(ctx, t, id, f.group)
+			asked = time.Now()
+		}
 		now, err := n.take(t, id, f.group)
 		return err != nil || now.To == way.To && now.Asks() == way.Asks()
 	}

@@ -25,7 +25,7 @@ type ways struct {
 type taken struct {
 	geo.Decision
 	duty    geo.Duty
-	carries []string // relays that had the room when the feed began
+	carries []string // relays that had the room when they were asked
 }
 
 func (w *ways) begin() {
@@ -139,6 +139,10 @@ func (n *Node) hop(id room.ID, group uint32, duty geo.Duty) (geo.Hop, error) {
 	}
 	return q, nil
 }
+
+// carriersEvery is the least time between two looks at who has a room already, while it
+// is followed in another region.
+const carriersEvery = time.Minute
 
 // carriersWithin bounds the wait for who has a room already; who does not say so in
 // time is held not to.

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -96,27 +97,19 @@ func (m *Mesh) attempts(addr, alpn, node string) (all []attemptAt) {
 	return all
 }
 
+// dialled is how an attempt ended.
+type dialled struct {
+	conn *quic.Conn
+	err  error
+}
+
 // first makes attempts, each at its time or when all before have failed, until one
 // succeeds or is refused, and ends the others.
 func (m *Mesh) first(ctx context.Context, attempts []attemptAt) (*quic.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	type result struct {
-		conn *quic.Conn
-		err  error
-	}
-	results := make(chan result, len(attempts))
+	results := make(chan dialled)
 	begun, ended, began := 0, 0, time.Now()
-	defer func() {
-		rest := begun - ended
-		m.wg.Go(func() { // those that succeed all the same are not wanted
-			for range rest {
-				if r := <-results; r.conn != nil {
-					_ = r.conn.CloseWithError(wire.CloseNormal, "another path was faster")
-				}
-			}
-		})
-	}()
 	var failed error
 	for {
 		var next <-chan time.Time
@@ -130,11 +123,9 @@ func (m *Mesh) first(ctx context.Context, attempts []attemptAt) (*quic.Conn, err
 		select {
 		case <-next:
 			dial := attempts[begun].dial
-			begun++
-			m.wg.Go(func() {
-				conn, err := dial(ctx)
-				results <- result{conn, err}
-			})
+			if begun++; !m.running(func(context.Context) { try(ctx, dial, results) }) {
+				return nil, net.ErrClosed
+			}
 		case r := <-results:
 			ended++
 			if r.err == nil {
@@ -146,6 +137,20 @@ func (m *Mesh) first(ctx context.Context, attempts []attemptAt) (*quic.Conn, err
 			if ended == len(attempts) || isRefusal(refusal(failed)) {
 				return nil, failed
 			}
+		case <-ctx.Done():
+			return nil, cmp.Or(failed, context.Cause(ctx))
+		}
+	}
+}
+
+// try dials, and closes what came too late.
+func try(ctx context.Context, dial func(context.Context) (*quic.Conn, error), results chan<- dialled) {
+	conn, err := dial(ctx)
+	select {
+	case results <- dialled{conn, err}:
+	case <-ctx.Done():
+		if conn != nil {
+			_ = conn.CloseWithError(wire.CloseNormal, "another path was faster")
 		}
 	}
 }

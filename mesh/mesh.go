@@ -216,6 +216,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	}
 	_ = listener.Close()
 	_ = tunnelled.Close()
+	m.tunnels.end()
 	m.wg.Wait()
 	return nil
 }

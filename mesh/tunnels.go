@@ -62,6 +62,13 @@ func (t *tunnels) listen(ctx context.Context) (*quic.Listener, error) {
 	return t.transport.Listen(t.m.nodesTLS(ALPNLink, alpnOutbound, alpnJoin), listenConfig(func(*quic.Conn) bool { return true }))
 }
 
+// end has nothing more begin as a part of Run: memberlist goes on dialling for a moment.
+func (t *tunnels) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ctx = nil
+}
+
 func (t *tunnels) close() {
 	_ = t.transport.Close()
 	_ = t.conn.Close()
