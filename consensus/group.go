@@ -3,6 +3,7 @@ package consensus
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -202,7 +203,11 @@ func (g *group) restartWith(why string, between func() error) bool {
 		if g.ctx.Err() != nil {
 			return false
 		}
-		g.h.cfg.Log.Warn("raft is started again", "group", g.cfg.ID, "reason", why)
+		level := slog.LevelWarn
+		if g.instance().LastIndex() == 0 {
+			level = slog.LevelInfo // as each new replica is
+		}
+		g.h.cfg.Log.Log(g.ctx, level, "raft is started again", "group", g.cfg.ID, "reason", why)
 	}
 	g.instance().stop()()
 	if g.h.down() != nil {
