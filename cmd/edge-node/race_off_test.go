@@ -1,0 +1,7 @@
+//go:build !race
+
+package main
+
+// atOnce is how many tests run at one time. They wait for most of it, for what died to
+// be noticed, so more than there are processors.
+const atOnce = "4"
