@@ -43,6 +43,9 @@ func (r *resolver) resolve(ctx context.Context, addr string) (*net.UDPAddr, erro
 		return answer.addr, answer.err
 	}
 	answer = lookUp(ctx, addr, now)
+	if answer.err != nil && ctx.Err() != nil {
+		return nil, answer.err // of who asked, as when another path was faster, and not of the name
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.names == nil || len(r.names) >= resolvedMax {
