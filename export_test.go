@@ -2,6 +2,7 @@ package starling
 
 import (
 	"context"
+	"net"
 	"net/http"
 
 	"github.com/starling-im/starling/directory"
@@ -51,6 +52,9 @@ func (n *Node) Entries(group uint32) uint64 {
 	}
 	return 0
 }
+
+// ServeHTTP has the node serve its TCP port on l. To be called before Run.
+func (n *Node) ServeHTTP(l net.Listener) { n.env.HTTP = l }
 
 // Metrics answers GET /metrics.
 func (n *Node) Metrics() http.Handler { return n.serveMetrics() }

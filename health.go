@@ -31,7 +31,7 @@ func (n *Node) serveHTTP(ctx context.Context) {
 	})
 	mux.Handle("GET /metrics", n.serveMetrics())
 	server := &http.Server{
-		Handler: mux, MaxHeaderBytes: httpHeader, ReadHeaderTimeout: httpRead, ReadTimeout: httpRead, IdleTimeout: time.Minute,
+		Handler: mux, MaxHeaderBytes: httpHeader, ReadHeaderTimeout: httpRead, ReadTimeout: httpRead, WriteTimeout: httpWrite, IdleTimeout: time.Minute,
 		ErrorLog:     slog.NewLogLogger(n.log.Handler(), slog.LevelDebug), // of peers that speak no TLS
 		TLSConfig:    &tls.Config{GetCertificate: n.credentials.certificate, MinVersion: tls.VersionTLS13, GetConfigForClient: n.mesh.TCPConfig},
 		TLSNextProto: make(map[string]func(*http.Server, *tls.Conn, http.Handler)), Protocols: new(http.Protocols),
@@ -51,4 +51,7 @@ func (n *Node) serveHTTP(ctx context.Context) {
 const (
 	httpHeader = 16 << 10
 	httpRead   = 10 * time.Second
+	// httpWrite bounds an answer: few are given at one time (metricsAtOnce), and whoever
+	// does not read theirs must not keep it.
+	httpWrite = 10 * time.Second
 )
