@@ -36,7 +36,7 @@ var (
 	metricBytes   = metric("link_bytes_total", "Bytes to and from other nodes.", "peer", "class", "direction")
 	metricFrames  = metric("link_messages_total", "Frames and packets to and from other nodes.", "peer", "class", "direction")
 
-	metricHandshakes = metric("handshakes", "Handshakes in progress.")
+	metricHandshakes = metric("handshakes", "Handshakes in progress, and strangers who ask something.")
 	metricRefused    = metric("handshakes_refused_total", "Handshakes refused because there were too many.", "reason")
 	metricPeers      = metric("peers_refused_total", "Peers refused for their certificate, their key or what they said.")
 	metricTunnel     = metric("tunnel_dropped_total", "Packets of tunnels that came faster than they could be passed on.")

@@ -15,7 +15,7 @@ var errBusy = errors.New("mesh: too many handshakes")
 
 // handshakes counts the handshakes in progress, in all and by where they come
 // from: one address must not keep the others out. Connections that have come
-// to be do not count.
+// to be do not count, but for those of strangers with a question.
 type handshakes struct {
 	mu   sync.Mutex
 	all  int

@@ -7,6 +7,7 @@ import (
 	"net"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/quic-go/quic-go"
 
@@ -94,6 +95,40 @@ func TestHandshakesFromOneAddress(t *testing.T) {
 		synctest.Wait() // a client is done a moment before the node is
 		if got := n.inHandshake(); got != 0 {
 			t.Errorf("%d handshakes in progress at the end", got)
+		}
+	})
+}
+
+// TestStrangersWithQuestions has one address connect again and again to ask something
+// without a certificate, and not ask: it is bounded as if it did not end its handshakes.
+func TestStrangersWithQuestions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, simnet.Options{})
+		cfg := w.config("m", addrA)
+		cfg.Enroll = func(context.Context, net.Addr, []byte) []byte { return nil }
+		n := start(t, cfg)
+		synctest.Wait()
+		to, _ := new(resolver).resolve(t.Context(), addrA)
+		tr := &quic.Transport{Conn: w.net.Conn("10.0.0.3:1")}
+		t.Cleanup(func() { tr.Close() })
+		enroll := probeTLS()
+		enroll.NextProtos = []string{alpnEnroll}
+		for i := range handshakesFrom {
+			if _, err := tr.Dial(t.Context(), to, []*tls.Config{probeTLS(), enroll}[i%2], dialConfig()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var refused *quic.TransportError
+		if _, err := tr.Dial(t.Context(), to, probeTLS(), dialConfig()); !errors.As(err, &refused) || refused.ErrorCode != quic.ConnectionRefused {
+			t.Errorf("one too many: %v", err)
+		}
+		if _, err := ProbeUDP(t.Context(), w.net.Conn("10.0.0.4:1"), addrA); err != nil {
+			t.Errorf("from another address: %v", err)
+		}
+		time.Sleep(enrollWithin)
+		synctest.Wait()
+		if got := n.inHandshake(); got != 0 {
+			t.Errorf("%d count when their time is over", got)
 		}
 	})
 }

@@ -161,6 +161,13 @@ func (m *Mesh) verify(s tls.ConnectionState, expected string) error {
 	return m.admitted.Load().check(name, s.PeerCertificates[0].PublicKey)
 }
 
+// asksAsStranger reports whether a connection is for one question without a certificate.
+// It counts as a handshake until it ends, for nothing else bounds how many there are.
+func asksAsStranger(conn *quic.Conn) bool {
+	protocol := conn.ConnectionState().TLS.NegotiatedProtocol
+	return protocol == alpnEnroll || protocol == alpnProbe
+}
+
 // accept hands connections to whoever serves their protocol.
 func (m *Mesh) accept(ctx context.Context, listener *quic.Listener) {
 	for {
@@ -168,7 +175,7 @@ func (m *Mesh) accept(ctx context.Context, listener *quic.Listener) {
 		if err != nil {
 			return
 		}
-		if a, ok := conn.Context().Value(attemptKey{}).(*attempt); ok {
+		if a, ok := conn.Context().Value(attemptKey{}).(*attempt); ok && !asksAsStranger(conn) {
 			m.endHandshake(a, nil)
 		}
 		m.wg.Go(func() { m.serve(ctx, conn) })

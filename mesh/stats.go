@@ -17,7 +17,7 @@ type Stats struct {
 	Traffic []Traffic
 	// Links are those that are up.
 	Links []LinkStats
-	// Handshakes are in progress.
+	// Handshakes are in progress, or those of strangers who ask something.
 	Handshakes int
 	// RefusedByLimit counts handshakes that were refused because too many were in
 	// progress, RefusedByQueue those that nobody accepted in time.
