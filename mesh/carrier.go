@@ -51,6 +51,7 @@ func (t *tunnels) dialCarrier(ctx context.Context, addr, node string) (string, e
 	if !t.m.running(func(ctx context.Context) { t.carry(ctx, p) }) {
 		t.drop(p)
 		_ = raw.Close()
+		return "", net.ErrClosed
 	}
 	return c.name.Node, nil
 }

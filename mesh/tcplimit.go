@@ -74,8 +74,8 @@ func (c *tcpConn) Close() error {
 	return c.Conn.Close()
 }
 
-// isMember reports whether a member, or the other end of a link, is at the host of an
-// address: whoever dials by TCP does so from any port.
+// isMember reports whether a member says that it is at the host of an address: whoever
+// dials by TCP does so from any port.
 func (m *Mesh) isMember(addr net.Addr) bool {
 	host := addrPort(addr).Addr()
 	for _, p := range m.View().Members {
