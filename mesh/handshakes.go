@@ -90,6 +90,9 @@ func (h *handshakes) crowded(addr net.Addr) bool {
 // isPeer reports whether a member is known at an address. A node has one
 // socket, so that the port tells it from clients on the same host.
 func (m *Mesh) isPeer(addr netip.AddrPort) bool {
+	if !addr.IsValid() { // of a tunnel, and as that of a member whose name is not resolved yet
+		return false
+	}
 	for _, p := range m.View().Members {
 		if m.resolver.remembered(p.Addr) == addr {
 			return true
@@ -114,7 +117,8 @@ func (m *Mesh) beginHandshake(ctx context.Context, info *quic.ClientInfo) (conte
 		m.meter.limit.Add(1)
 		return nil, errBusy
 	}
-	a := &attempt{remote: info.RemoteAddr}
+	_, tunnelled := info.RemoteAddr.(nodeAddr) // where only nodes speak
+	a := &attempt{remote: info.RemoteAddr, node: tunnelled}
 	context.AfterFunc(ctx, func() { m.endHandshake(a, context.Cause(ctx)) })
 	return context.WithValue(ctx, attemptKey{}, a), nil
 }

@@ -30,6 +30,10 @@ func TestOrigin(t *testing.T) {
 	if got := origin(addressed("x")); got.IsValid() {
 		t.Errorf("origin of a name is %v", got)
 	}
+	m := &Mesh{table: newTable(Member{ID: "a"}, []Member{{ID: "b", Addr: "not-resolved.example:1"}})}
+	if m.isPeer(addrPort(nodeAddr("x"))) {
+		t.Error("what comes through tunnels is taken for a member whose name is not resolved")
+	}
 }
 
 // TestHandshakesFromOneAddress fills what one address may have in progress:

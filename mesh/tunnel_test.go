@@ -236,3 +236,19 @@ func (c *mutable) Write(b []byte) (int, error) {
 	}
 	return c.Conn.Write(b)
 }
+
+// TestRefusedInTunnel has a box come over its parents to a node that does not let it in
+// any more: that is told with its reason, as where it comes by itself.
+func TestRefusedInTunnel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, simnet.Options{})
+		open, box := w.boxes("ab")
+		box[0].wait(30*time.Second, "all linked", linked("a", "b", "c"))
+		c := open[2]
+		c.Admit(Admission{Revoked: map[string]bool{"box-1": true}})
+		c.mu.Lock()
+		c.refused = nil // the link that there was
+		c.mu.Unlock()
+		c.waitRefused(20*time.Second, ErrRevoked)
+	})
+}
