@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/starling-im/starling/identity"
@@ -99,7 +100,7 @@ func (t *tunnels) carry(ctx context.Context, p *pipe) {
 		defer cancel()
 		p.write(ctx, timed{c.conn})
 	})
-	t.read(p.node, timed{c.conn})
+	t.read(p.node, p, timed{c.conn})
 	cancel()
 	t.drop(p)
 	t.m.log.Info("carrier down", "peer", p.node)
@@ -112,6 +113,19 @@ func (t *tunnels) add(c *carrier) *pipe {
 	defer t.mu.Unlock()
 	t.pipes[p.node] = append([]*pipe{p}, t.pipes[p.node]...)
 	return p
+}
+
+// prefer has packets go over the carrier that one came over. Where both sides have dialled
+// one at once, each could else send over one and hear over the other, and give the one
+// up over which nothing comes.
+func (t *tunnels) prefer(p *pipe) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := t.pipes[p.node]
+	if i := slices.Index(all, p); i > 0 {
+		copy(all[1:], all[:i])
+		all[0] = p
+	}
 }
 
 // carrierTo returns a carrier to a node, nil if there is none.

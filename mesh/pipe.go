@@ -72,10 +72,10 @@ func (t *tunnels) overLink(ctx context.Context, p *pipe, l *link) {
 }
 
 // serve takes the packets of a stream that a neighbour opened.
-func (t *tunnels) serve(_ context.Context, node string, s *Stream) { t.read(node, s) }
+func (t *tunnels) serve(_ context.Context, node string, s *Stream) { t.read(node, nil, s) }
 
-// read takes packets of a neighbour until r ends.
-func (t *tunnels) read(node string, r io.Reader) {
+// read takes packets of a neighbour until r ends. Over is the pipe of a carrier, else nil.
+func (t *tunnels) read(node string, over *pipe, r io.Reader) {
 	buf := bufio.NewReaderSize(r, 16<<10)
 	for {
 		p, err := readPacket(buf)
@@ -84,6 +84,9 @@ func (t *tunnels) read(node string, r io.Reader) {
 				t.m.log.Warn("no packets of tunnels", "peer", node)
 			}
 			return
+		}
+		if over != nil {
+			t.prefer(over)
 		}
 		t.pass(p, node)
 	}

@@ -252,3 +252,30 @@ func TestRefusedInTunnel(t *testing.T) {
 		c.waitRefused(20*time.Second, ErrRevoked)
 	})
 }
+
+// TestCarriersOfBothSides has two nodes dial a carrier to each other at one moment, as
+// seeds of each other do: neither is given up while the other side sends over it.
+func TestCarriersOfBothSides(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, simnet.Options{})
+		w.net.Cut([]string{"10.0.0.1"}, []string{"10.0.0.2"})
+		tcp := &overTCP{nodes: make(map[string]*node)}
+		slowly := func(cfg Config) Config {
+			cfg.DialTCP = func(ctx context.Context, addr string) (net.Conn, error) {
+				time.Sleep(10 * time.Millisecond)
+				return tcp.dial(ctx, addr)
+			}
+			return cfg
+		}
+		a := start(t, slowly(w.config("a", addrA, addrB)), echoes)
+		b := start(t, slowly(w.config("b", addrB, addrA)), echoes)
+		tcp.add(addrA, a)
+		tcp.add(addrB, b)
+		a.wait(20*time.Second, "linked", linked("b"))
+		link, carriers := a.table.to("b"), len(a.tunnels.carriers())
+		time.Sleep(5 * time.Minute)
+		if a.table.to("b") != link {
+			t.Errorf("the link was made anew, over %d carriers at first", carriers)
+		}
+	})
+}
