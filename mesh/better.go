@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -58,6 +59,19 @@ func (m *Mesh) endMute(l *link) {
 	}
 }
 
+// whileUp returns a context that ends with a link, for what is not worth a wait without
+// it; but not where the other side has replaced it, for that is by what was dialled.
+func whileUp(ctx context.Context, conn *quic.Conn) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(conn.Context(), func() {
+		var app *quic.ApplicationError
+		if !errors.As(context.Cause(conn.Context()), &app) || !app.Remote || app.ErrorCode != closeReplaced {
+			cancel()
+		}
+	})
+	return ctx, func() { stop(); cancel() }
+}
+
 // findBetter returns a better connection to a node, nil if there is none now.
 func (m *Mesh) findBetter(ctx context.Context, h *health, id, addr string) *quic.Conn {
 	now := time.Now()
@@ -68,6 +82,8 @@ func (m *Mesh) findBetter(ctx context.Context, h *health, id, addr string) *quic
 	switch {
 	case tunnelled(h.conn) && !m.cfg.TCPOnly && !p.Outbound && now.Sub(h.tried) >= straightEvery:
 		h.tried = now
+		ctx, cancel := whileUp(ctx, h.conn)
+		defer cancel()
 		next, _, err = m.dialStraight(ctx, addr, m.linkALPN(), id)
 	case mute && (m.cfg.DialTCP != nil || m.tunnels.reaches(id)):
 		next, _, err = m.dial(ctx, addr, m.linkALPN(), id)

@@ -279,3 +279,22 @@ func TestCarriersOfBothSides(t *testing.T) {
 		}
 	})
 }
+
+// TestLinkEndsWhileUDPIsTried has a link over TCP end just while its node looks whether
+// UDP works again: it is dialled anew at once.
+func TestLinkEndsWhileUDPIsTried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, simnet.Options{})
+		w.net.Cut([]string{"10.0.0.1"}, []string{"10.0.0.2"})
+		tcp := &overTCP{nodes: make(map[string]*node)}
+		a := start(t, tcp.config(w.config("a", addrA)), echoes)
+		tcp.add(addrA, a)
+		b := start(t, tcp.config(w.config("b", addrB, addrA)), echoes)
+		tcp.add(addrB, b)
+		a.wait(20*time.Second, "linked", linked("b"))
+		time.Sleep(straightEvery + lookEvery/2)
+		_ = b.table.to("a").conn.CloseWithError(closeMoved, "")
+		a.wait(time.Second, "its end", func(v *View) bool { m, _ := v.Member("b"); return !m.Linked })
+		a.wait(2*tcpAfter, "linked again", linked("b"))
+	})
+}
