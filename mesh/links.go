@@ -270,7 +270,11 @@ func (m *Mesh) serve(ctx context.Context, conn *quic.Conn) {
 		return
 	}
 	if isLink {
-		m.serveLink(ctx, m.newLink(node, conn))
+		l := m.newLink(node, conn)
+		if m.cfg.DialTCP != nil && !l.tunnelled() {
+			m.wg.Go(func() { m.endMute(l) })
+		}
+		m.serveLink(ctx, l)
 		return
 	}
 	m.serveStreams(ctx, m.newLink(node, conn), map[byte]Handler{StreamGossip: m.handlers[StreamGossip], StreamKeys: m.handlers[StreamKeys]})
@@ -288,9 +292,6 @@ func (m *Mesh) serveLink(ctx context.Context, l *link) {
 		m.tunnels.closeCarriers(l.node)
 	}
 	m.log.Info("link up", "peer", l.node, "addr", l.conn.RemoteAddr().String())
-	if p, _ := m.View().Member(l.node); m.cfg.DialTCP != nil && !l.tunnelled() && !m.dials(p) {
-		m.wg.Go(func() { m.endMute(l) })
-	}
 	m.serveStreams(ctx, l, m.handlers)
 	cause := context.Cause(l.conn.Context())
 	var app *quic.ApplicationError
