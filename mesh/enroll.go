@@ -17,8 +17,11 @@ import (
 )
 
 const (
-	// enrollBytes bounds a question to become a node, and its answer.
-	enrollBytes = 256 << 10
+	// enrollBytes bounds a question to become a node, which a stranger asks: a token and
+	// a signing request. enrolledBytes bounds the answer, which has the directory in it, and
+	// may have come over a link.
+	enrollBytes   = 16 << 10
+	enrolledBytes = wire.NodeFrame
 	// enrollWithin bounds the time that one may take.
 	enrollWithin = 8 * time.Second
 )
@@ -40,7 +43,7 @@ func (m *Mesh) serveEnroll(ctx context.Context, conn *quic.Conn) {
 		deadline, _ := ctx.Deadline()
 		_ = s.SetDeadline(deadline)
 		var request []byte
-		if request, err = readAll(s); err == nil {
+		if request, err = readAll(s, enrollBytes); err == nil {
 			_, err = s.Write(m.cfg.Enroll(ctx, conn.RemoteAddr(), request))
 			_ = s.Close()
 		}
@@ -57,10 +60,11 @@ func (m *Mesh) serveEnroll(ctx context.Context, conn *quic.Conn) {
 	_ = conn.CloseWithError(wire.CloseNormal, "")
 }
 
-func readAll(s io.Reader) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(s, enrollBytes+1))
-	if err == nil && len(b) > enrollBytes {
-		err = wire.TooLarge("a question to become a node", 0, enrollBytes)
+// readAll reads a question to become a node, or the answer, of so many bytes at most.
+func readAll(s io.Reader, most int) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(s, int64(most)+1))
+	if err == nil && len(b) > most {
+		err = wire.TooLarge("what is said to become a node", 0, uint64(most))
 	}
 	return b, err
 }
@@ -72,7 +76,7 @@ func (m *Mesh) serveEnrollTCP(conn *tls.Conn) {
 	defer cancel()
 	deadline, _ := ctx.Deadline()
 	_ = conn.SetDeadline(deadline)
-	request, err := readAll(conn)
+	request, err := readAll(conn, enrollBytes)
 	if err == nil {
 		_, err = conn.Write(m.cfg.Enroll(ctx, conn.RemoteAddr(), request))
 	}
@@ -155,7 +159,7 @@ func (q Question) overUDP(ctx context.Context) (answer []byte, asked bool, err e
 		return nil, true, err
 	}
 	_ = s.Close()
-	answer, err = readAll(s)
+	answer, err = readAll(s, enrolledBytes)
 	return answer, true, err
 }
 
@@ -174,5 +178,5 @@ func (q Question) overTCP(ctx context.Context) ([]byte, error) {
 	if err := c.CloseWrite(); err != nil {
 		return nil, err
 	}
-	return readAll(c)
+	return readAll(c, enrolledBytes)
 }
