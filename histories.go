@@ -80,6 +80,9 @@ func (h *histories) ask(ctx context.Context, node string, f *wire.Frame) (*wire.
 		}
 		return a, err
 	case <-x.ended:
+		if h.isOld(node) {
+			return k.ask(ctx, f)
+		}
 		return nil, wire.Errorf(wire.CodeUnavailable, "the node that knows cannot be reached now").After(leaderAgain)
 	case <-ctx.Done():
 		return nil, wire.Errorf(wire.CodeUnavailable, "the node that knows does not answer").After(leaderAgain)

@@ -22,7 +22,7 @@ const (
 // health is what is known of a link that is served, to find a better one.
 type health struct {
 	conn           *quic.Conn
-	heard          time.Time // when it was last known to be good
+	heard          time.Time // until when it was heard, or too little was sent for an answer
 	tried          time.Time // when UDP was
 	received, sent uint64    // packets, until heard
 }
@@ -34,7 +34,11 @@ func (h *health) mute(now time.Time, stats quic.ConnectionStats) bool {
 		h.heard, h.received, h.sent = now, stats.PacketsReceived, stats.PacketsSent
 		return false
 	}
-	if now.Sub(h.heard) < muteFor || stats.PacketsSent < h.sent+muteAfter {
+	if stats.PacketsSent < h.sent+muteAfter {
+		h.heard = now // it is quiet: nothing is owed an answer yet
+		return false
+	}
+	if now.Sub(h.heard) < muteFor {
 		return false
 	}
 	h.heard, h.sent = now, stats.PacketsSent

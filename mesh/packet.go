@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+
+	"github.com/starling-im/starling/identity"
 )
 
 // packet is one of QUIC's or of gossip's on its way through tunnels.
@@ -43,7 +45,7 @@ func readPacket(r io.Reader) (packet, error) {
 	var ok, also bool
 	p.to, b, ok = cutString(b[1:])
 	p.from, p.data, also = cutString(b)
-	if !ok || !also || p.to == "" {
+	if !ok || !also || identity.CheckName("node", p.to) != nil || identity.CheckName("node", p.from) != nil {
 		return packet{}, errBadPacket
 	}
 	return p, nil

@@ -19,7 +19,7 @@ func FuzzReadPacket(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if p.to == "" || p.hops > tunnelHops {
+		if p.to == "" || p.from == "" || len(p.from) > nameMax || p.hops > tunnelHops {
 			t.Fatalf("%+v", p)
 		}
 		again, err := readPacket(bytes.NewReader(p.append(nil)))

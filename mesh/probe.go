@@ -5,13 +5,16 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/starling-im/starling/identity"
 	"github.com/starling-im/starling/wire"
 )
 
@@ -105,12 +108,20 @@ func askProbe(s io.ReadWriter) (best Probed, err error) {
 		if err := json.Unmarshal(line, &p); err != nil {
 			return best, fmt.Errorf("mesh: no answer to a probe: %w", err)
 		}
+		if err := p.check(); err != nil { // it is shown to people, and nobody has proved it
+			return best, fmt.Errorf("mesh: no answer to a probe: %w", err)
+		}
 		p.RTT, p.Clock = took, time.Unix(0, p.Time).Sub(began.Add(took/2))
 		if i == 0 || p.RTT < best.RTT {
 			best = p
 		}
 	}
 	return best, nil
+}
+
+func (p Probed) check() error {
+	_, err := netip.ParseAddrPort(p.Seen)
+	return errors.Join(err, identity.CheckName("cluster", p.Cluster), identity.CheckName("node", p.Node), identity.CheckName("region", p.Region))
 }
 
 // answerProbe answers one who sees it from an address.

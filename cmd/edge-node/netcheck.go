@@ -162,7 +162,7 @@ func checked(p mesh.Probed, err error) (mesh.Probed, pathCheck) {
 		err = errors.New("nothing came back in time")
 	}
 	if err != nil {
-		return p, pathCheck{Error: err.Error()}
+		return mesh.Probed{}, pathCheck{Error: err.Error()}
 	}
 	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 	return p, pathCheck{Works: true, Seen: p.Seen, RTT: ms(p.RTT), Clock: ms(p.Clock)}
