@@ -55,6 +55,8 @@ type GroupPlan struct {
 	// Losses say what is lost or stands still if what is lost, as it is now.
 	Losses []string `json:"losses"`
 	Leader string   `json:"leader"`
+	// Term is that of the leader: one that leads again is as good as another one.
+	Term uint64 `json:"term,omitempty"`
 	// Voters and Learners are those of now, WantVoters and WantLearners those
 	// that there should be: without a leader nobody says that.
 	Voters       []string `json:"voters"`
@@ -179,7 +181,7 @@ func (r *reconciler) plan(s consensus.Status, nodes []geo.NodeState) GroupPlan {
 	}
 	p := GroupPlan{
 		Group: s.ID, Region: g.Region, Survive: string(policy.Survive), Allow: g.Allow, Forbid: g.Forbid,
-		Losses: geo.Losses(now.Voters, now.Learners, gone, n.sites()), Leader: s.Leader, Voters: now.Voters, Learners: now.Learners,
+		Losses: geo.Losses(now.Voters, now.Learners, gone, n.sites()), Leader: s.Leader, Term: s.Term, Voters: now.Voters, Learners: now.Learners,
 		WantVoters: want.Voters, WantLearners: want.Learners, UnderReplicated: want.UnderReplicated,
 		Why: why, Paused: n.dir.state().Paused(), Replace: ordered, step: step, seen: s.ConfigIndex, silent: silent,
 	}

@@ -81,6 +81,9 @@ func (m *Mesh) findBetter(ctx context.Context, h *health, id, addr string) *quic
 	now := time.Now()
 	p, _ := m.View().Member(id)
 	mute := h.mute(now, h.conn.ConnectionStats())
+	if mute {
+		m.tunnels.closeCarriers(id) // the mute link may go over one, and the next would too
+	}
 	var next *quic.Conn
 	var err error
 	switch {

@@ -154,11 +154,12 @@ func (t *tunnels) carriers() (all []*carrier) {
 	return all
 }
 
-// closeCarriers ends the carriers to a node, as when there is a link without them.
+// closeCarriers ends the carriers to a node, as when there is a link without them, or when
+// they are mute: without TLS's farewell, which would wait for the writer.
 func (t *tunnels) closeCarriers(node string) {
 	for _, c := range t.carriers() {
 		if c.name.Node == node {
-			_ = c.conn.Close()
+			_ = c.conn.NetConn().Close()
 		}
 	}
 }

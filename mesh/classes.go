@@ -78,7 +78,7 @@ type pacer struct {
 // before.
 func (p *pacer) reserve(conn *quic.Conn, bytes int) (int, time.Duration) {
 	stats := conn.ConnectionStats()
-	way := path{rtt: stats.LatestRTT, sent: int64(stats.PacketsSent), lost: int64(stats.PacketsLost), window: int(stats.CongestionWindow)}
+	way := glance{rtt: stats.LatestRTT, sent: int64(stats.PacketsSent), lost: int64(stats.PacketsLost), window: int(stats.CongestionWindow)}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()

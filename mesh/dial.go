@@ -37,18 +37,21 @@ type attemptAt struct {
 // returns once the other side has agreed. It tries UDP, and where that is silent TCP
 // and other nodes.
 func (m *Mesh) dial(ctx context.Context, addr, alpn, node string) (*quic.Conn, string, error) {
-	return m.dialAny(ctx, addr, node, m.attempts(addr, alpn, node))
+	return m.dialAny(ctx, addr, alpn, node, m.attempts(addr, alpn, node))
 }
 
 // dialStraight is dial over UDP alone.
 func (m *Mesh) dialStraight(ctx context.Context, addr, alpn, node string) (*quic.Conn, string, error) {
-	return m.dialAny(ctx, addr, node, m.attempts(addr, alpn, node)[:1])
+	return m.dialAny(ctx, addr, alpn, node, m.attempts(addr, alpn, node)[:1])
 }
 
-func (m *Mesh) dialAny(ctx context.Context, addr, node string, attempts []attemptAt) (*quic.Conn, string, error) {
+func (m *Mesh) dialAny(ctx context.Context, addr, alpn, node string, attempts []attemptAt) (*quic.Conn, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialWithin)
 	defer cancel()
 	conn, err := m.first(ctx, attempts)
+	if err == nil && alpn == m.linkALPN() {
+		err = choose(conn)
+	}
 	if err == nil {
 		name, err := identity.NameOf(conn.ConnectionState().TLS.PeerCertificates[0], m.cfg.Cluster)
 		return conn, name.Node, err
@@ -153,6 +156,36 @@ func try(ctx context.Context, dial func(context.Context) (*quic.Conn, error), re
 			_ = conn.CloseWithError(wire.CloseNormal, "another path was faster")
 		}
 	}
+}
+
+// choose tells the other side that this connection becomes the link. Two that race may
+// both be welcomed: without a word the other side could keep the one that this node ends.
+func choose(conn *quic.Conn) error {
+	s, err := conn.OpenStream()
+	if err == nil {
+		_, err = s.Write([]byte{streamVersion, streamChosen})
+	}
+	if err != nil {
+		_ = conn.CloseWithError(wire.CloseNormal, "not chosen")
+		return err
+	}
+	return s.Close()
+}
+
+// chosen waits until the dialling side has chosen a connection.
+func (m *Mesh) chosen(ctx context.Context, conn *quic.Conn) bool {
+	ctx, cancel := context.WithTimeout(ctx, dialWithin)
+	defer cancel()
+	s, err := conn.AcceptStream(ctx)
+	if err != nil {
+		return false
+	}
+	deadline, _ := ctx.Deadline()
+	_ = s.SetReadDeadline(deadline)
+	var header [2]byte
+	_, err = io.ReadFull(s, header[:])
+	_ = s.Close()
+	return err == nil && header == [2]byte{streamVersion, streamChosen}
 }
 
 // dialWelcomed waits for the welcome: in TLS 1.3 the dialling side is done

@@ -269,6 +269,10 @@ func (m *Mesh) serve(ctx context.Context, conn *quic.Conn) {
 		_ = conn.CloseWithError(wire.CloseProtocol, err.Error())
 		return
 	}
+	if isLink && !m.chosen(ctx, conn) {
+		_ = conn.CloseWithError(wire.CloseNormal, "not chosen")
+		return
+	}
 	if isLink {
 		l := m.newLink(node, conn)
 		if m.cfg.DialTCP != nil && !l.tunnelled() {

@@ -23,13 +23,13 @@ type scavenger struct {
 
 	began  time.Time // of this round
 	used   int       // bytes written in it
-	first  path      // what the link said when it began
+	first  glance    // what the link said when it began
 	deaf   time.Time // until when a cut cannot have shown in the round trips
 	active time.Time // when something was last written
 }
 
-// path is what a link says of its way at one moment.
-type path struct {
+// glance is what a link says of its way at one moment.
+type glance struct {
 	rtt        time.Duration // the last one
 	sent, lost int64         // packets since it began; what was taken for lost may still come
 	window     int           // the bytes that may be under way
@@ -37,7 +37,7 @@ type path struct {
 
 // burst is what may be written at once after a pause, in bytes: not so much that an
 // event would wait for the window.
-func (p path) burst() int { return min(scavengeBurst, p.window/2) }
+func (g glance) burst() int { return min(scavengeBurst, g.window/2) }
 
 const (
 	// scavengeDelay is how long packets may wait on the way before bulk is held back;
@@ -79,24 +79,24 @@ const (
 )
 
 // saw takes what the link says of its way now.
-func (s *scavenger) saw(now time.Time, p path) {
-	base, waits := s.note(now, p.rtt)
+func (s *scavenger) saw(now time.Time, g glance) {
+	base, waits := s.note(now, g.rtt)
 	if now.Sub(s.active) > scavengeIdle {
-		s.rate = max(scavengeFloor, float64(p.burst())/max(base, scavengeRound).Seconds())
+		s.rate = max(scavengeFloor, float64(g.burst())/max(base, scavengeRound).Seconds())
 		s.before, s.full, s.calm, s.crowd = s.rate, 0, 0, false
-		s.recent, s.deaf = [scavengeRecent]time.Duration{}, now.Add(2*p.rtt)
-		s.begin(now, p)
+		s.recent, s.deaf = [scavengeRecent]time.Duration{}, now.Add(2*g.rtt)
+		s.begin(now, g)
 		return
 	}
 	target := s.target(base)
-	losses := float64(p.lost-s.first.lost) > max(1, scavengeLoss*float64(p.sent-s.first.sent))
+	losses := float64(g.lost-s.first.lost) > max(1, scavengeLoss*float64(g.sent-s.first.sent))
 	s.crowd = s.crowd && waits > target
 	switch elapsed := now.Sub(s.began); {
 	case (waits > target || losses) && now.After(s.deaf):
-		s.cut(waits.Seconds() / p.rtt.Seconds())
-		s.deaf = now.Add(p.rtt * 3 / 2)
-		s.begin(now, p)
-	case elapsed >= max(p.rtt, scavengeRound):
+		s.cut(waits.Seconds() / g.rtt.Seconds())
+		s.deaf = now.Add(g.rtt * 3 / 2)
+		s.begin(now, g)
+	case elapsed >= max(g.rtt, scavengeRound):
 		s.before = s.rate
 		if waits <= target && float64(s.used) > 0.75*s.rate*elapsed.Seconds() {
 			s.rate *= 1 + s.growth()*(1-waits.Seconds()/target.Seconds())
@@ -104,7 +104,7 @@ func (s *scavenger) saw(now time.Time, p path) {
 		if s.calm++; s.calm > scavengeCalm {
 			s.full = 0
 		}
-		s.begin(now, p)
+		s.begin(now, g)
 	}
 }
 
@@ -145,7 +145,7 @@ func (s *scavenger) growth() float64 {
 }
 
 // begin begins a round.
-func (s *scavenger) begin(now time.Time, p path) { s.began, s.used, s.first = now, 0, p }
+func (s *scavenger) begin(now time.Time, g glance) { s.began, s.used, s.first = now, 0, g }
 
 // note remembers a round trip. It returns the shortest of the way, and how long
 // packets have waited beyond that in each of the last moments.

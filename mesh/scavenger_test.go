@@ -23,7 +23,7 @@ func TestScavenger(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, f := range archive.Files {
-		way := &wayOfTest{now: time.Unix(1e9, 0), path: path{window: 40 << 10}}
+		way := &wayOfTest{now: time.Unix(1e9, 0), glance: glance{window: 40 << 10}}
 		var out strings.Builder
 		for line := range strings.Lines(string(f.Data)) {
 			line = strings.TrimSuffix(line, "\n")
@@ -48,7 +48,7 @@ func TestScavenger(t *testing.T) {
 // wayOfTest is a way with figures that the transcript sets.
 type wayOfTest struct {
 	s scavenger
-	path
+	glance
 	now time.Time
 }
 
@@ -93,7 +93,7 @@ func (w *wayOfTest) do(t *testing.T, words []string) string {
 	lost, written := 0., 0.
 	for end, i := w.now.Add(duration("for")), 0; w.now.Before(end); i++ {
 		w.rtt = rtt + late*time.Duration(i%2)
-		w.s.saw(w.now, w.path)
+		w.s.saw(w.now, w.glance)
 		written += w.s.rate * uses / 1000
 		w.s.wrote(w.now, int(written))
 		written -= float64(int(written))

@@ -19,6 +19,7 @@ const (
 	StreamKeys     byte = 5 // the keys of gossip, from the side that did not open it
 	StreamTunnel   byte = 6 // packets of tunnels, to the side that did not open it
 	StreamHistory  byte = 7 // frames as over StreamRelay, but of pages of history only
+	streamChosen   byte = 8 // nothing: the first stream of a link, from the side that dialled
 )
 
 // kindNames names the kinds in logs and errors.

@@ -7,9 +7,10 @@ import (
 )
 
 const (
-	// tcpMax bounds the connections to the TCP port, and tcpFrom those of one IPv4
-	// address or IPv6 /64 that is no member's.
+	// tcpMax bounds the connections to the TCP port, of which tcpKept are kept for
+	// members, and tcpFrom those of one IPv4 address or IPv6 /64 that is no member's.
 	tcpMax  = 4096
+	tcpKept = 1024
 	tcpFrom = 64
 )
 
@@ -46,7 +47,7 @@ func (l *tcpLimit) Accept() (net.Conn, error) {
 func (l *tcpLimit) begin(from netip.Prefix, member bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.all >= tcpMax || l.from[from] >= tcpFrom && !member {
+	if l.all >= tcpMax || !member && (l.all >= tcpMax-tcpKept || l.from[from] >= tcpFrom) {
 		return false
 	}
 	l.all++

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"net"
+	"net/netip"
 	"testing"
 )
 
@@ -59,5 +60,29 @@ func TestTCPLimit(t *testing.T) {
 	<-accepted
 	if _, err := dial("127.0.0.1").Read(make([]byte, 1)); err == nil {
 		t.Error("one address has more than its connections after one went")
+	}
+}
+
+// TestTCPKept has strangers of many networks come: a share is kept for members.
+func TestTCPKept(t *testing.T) {
+	l := &tcpLimit{from: make(map[netip.Prefix]int)}
+	stranger := func(i int) netip.Prefix {
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32)
+	}
+	for i := range tcpMax - tcpKept {
+		if !l.begin(stranger(i), false) {
+			t.Fatalf("stranger %d is refused", i)
+		}
+	}
+	if l.begin(stranger(tcpMax), false) {
+		t.Error("strangers have more than their share")
+	}
+	for i := range tcpKept {
+		if !l.begin(stranger(0), true) {
+			t.Fatalf("member %d is refused", i)
+		}
+	}
+	if l.begin(stranger(0), true) {
+		t.Error("there are more than the most")
 	}
 }

@@ -60,6 +60,7 @@ type replacement struct {
 	group, old, new string
 
 	leader string // who has the order, as far as is known
+	term   uint64 // in which that one led when it had it
 	stage  int    // the last that was told
 	told   string
 }
@@ -100,14 +101,15 @@ func (r *replacement) run(ctx context.Context) error {
 }
 
 // hear takes in how the group is while the replacement is not done, and tells what
-// is new in that. It is an error if the leader that had the order has it no more.
+// is new in that. It is an error if the leader that had the order has it no more; one
+// that lost the lead meanwhile and has it again has forgotten.
 func (r *replacement) hear(p starling.GroupPlan) error {
 	has := slices.Equal(p.Replace, []string{r.old, r.new})
 	switch {
 	case p.Leader == "": // until somebody leads nobody knows
 	case has:
-		r.leader = p.Leader
-	case r.leader == p.Leader:
+		r.leader, r.term = p.Leader, p.Term
+	case r.leader == p.Leader && r.term == p.Term:
 		return fmt.Errorf("%s is not to take the place of %s in group %s any more: that was called off, or something else was ordered; edge-node groups explain %s tells more", r.new, r.old, r.group, r.group)
 	default:
 		r.leader = ""

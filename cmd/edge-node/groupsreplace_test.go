@@ -44,6 +44,12 @@ func TestReplacementIsTold(t *testing.T) {
 			t.Errorf("of %+v it says %q, want %q", tt.plan, got, tt.says)
 		}
 	}
+	again := plan("a", "a b c d", "")
+	again.Term = 2
+	if err := r.hear(again); err != nil || r.leader != "" {
+		t.Errorf("the leader lost the lead and has it again, without the order: %v, it is with %q", err, r.leader)
+	}
+	r.leader = "a"
 	for _, order := range [][]string{nil, {"b", "e"}} {
 		if err := r.hear(plan("a", "a b c d", "", order...)); err == nil || !strings.Contains(err.Error(), "called off") {
 			t.Errorf("the leader that had the order has %q: %v", order, err)

@@ -79,6 +79,9 @@ proxy (--proxy).`,
 					return usagef("%q is not host:port", addr)
 				}
 			}
+			if len(addrs) > netcheckMax {
+				fmt.Fprintf(cmd.ErrOrStderr(), "only the first %d of %d addresses are asked\n", netcheckMax, len(addrs))
+			}
 			check, err := netcheck(cmd.Context(), addrs[:min(len(addrs), netcheckMax)], proxy)
 			if err != nil {
 				return err
