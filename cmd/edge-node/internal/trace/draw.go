@@ -63,7 +63,11 @@ func (s *Step) draw(b *strings.Builder, indent string) {
 		}
 		fmt.Fprintf(b, "%10.3f %10.3f  %s%s%s\n", next.Took, next.At, indent, branch, next)
 		if next.Others > 0 {
-			fmt.Fprintf(b, "%10s %10s  %s%s(and for %d other clients there)\n", "", "", indent, below, next.Others)
+			others := fmt.Sprintf("%d other clients", next.Others)
+			if next.Others == 1 {
+				others = "another client"
+			}
+			fmt.Fprintf(b, "%10s %10s  %s%s(and writes it to %s)\n", "", "", indent, below, others)
 		}
 		next.draw(b, indent+below)
 	}
