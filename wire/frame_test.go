@@ -168,7 +168,7 @@ func TestTooLargeTakesNoMemory(t *testing.T) {
 			}
 		}
 	}).AllocedBytesPerOp()
-	if bytesPer > 2*readBuffer {
+	if bytesPer > 2*nodeBuffer {
 		t.Errorf("%d bytes were allocated", bytesPer)
 	}
 }

@@ -35,5 +35,9 @@ const (
 	ClockSkew = 30 * time.Second
 )
 
-// readBuffer is how much a Reader asks of its stream at once, in bytes.
-const readBuffer = 4 << 10
+// nodeBuffer and clientBuffer are how much a Reader asks of its stream at once, in bytes:
+// of clients there are many, and they say little.
+const (
+	nodeBuffer   = 4 << 10
+	clientBuffer = 512
+)
