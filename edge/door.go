@@ -3,7 +3,6 @@ package edge
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"io"
 	"log/slog"
@@ -19,6 +18,9 @@ import (
 type Config struct {
 	Node, Region string
 	SystemApp    string // the app whose tokens may carry the operator role
+	// Secret is the cluster's, for the tokens by which sessions are resumed on
+	// another node; nil = none are given.
+	Secret []byte
 	// Serve runs a client's session until it ends, and says why it did; it has
 	// told the client already.
 	Serve func(ctx context.Context, c Client) error
@@ -126,13 +128,13 @@ func (d *Door) serve(ctx context.Context, conn *quic.Conn) error {
 	if err != nil {
 		return err
 	}
-	peer, until, err := d.identify(hello.GetHello().GetToken())
+	peer, err := d.caller(hello.GetHello())
 	leaveUser := func() {}
 	if err == nil && d.cfg.Closed != nil && !peer.Operator {
 		err = d.cfg.Closed()
 	}
 	if err == nil {
-		leaveUser, err = d.enterUser(peer)
+		leaveUser, err = d.enterUser(peer.Identity)
 	}
 	if err != nil {
 		d.refuse(conn, commands, hello.Id, err)
@@ -147,7 +149,7 @@ func (d *Door) serve(ctx context.Context, conn *quic.Conn) error {
 		return err
 	}
 	err = d.cfg.Serve(ctx, Client{
-		Identity: peer, Until: until, Frames: frames, Commands: commands,
+		Identity: peer.Identity, Until: peer.until(), Frames: frames, Commands: commands,
 		Events: func(ctx context.Context) (Stream, error) { return conn.OpenUniStreamSync(ctx) },
 	})
 	var said *wire.Error
@@ -211,43 +213,49 @@ func linger(conn *quic.Conn) {
 // lastWords is how long a refused client may take to hear why.
 const lastWords = 200 * time.Millisecond
 
-// identify turns a token into a peer. While the node does not know the keys
-// yet, the client is told to come back.
-func (d *Door) identify(token string) (Identity, time.Time, error) {
+// verify finds out whose a token is.
+func (d *Door) verify(token string) (*caller, error) {
+	var key Key
 	ready := true
 	claims, app, err := Verify(token, d.cfg.TokenLife, func(kid string) (Key, bool) {
-		k, ok, r := d.cfg.Key(kid)
-		ready = r
-		return k, ok
+		var ok bool
+		key, ok, ready = d.cfg.Key(kid)
+		return key, ok
 	})
-	if !ready {
-		return Identity{}, time.Time{}, wire.Errorf(wire.CodeOverloaded, "the node is starting").After(100 * time.Millisecond)
+	switch {
+	case !ready:
+		return nil, errStarting()
+	case err != nil:
+		return nil, err
 	}
-	if err != nil {
-		return Identity{}, time.Time{}, err
-	}
-	return Identity{
-		App: app, User: claims.User, ActAs: claims.ActAs == "*",
-		Operator: claims.Role == Operator && app == d.cfg.SystemApp,
-	}, claims.Expires.Add(wire.ClockSkew), nil // as Verify allows for
+	return &caller{Identity: d.identity(claims, app), claims: claims, key: key}, nil
+}
+
+// errStarting tells a client to come back: the node does not know the keys yet.
+func errStarting() error {
+	return wire.Errorf(wire.CodeOverloaded, "the node is starting").After(100 * time.Millisecond)
+}
+
+func (d *Door) identity(c Claims, app string) Identity {
+	return Identity{App: app, User: c.User, ActAs: c.ActAs == "*", Operator: c.Role == Operator && app == d.cfg.SystemApp}
 }
 
 // Authenticate checks a token that is to prolong the session of id: it must
 // grant the very same.
 func (d *Door) Authenticate(id Identity, token string) (time.Time, error) {
-	fresh, until, err := d.identify(token)
+	fresh, err := d.verify(token)
 	if err != nil {
 		return time.Time{}, err
 	}
-	if fresh != id {
+	if fresh.Identity != id {
 		return time.Time{}, wire.Errorf(wire.CodeForbidden, "the token is for another user, or grants something else")
 	}
-	return until, nil
+	return fresh.until(), nil
 }
 
-func (d *Door) welcome(id uint64, p Identity) *wire.Frame {
+func (d *Door) welcome(id uint64, c *caller) *wire.Frame {
 	return &wire.Frame{Id: id, Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{
-		Session: rand.Text(), Node: d.cfg.Node, Region: d.cfg.Region, App: p.App, User: p.User,
+		Session: c.session, ResumeToken: d.resumeToken(c), Node: d.cfg.Node, Region: d.cfg.Region, App: c.App, User: c.User,
 		ServerTimeMs: time.Now().UnixMilli(), HeartbeatMs: uint32(wire.IdleTimeout.Milliseconds() / 3),
 		Limits: &wire.Limits{FrameBytes: wire.ClientFrame, ContentBytes: wire.Content, Follows: wire.Follows, InFlight: uint32(d.cfg.InFlight)},
 	}}}
