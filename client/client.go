@@ -42,7 +42,7 @@ type Client struct {
 // a *ConfigError; a *wire.Error such as ErrUnauthenticated; the error of
 // Config.Token; a certificate of no node that can be trusted.
 func Dial(ctx context.Context, cfg Config) (*Client, error) {
-	return dial(ctx, cfg, cfg.connect)
+	return dial(ctx, cfg, nil)
 }
 
 func dial(ctx context.Context, cfg Config, connect func(context.Context, string) (*conn, error)) (*Client, error) {
@@ -50,6 +50,9 @@ func dial(ctx context.Context, cfg Config, connect func(context.Context, string)
 		return nil, err
 	}
 	cfg.fill()
+	if connect == nil {
+		connect = cfg.connect
+	}
 	c := &Client{
 		cfg: cfg, connect: connect, ready: make(chan struct{}), gone: make(chan struct{}),
 		changed: make(chan struct{}), follows: make(map[*Follow]struct{}),

@@ -17,7 +17,8 @@ type Config struct {
 	// Addrs are nodes as host:port, the preferred one first. Each time that
 	// the client connects it tries them in this order.
 	Addrs []string
-	// Token returns what proves the user. It is called for each connection.
+	// Token returns what proves the user. It is called for the first connection, and
+	// when a node does not take what the last session gave to come back with.
 	Token func(context.Context) (string, error)
 	// RootCAs are whom to trust for the nodes' certificates; nil = the system's.
 	RootCAs *x509.CertPool
@@ -38,7 +39,16 @@ type Config struct {
 	Dial func(ctx context.Context, addr string, t *tls.Config, q *quic.Config) (*quic.Conn, error)
 	// Log hears of connections lost and made; nil = nobody.
 	Log *slog.Logger
+
+	// What nodes gave to make the next connection cheaper, to any of them: TLS
+	// resumes its session, and the address need not be proved again.
+	tickets tls.ClientSessionCache
+	proofs  quic.TokenStore
 }
+
+// remembered bounds the names of nodes for which these are kept, and the proofs
+// for each.
+const remembered = 16
 
 func (c Config) check() error {
 	if len(c.Addrs) == 0 {
@@ -65,6 +75,8 @@ func (c *Config) fill() {
 	if c.Heartbeat == 0 {
 		c.Heartbeat = heartbeat
 	}
+	c.tickets = tls.NewLRUClientSessionCache(remembered)
+	c.proofs = quic.NewLRUTokenStore(remembered, remembered)
 	if c.Agent == "" {
 		c.Agent = "starling-go"
 	}

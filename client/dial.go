@@ -45,9 +45,10 @@ func (c Config) connect(ctx context.Context, addr string) (*conn, error) {
 	}
 	q, err := dial(ctx, addr, &tls.Config{
 		RootCAs: c.RootCAs, ServerName: name, NextProtos: []string{protocol}, MinVersion: tls.VersionTLS13,
+		ClientSessionCache: c.tickets,
 	}, &quic.Config{
 		HandshakeIdleTimeout: dialWithin, KeepAlivePeriod: keepAlive, MaxIdleTimeout: idle,
-		MaxIncomingStreams: -1, MaxIncomingUniStreams: 4,
+		MaxIncomingStreams: -1, MaxIncomingUniStreams: 4, TokenStore: c.proofs,
 		DisablePathMTUDiscovery: true, // a path whose MTU shrinks later would go mute
 	})
 	if err != nil {
