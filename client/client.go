@@ -31,9 +31,10 @@ type Client struct {
 	follows   map[*Follow]struct{}
 	resume    string   // what it gave to come back with
 	preferred []string // to be tried before the config's
-	avoid     string   // to be tried last
-	lastErr   error    // why there is no link
-	end       error    // why the client has ended
+	avoid     string   // to be tried last, and if nobody else answers, until avoided
+	avoided   time.Time
+	lastErr   error // why there is no link
+	end       error // why the client has ended
 	ends      Ends
 }
 
@@ -184,9 +185,12 @@ func (e *hopelessError) Unwrap() error { return e.err }
 // openAny returns a link to the first node that lets the client in.
 func (c *Client) openAny() (*link, error) {
 	var failed error
-	strangers, expired := 0, 0
-	addrs := c.addrs()
+	strangers, expired, answered := 0, 0, false
+	addrs, mute := c.addrs()
 	for _, addr := range addrs {
+		if addr == mute && answered {
+			continue
+		}
 		l, err := c.enter(addr)
 		var none *noToken
 		switch {
@@ -197,6 +201,7 @@ func (c *Client) openAny() (*link, error) {
 		}
 		err = fmt.Errorf("client: %s: %w", addr, err)
 		failed = errors.Join(failed, err)
+		answered = answered || answers(err)
 		if badCertificate(err) {
 			strangers++
 		}
@@ -284,7 +289,7 @@ func (c *Client) down(l *link, err error) {
 		c.resume = ""
 	}
 	if !stands(err) {
-		c.avoid = l.addr
+		c.avoid, c.avoided = l.addr, time.Now().Add(avoidFor)
 	}
 	c.mu.Unlock()
 	c.out.up(nil)

@@ -105,6 +105,10 @@ const (
 	heartbeat   = 2 * time.Second
 	probeWithin = 1500 * time.Millisecond
 
+	// avoidFor is how long a node that went mute is not asked while others answer,
+	// be it that they are busy: to find out that it still is mute takes dialWithin.
+	avoidFor = 10 * time.Second
+
 	reconnectMin, reconnectMax = 50 * time.Millisecond, 2 * time.Second
 	retryMin, retryMax         = 20 * time.Millisecond, time.Second
 )

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/quic-go/quic-go"
 
@@ -40,23 +41,25 @@ func (c *Client) resumable() string {
 	return c.resume
 }
 
-// addrs returns the nodes to try: those that the last one named, once; and in
-// the end the one that is not to be tried first.
-func (c *Client) addrs() []string {
+// addrs returns the nodes to try: those that the last one named, once. The one that
+// went mute comes last, and is named a second time if it is to be tried only if
+// nobody else answers.
+func (c *Client) addrs() (addrs []string, mute string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	addrs := slices.Concat(c.preferred, c.cfg.Addrs)
+	addrs = slices.Concat(c.preferred, c.cfg.Addrs)
 	c.preferred = nil
-	slices.SortStableFunc(addrs, func(a, b string) int {
-		switch {
-		case a == c.avoid && b != c.avoid:
-			return 1
-		case a != c.avoid && b == c.avoid:
-			return -1
-		}
-		return 0
-	})
-	return addrs
+	if c.avoid == "" || !slices.Contains(addrs, c.avoid) || time.Now().After(c.avoided) {
+		return addrs, ""
+	}
+	addrs = slices.DeleteFunc(addrs, func(a string) bool { return a == c.avoid })
+	return append(addrs, c.avoid), c.avoid
+}
+
+// answers reports whether a node that did not let the client in is there.
+func answers(err error) bool {
+	var refused *quic.TransportError
+	return stands(err) || errors.As(err, &refused) && refused.Remote
 }
 
 // stands reports whether a node whose link ended so is there, and may be asked

@@ -21,6 +21,11 @@ const (
 	// or IPv6 /64.
 	handshakesFromRetry = 32
 	handshakesFrom      = 64
+	// Those that came to be took handshakesSlow or longer of late: the node has more to
+	// do than it can, and lets no more than handshakesBusy be in progress, so that these
+	// come to an end before their clients give them up.
+	handshakesSlow = time.Second
+	handshakesBusy = 128
 	// handshakeIdle bounds the silence in a handshake, dialWithin all of a dial.
 	handshakeIdle = 3 * time.Second
 	dialWithin    = 5 * time.Second
