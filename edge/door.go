@@ -40,6 +40,10 @@ type Config struct {
 	// that have not said who they are (default 256). Afterwards only the user
 	// counts: a whole clinic may share one address.
 	PerAddress int
+	// PerSecond bounds how many come in per second, and PerSecondFrom how many of one
+	// address, as for PerAddress (default 2,000 and 1,000); the others are told when to
+	// come again. Operators come in always.
+	PerSecond, PerSecondFrom int
 	// TokenLife is the longest life of a token (default wire.TokenLife).
 	TokenLife time.Duration
 	Log       *slog.Logger
@@ -80,8 +84,9 @@ type Commands interface {
 type Door struct {
 	cfg Config
 
-	places  places
-	serving sync.WaitGroup // over WebSocket
+	places   places
+	entrance entrance
+	serving  sync.WaitGroup // over WebSocket
 }
 
 // New returns a door. It starts nothing.
@@ -90,11 +95,16 @@ func New(cfg Config) *Door {
 	cfg.PerUser = cmp.Or(cfg.PerUser, 16)
 	cfg.InFlight = cmp.Or(cfg.InFlight, wire.InFlight)
 	cfg.PerAddress = cmp.Or(cfg.PerAddress, 256)
+	cfg.PerSecond = cmp.Or(cfg.PerSecond, 2000)
+	cfg.PerSecondFrom = cmp.Or(cfg.PerSecondFrom, 1000)
 	cfg.TokenLife = cmp.Or(cfg.TokenLife, wire.TokenLife)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Door{cfg: cfg, places: places{users: make(map[string]int), strangers: make(map[netip.Prefix]int)}}
+	return &Door{
+		cfg: cfg, places: places{users: make(map[string]int), strangers: make(map[netip.Prefix]int)},
+		entrance: entrance{perSecond: cfg.PerSecond, perSecondFrom: cfg.PerSecondFrom, from: make(map[netip.Prefix]*pace)},
+	}
 }
 
 // Sessions returns how many connections are open.
@@ -134,6 +144,9 @@ func (d *Door) serve(ctx context.Context, l line) error {
 	}
 	peer, err := d.caller(hello.GetHello())
 	leaveUser := func() {}
+	if err == nil && !peer.Operator {
+		err = d.entrance.pass(network(l.remote), time.Now())
+	}
 	if err == nil && d.cfg.Closed != nil && !peer.Operator {
 		err = d.cfg.Closed()
 	}
@@ -166,7 +179,7 @@ func (d *Door) serve(ctx context.Context, l line) error {
 // hello waits for the first frame of a client, not for long.
 func (d *Door) hello(ctx context.Context, l line) (Commands, *wire.Reader, *wire.Frame, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, wire.AuthenticateWithin,
-		wire.Errorf(wire.CodeUnauthenticated, "no Hello within %v", wire.AuthenticateWithin))
+		wire.Errorf(wire.CodeOverloaded, "no Hello within %v", wire.AuthenticateWithin))
 	defer cancel()
 	commands, err := l.commands(ctx)
 	if err != nil {

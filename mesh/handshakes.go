@@ -53,11 +53,11 @@ func (h *handshakes) begin(addr net.Addr, exempt func(netip.AddrPort) bool) bool
 	from := origin(addr)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	max := handshakesMax
-	if h.took > handshakesSlow {
-		max = handshakesBusy
+	most := handshakesFrom
+	if h.took > handshakesSlow && h.all >= handshakesBusy {
+		most = handshakesFromBusy
 	}
-	if h.all >= max || h.from[from] >= handshakesFrom && !exempt(addrPort(addr)) {
+	if h.all >= handshakesMax || h.from[from] >= most && !exempt(addrPort(addr)) {
 		return false
 	}
 	if h.from == nil {

@@ -21,11 +21,13 @@ const (
 	// or IPv6 /64.
 	handshakesFromRetry = 32
 	handshakesFrom      = 64
-	// Those that came to be took handshakesSlow or longer of late: the node has more to
-	// do than it can, and lets no more than handshakesBusy be in progress, so that these
-	// come to an end before their clients give them up.
-	handshakesSlow = time.Second
-	handshakesBusy = 128
+	// handshakesSlow is how long those that came to be took of late, on average, when there
+	// are more than come to an end before clients give them up. While it is so, and more
+	// than handshakesBusy are in progress, an address has at most handshakesFromBusy: a few
+	// that are slow on purpose keep out nobody else.
+	handshakesSlow     = time.Second
+	handshakesBusy     = 128
+	handshakesFromBusy = 2
 	// handshakeIdle bounds the silence in a handshake, dialWithin all of a dial.
 	handshakeIdle = 3 * time.Second
 	dialWithin    = 5 * time.Second
