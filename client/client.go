@@ -146,7 +146,11 @@ func (c *Client) run() {
 			continue
 		}
 		wait := time.Duration(0)
-		if !atOnce {
+		switch {
+		case atOnce:
+		case busy(err):
+			wait = fullJitter(tries, busyMin, busyMax)
+		default:
 			wait = fullJitter(tries, reconnectMin, reconnectMax)
 		}
 		if e := said(err); e != nil {

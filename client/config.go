@@ -110,7 +110,9 @@ const (
 	avoidFor = 10 * time.Second
 
 	reconnectMin, reconnectMax = 50 * time.Millisecond, 2 * time.Second
-	retryMin, retryMax         = 20 * time.Millisecond, time.Second
+	// After a refusal to even talk the node has a crowd at its door; each attempt makes it worse.
+	busyMin, busyMax   = 200 * time.Millisecond, 4 * time.Second
+	retryMin, retryMax = 20 * time.Millisecond, time.Second
 )
 
 // doubled returns low doubled n times, at most high.

@@ -57,9 +57,12 @@ func (c *Client) addrs() (addrs []string, mute string) {
 }
 
 // answers reports whether a node that did not let the client in is there.
-func answers(err error) bool {
+func answers(err error) bool { return stands(err) || busy(err) }
+
+// busy reports whether a node refused to talk at all.
+func busy(err error) bool {
 	var refused *quic.TransportError
-	return stands(err) || errors.As(err, &refused) && refused.Remote
+	return errors.As(err, &refused) && refused.Remote && refused.ErrorCode == quic.ConnectionRefused
 }
 
 // stands reports whether a node whose link ended so is there, and may be asked
