@@ -64,6 +64,7 @@ type Node struct {
 	departures departures
 	drain      *drain
 	ways       ways
+	tracer     *tracer
 	root       root
 	sent       counters // events that relay sessions sent to other nodes
 	// unsent is the most bytes that ever waited for one client.
@@ -88,6 +89,7 @@ func New(cfg Config, env Env) (*Node, error) {
 	n.admission = relay.NewAdmission(cfg.admission())
 	n.dir = newKeeper(n)
 	n.places = newPlaces(n)
+	n.tracer = newTracer(cfg.Node, cfg.Region)
 	n.settler.node = n
 	n.root.node, n.root.first = n, cfg.directoryVoters()
 	n.reconciler = newReconciler(n)

@@ -18,6 +18,7 @@ type Eager struct {
 
 	mu      sync.Mutex
 	eager   bool
+	broken  error  // of drain: what was to be sent is lost
 	waiting bool   // drain waits for the peer
 	rest    []byte // not yet with the system
 
@@ -66,6 +67,9 @@ func (e *Eager) Write(p []byte) (int, error) {
 		return e.Conn.Write(p)
 	}
 	defer e.mu.Unlock()
+	if e.broken != nil {
+		return 0, e.broken
+	}
 	if e.raw != nil && len(e.rest) == 0 && !e.waiting {
 		e.p, e.n, e.err = p, 0, nil
 		err := e.raw.Write(e.now)
@@ -105,7 +109,10 @@ func (e *Eager) drain(bound func() error) error {
 			_, err = e.Conn.Write(rest)
 		}
 		if err != nil {
-			return err // e stays waiting: the connection is of no use any more
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.broken = err
+			return err
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -26,8 +27,11 @@ func quicLine(conn *quic.Conn) line {
 	return line{
 		remote:   conn.RemoteAddr(),
 		commands: func(ctx context.Context) (Commands, error) { return conn.AcceptStream(ctx) },
-		events:   func(ctx context.Context) (Stream, error) { return conn.OpenUniStreamSync(ctx) },
-		gone:     conn.Context().Done(),
+		events: func(ctx context.Context) (Stream, error) {
+			s, err := conn.OpenUniStreamSync(ctx)
+			return &quicEvents{SendStream: s}, err
+		},
+		gone: conn.Context().Done(),
 	}
 }
 
@@ -58,3 +62,35 @@ func (l line) linger() {
 
 // lastWords is how long a refused client may take to hear why.
 const lastWords = 200 * time.Millisecond
+
+// quicEvents is a stream of events to which one goroutine can send for many clients.
+type quicEvents struct {
+	*quic.SendStream
+	lent int // bytes that were queued since a write last waited for the peer
+}
+
+// lentMost bounds what is queued for a client without waiting: quic-go itself would take
+// all that the client's window allows, which a hostile one makes huge.
+const lentMost = 32 << 10
+
+// Send implements the Sender of package relay.
+func (s *quicEvents) Send(buf []byte, sent func(error)) (done bool, err error) {
+	p := buf[wire.Headroom:]
+	if s.lent+len(p) <= lentMost {
+		err := s.TryWriteAll(p)
+		if !errors.Is(err, quic.ErrWouldBlock) {
+			s.lent += len(p)
+			return true, err
+		}
+	}
+	s.lent = 0
+	p = bytes.Clone(p)
+	go func() {
+		err := s.SetWriteDeadline(time.Now().Add(wire.WriteStall))
+		if err == nil {
+			_, err = s.Write(p)
+		}
+		sent(err)
+	}()
+	return false, nil
+}

@@ -216,7 +216,7 @@ func (s *webSocket) write(op ws.OpCode, p []byte) (int, error) {
 	for !s.take() {
 	}
 	defer s.release()
-	if err := s.put(op, append(make([]byte, Headroom, Headroom+len(p)), p...)); err != nil {
+	if err := s.put(op, append(make([]byte, wire.Headroom, wire.Headroom+len(p)), p...)); err != nil {
 		return 0, err
 	}
 	if err := s.drain(); err != nil {
@@ -225,16 +225,13 @@ func (s *webSocket) write(op ws.OpCode, p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Headroom is the room that Send needs before what is to be sent, in bytes.
-const Headroom = 10
-
-// Send writes buf[Headroom:], whole frames, as a message without waiting for the peer;
+// Send writes buf[wire.Headroom:], whole frames, as a message without waiting for the peer;
 // it uses the room before and keeps nothing. Done is false if not all is on its way
 // yet: sent is called once it is, or cannot be, and until then there is to be no other
 // Send. Writes take their turn.
 func (s *webSocket) Send(buf []byte, sent func(error)) (done bool, err error) {
 	if s.tcp == nil || !s.tryTake() {
-		p := bytes.Clone(buf[Headroom:])
+		p := bytes.Clone(buf[wire.Headroom:])
 		go func() {
 			_, err := s.Write(p)
 			sent(err)
@@ -253,10 +250,10 @@ func (s *webSocket) Send(buf []byte, sent func(error)) (done bool, err error) {
 	return false, nil
 }
 
-// put writes buf[Headroom:] with its header. It waits only where there is no Eager.
+// put writes buf[wire.Headroom:] with its header. It waits only where there is no Eager.
 func (s *webSocket) put(op ws.OpCode, buf []byte) error {
-	n := len(buf) - Headroom
-	at := Headroom
+	n := len(buf) - wire.Headroom
+	at := wire.Headroom
 	switch {
 	case n < 126:
 		at -= 2

@@ -11,10 +11,10 @@ import (
 
 // A frame put together from encodings is the frame that protobuf makes, and
 // comes apart into the same encodings.
-func TestAppendEvents(t *testing.T) {
+func TestAppendRun(t *testing.T) {
 	events := []*Event{
 		{}, {Seq: 1}, {Seq: math.MaxUint64, User: "u", Kind: Kind_KIND_JOIN, Content: strings.Repeat("x", 300)},
-		{Seq: 3, Content: strings.Repeat("é", 20_000)},
+		{Seq: 3, Content: strings.Repeat("é", 20_000)}, {Seq: 4, MsgId: "m", Trace: []byte("0123456789abcdef")},
 	}
 	for n := range len(events) + 1 {
 		for _, follow := range []uint64{0, 1, 127, 128, math.MaxUint64} {
@@ -22,15 +22,15 @@ func TestAppendEvents(t *testing.T) {
 			size := 0
 			for _, e := range events[:n] {
 				encoded = append(encoded, EncodeEvent(e))
-				size += len(encoded[len(encoded)-1])
+				size += RunSize(len(encoded[len(encoded)-1]))
 			}
-			got := AppendEvents([]byte("before"), follow, encoded)
+			got := AppendRun([]byte("before"), follow, Run(encoded))
 			want := AppendMessage([]byte("before"), &Frame{Body: &Frame_Events{&Events{Follow: follow, Events: events[:n]}}})
 			if !bytes.Equal(got, want) {
 				t.Fatalf("%d events of follow %d: %x, want %x", n, follow, got, want)
 			}
-			if limit := EventsSize(n, size); len(got)-len("before") > limit {
-				t.Errorf("a frame of %d bytes is above EventsSize, %d", len(got), limit)
+			if run := Run(encoded); len(run) != size || len(SplitRun(run)) != n {
+				t.Errorf("a run of %d bytes and %d events, want %d and %d", len(run), len(SplitRun(run)), size, n)
 			}
 			f, split, ok := SplitEvents(got[len("before")+headerLen:])
 			if !ok || f != follow || len(split) != n {
@@ -43,6 +43,31 @@ func TestAppendEvents(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Whether an event is traced is seen at its end, also where that only looks so.
+func TestEventTrace(t *testing.T) {
+	const id = "0123456789abcdef"
+	traced := EncodeEvent(&Event{Seq: 1, Content: "x", MsgId: "01HF7YAT00XEG0HYE6QWA87ZF0", Trace: []byte(id)})
+	if got := EventTrace(traced); string(got) != id {
+		t.Errorf("EventTrace = %q", got)
+	}
+	for name, e := range map[string]*Event{
+		"nothing":    {},
+		"untraced":   {Seq: 1, Content: "x", MsgId: "01HF7YAT00XEG0HYE6QWA87ZF0"},
+		"looks so":   {Seq: 1, Content: eventTrace + id},
+		"too long":   {Seq: 1, Trace: []byte(eventTrace + id)},
+		"too short":  {Seq: 1, Trace: []byte("0123")},
+		"in its own": {Seq: 1, MsgId: "x" + eventTrace + id},
+	} {
+		if got := EventTrace(EncodeEvent(e)); got != nil {
+			t.Errorf("%s: EventTrace = %x", name, got)
+		}
+	}
+	untraced := EncodeEvent(&Event{Seq: 1, Content: "x", MsgId: "01HF7YAT00XEG0HYE6QWA87ZF0"})
+	if n := testing.AllocsPerRun(1000, func() { EventTrace(untraced) }); n != 0 {
+		t.Errorf("%v allocations to see that an event is not traced", n)
 	}
 }
 
