@@ -1,10 +1,13 @@
 package starling_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
+	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"testing"
 	"testing/synctest"
@@ -12,6 +15,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/starling-im/starling"
 	"github.com/starling-im/starling/client"
 	"github.com/starling-im/starling/edge"
 	"github.com/starling-im/starling/geo"
@@ -93,6 +97,31 @@ func TestBackWithinARoundTrip(t *testing.T) {
 		ok(t, bob.Close())
 		ok(t, sender.Close())
 		_ = tr.Close()
+		w.stopAll()
+	})
+}
+
+// On the TCP port, too, a client goes on with the TLS session that it has with another node.
+func TestTLSResumesOnTCP(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "fra", "iad")
+		config := &tls.Config{RootCAs: w.roots, ServerName: identity.ServerName("sim"), ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+		for i, p := range w.peers {
+			port := newMemoryPort()
+			w.before = func(n *starling.Node) { n.ServeHTTP(port) }
+			w.start(p.ID)
+			near, far := net.Pipe()
+			port.conns <- far
+			c := tls.Client(near, config)
+			_, err := io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n")
+			ok(t, err)
+			_, err = http.ReadResponse(bufio.NewReader(c), nil)
+			ok(t, err)
+			if resumed := c.ConnectionState().DidResume; resumed != (i > 0) {
+				t.Errorf("%s: resumed %v", p.ID, resumed)
+			}
+			_ = near.Close()
+		}
 		w.stopAll()
 	})
 }
