@@ -113,3 +113,49 @@ func TestBackAtOnce(t *testing.T) {
 		c.Close()
 	})
 }
+
+// While other nodes answer, be it that they are full, a node that went mute is not asked
+// for a while: that would take longer than they are full.
+func TestMuteNodeIsLeftAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.dial()
+		full := true
+		w.mu.Lock()
+		w.down["a:1"] = true
+		w.hello = func(string, *wire.Hello) *wire.Error {
+			if full {
+				return wire.Errorf(wire.CodeOverloaded, "full")
+			}
+			return nil
+		}
+		w.mu.Unlock()
+		w.cutAll()
+		dialled := func(addr string) (n int) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			for _, a := range w.dialed {
+				if a == addr {
+					n++
+				}
+			}
+			return n
+		}
+		time.Sleep(avoidFor - time.Second)
+		if a, b := dialled("a:1"), dialled("b:1"); a != 1 || b < 3 {
+			t.Errorf("the mute node was dialled %d times, the full one %d times", a, b)
+		}
+		time.Sleep(avoidFor)
+		if dialled("a:1") == 1 {
+			t.Error("the mute node is never asked again")
+		}
+		w.mu.Lock()
+		full = false
+		w.mu.Unlock()
+		time.Sleep(2 * reconnectMax)
+		if node, _ := c.Node(); node != "b:1" {
+			t.Errorf("the node is %s", node)
+		}
+		c.Close()
+	})
+}

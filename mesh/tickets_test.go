@@ -121,3 +121,44 @@ func TestResetFromTheAddress(t *testing.T) {
 		}
 	})
 }
+
+// A client whose address one node has seen need not prove it to another that is crowded.
+func TestAddressIsProvedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rtt = 100 * time.Millisecond
+		w := newWorld(t, simnet.Options{Latency: func(_, _ netip.Addr) time.Duration { return rtt / 2 }})
+		nodes := map[string]*node{}
+		for id, addr := range map[string]string{"a": addrA, "b": addrB} {
+			cfg := w.config(id, addr)
+			cfg.Clients = greet(id)
+			nodes[id] = start(t, cfg)
+		}
+		synctest.Wait()
+		for range handshakesFromRetry {
+			nodes["b"].handshakes.begin(net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addrC)), func(netip.AddrPort) bool { return false })
+		}
+		conf := &tls.Config{NextProtos: []string{ALPNClient}, ServerName: identity.ServerName(cluster), RootCAs: credentials(t, w.ca, "x").Roots}
+		tr := &quic.Transport{Conn: w.net.Conn(addrC)}
+		t.Cleanup(func() { tr.Close() })
+		proofs := quic.NewLRUTokenStore(1, 4)
+		dial := func(addr string) time.Duration {
+			began := time.Now()
+			c, err := tr.Dial(t.Context(), net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr)), conf, &quic.Config{TokenStore: proofs})
+			if err != nil {
+				t.Fatal(err)
+			}
+			took := time.Since(began)
+			time.Sleep(2 * rtt)
+			_ = c.CloseWithError(0, "")
+			return took
+		}
+		if took := dial(addrB); took < 2*rtt {
+			t.Errorf("the address was not to be proved: the handshake took %v", took)
+		}
+		proofs = quic.NewLRUTokenStore(1, 4)
+		dial(addrA)
+		if took := dial(addrB); took >= 2*rtt {
+			t.Errorf("the address was to be proved again: the handshake took %v", took)
+		}
+	})
+}
