@@ -85,11 +85,11 @@ func New(cfg Config, env Env) (*Node, error) {
 	n := &Node{cfg: cfg, env: env, logs: newLogs(), ready: make(chan struct{}), since: time.Now().UnixMilli()}
 	n.log = slog.New(n.logs.handler(env.Log.Handler())).With("node", cfg.Node)
 	n.flights.abroad = make(chan struct{}, 1)
-	n.hub = relay.NewHub(relay.HubConfig{Feed: (*feed)(n)})
+	n.tracer = newTracer(cfg.Node, cfg.Region)
+	n.hub = relay.NewHub(relay.HubConfig{Feed: (*feed)(n), Traced: n.tracer.wrote})
 	n.admission = relay.NewAdmission(cfg.admission())
 	n.dir = newKeeper(n)
 	n.places = newPlaces(n)
-	n.tracer = newTracer(cfg.Node, cfg.Region)
 	n.settler.node = n
 	n.root.node, n.root.first = n, cfg.directoryVoters()
 	n.reconciler = newReconciler(n)

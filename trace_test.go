@@ -56,7 +56,7 @@ func TestTrace(t *testing.T) {
 				t.Errorf("hop %+v", h)
 			}
 		}
-		for what, n := range map[string]int{starling.HopEdge: 1, starling.HopPropose: 1, starling.HopApply: 3, starling.HopRelay: 1, starling.HopAck: 1} {
+		for what, n := range map[string]int{starling.HopEdge: 1, starling.HopPropose: 1, starling.HopApply: 3, starling.HopRelay: 1, starling.HopWrite: 3, starling.HopAck: 1} {
 			if count[what] != n {
 				t.Errorf("%d hops of %q, want %d: %+v", count[what], what, n, hops)
 			}

@@ -72,7 +72,7 @@ func TestTrace(t *testing.T) {
 			t.Errorf("the steps to %s sum to %.3f ms, it took %.3f", client.Node, sum, took)
 		}
 	}
-	for _, what := range []string{trace.Way, starling.HopEdge, trace.Queue, trace.Quorum, starling.HopApply} {
+	for _, what := range []string{trace.Way, starling.HopEdge, trace.Queue, trace.Quorum, starling.HopApply, starling.HopWrite} {
 		if !seen[what] {
 			t.Errorf("no step is a %s", what)
 		}
