@@ -97,8 +97,12 @@ func New(cfg Config, env Env) (*Node, error) {
 	n.links = newLinks(n)
 	n.histories = newHistories(n)
 	n.drain = newDrain(n)
+	var err error
+	if n.secret, err = readKey(cfg.GossipKey); err != nil {
+		return nil, err
+	}
 	n.door = edge.New(edge.Config{
-		Node: cfg.Node, Region: cfg.Region, SystemApp: directory.SystemApp, Serve: n.serveSession, Closed: n.drain.closed,
+		Node: cfg.Node, Region: cfg.Region, SystemApp: directory.SystemApp, Secret: n.secret, Serve: n.serveSession, Closed: n.drain.closed,
 		Key: n.dir.key, InFlight: cfg.sessionLimits().InFlight, TokenLife: cfg.tokenLife(), Log: n.log,
 	})
 	if err := n.dir.load(); err != nil {
@@ -113,10 +117,6 @@ func New(cfg Config, env Env) (*Node, error) {
 }
 
 func (n *Node) newMesh() (*mesh.Mesh, error) {
-	var err error
-	if n.secret, err = readKey(n.cfg.GossipKey); err != nil {
-		return nil, err
-	}
 	if err := n.credentials.load(n.cfg); err != nil {
 		return nil, &ConfigError{"tls", err.Error()}
 	}

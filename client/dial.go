@@ -29,7 +29,7 @@ func (c Config) tls(addr, alpn string) *tls.Config {
 	if name == "" {
 		name, _, _ = net.SplitHostPort(addr)
 	}
-	return &tls.Config{RootCAs: c.RootCAs, ServerName: name, NextProtos: []string{alpn}, MinVersion: tls.VersionTLS13}
+	return &tls.Config{RootCAs: c.RootCAs, ServerName: name, NextProtos: []string{alpn}, MinVersion: tls.VersionTLS13, ClientSessionCache: c.tickets}
 }
 
 // connect is the dialer of real clients.
@@ -57,7 +57,7 @@ func (c Config) connectQUIC(ctx context.Context, addr string) (*conn, error) {
 	}
 	q, err := dial(ctx, addr, c.tls(addr, protocol), &quic.Config{
 		HandshakeIdleTimeout: dialWithin, KeepAlivePeriod: keepAlive, MaxIdleTimeout: idle,
-		MaxIncomingStreams: -1, MaxIncomingUniStreams: 4,
+		MaxIncomingStreams: -1, MaxIncomingUniStreams: 4, TokenStore: c.proofs,
 		DisablePathMTUDiscovery: true, // a path whose MTU shrinks later would go mute
 	})
 	if err != nil {

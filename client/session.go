@@ -199,18 +199,25 @@ func (s *Session) push(f *wire.Frame) error {
 // Ask is Call that waits for the answer. When ctx ends, so does the waiting;
 // the request may still be carried out.
 func (s *Session) Ask(ctx context.Context, f *wire.Frame) (*wire.Frame, error) {
+	return s.start(f)(ctx)
+}
+
+// start is the first half of Ask, and returns the second.
+func (s *Session) start(f *wire.Frame) (wait func(context.Context) (*wire.Frame, error)) {
 	type answer struct {
 		f   *wire.Frame
 		err error
 	}
 	answers := make(chan answer, 1)
 	id := s.Call(f, func(f *wire.Frame, err error) { answers <- answer{f, err} })
-	select {
-	case a := <-answers:
-		return a.f, a.err
-	case <-ctx.Done():
-		s.take(id)
-		return nil, ctx.Err()
+	return func(ctx context.Context) (*wire.Frame, error) {
+		select {
+		case a := <-answers:
+			return a.f, a.err
+		case <-ctx.Done():
+			s.take(id)
+			return nil, ctx.Err()
+		}
 	}
 }
 

@@ -490,7 +490,9 @@ type Hello struct {
 	Token  string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	Device string                 `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
 	// What the client is, for logs: name and version.
-	Agent         string `protobuf:"bytes,3,opt,name=agent,proto3" json:"agent,omitempty"`
+	Agent string `protobuf:"bytes,3,opt,name=agent,proto3" json:"agent,omitempty"`
+	// The resume_token of an earlier session, instead of token.
+	Resume        string `protobuf:"bytes,4,opt,name=resume,proto3" json:"resume,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -546,17 +548,26 @@ func (x *Hello) GetAgent() string {
 	return ""
 }
 
+func (x *Hello) GetResume() string {
+	if x != nil {
+		return x.Resume
+	}
+	return ""
+}
+
 // Welcome answers Hello.
 type Welcome struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Session       string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
-	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
-	Region        string                 `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
-	App           string                 `protobuf:"bytes,4,opt,name=app,proto3" json:"app,omitempty"`
-	User          string                 `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
-	ServerTimeMs  int64                  `protobuf:"varint,6,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
-	HeartbeatMs   uint32                 `protobuf:"varint,7,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
-	Limits        *Limits                `protobuf:"bytes,8,opt,name=limits,proto3" json:"limits,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Session      string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	Node         string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Region       string                 `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
+	App          string                 `protobuf:"bytes,4,opt,name=app,proto3" json:"app,omitempty"`
+	User         string                 `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	ServerTimeMs int64                  `protobuf:"varint,6,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
+	HeartbeatMs  uint32                 `protobuf:"varint,7,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
+	Limits       *Limits                `protobuf:"bytes,8,opt,name=limits,proto3" json:"limits,omitempty"`
+	// Good on every node of the cluster, for as long as the token of the session.
+	ResumeToken   string `protobuf:"bytes,9,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -645,6 +656,13 @@ func (x *Welcome) GetLimits() *Limits {
 		return x.Limits
 	}
 	return nil
+}
+
+func (x *Welcome) GetResumeToken() string {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return ""
 }
 
 // Limits are the bounds that the server sets on this session.
@@ -2010,11 +2028,12 @@ const file_im_proto_rawDesc = "" +
 	"\arefresh\x18\x11 \x01(\v2\x14.starling.v1.RefreshH\x00R\arefresh\x120\n" +
 	"\apropose\x18\x1e \x01(\v2\x14.starling.v1.ProposeH\x00R\apropose\x12<\n" +
 	"\vcompression\x18\x1f \x01(\v2\x18.starling.v1.CompressionH\x00R\vcompressionB\x06\n" +
-	"\x04body\"K\n" +
+	"\x04body\"c\n" +
 	"\x05Hello\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12\x14\n" +
-	"\x05agent\x18\x03 \x01(\tR\x05agent\"\xeb\x01\n" +
+	"\x05agent\x18\x03 \x01(\tR\x05agent\x12\x16\n" +
+	"\x06resume\x18\x04 \x01(\tR\x06resume\"\x8e\x02\n" +
 	"\aWelcome\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x16\n" +
@@ -2023,7 +2042,8 @@ const file_im_proto_rawDesc = "" +
 	"\x04user\x18\x05 \x01(\tR\x04user\x12$\n" +
 	"\x0eserver_time_ms\x18\x06 \x01(\x03R\fserverTimeMs\x12!\n" +
 	"\fheartbeat_ms\x18\a \x01(\rR\vheartbeatMs\x12+\n" +
-	"\x06limits\x18\b \x01(\v2\x13.starling.v1.LimitsR\x06limits\"\x85\x01\n" +
+	"\x06limits\x18\b \x01(\v2\x13.starling.v1.LimitsR\x06limits\x12!\n" +
+	"\fresume_token\x18\t \x01(\tR\vresumeToken\"\x85\x01\n" +
 	"\x06Limits\x12\x1f\n" +
 	"\vframe_bytes\x18\x01 \x01(\rR\n" +
 	"frameBytes\x12#\n" +
