@@ -16,6 +16,7 @@ import (
 	"github.com/starling-im/starling/geo"
 	"github.com/starling-im/starling/mesh"
 	"github.com/starling-im/starling/relay"
+	"github.com/starling-im/starling/room"
 )
 
 // Env is what a node gets from the process that it runs in.
@@ -51,6 +52,7 @@ type Node struct {
 	hub         *relay.Hub
 	// admission bounds the sends of all clients together.
 	admission  *relay.Admission
+	signals    *relay.Signals
 	door       *edge.Door
 	links      *links
 	histories  *histories
@@ -65,6 +67,8 @@ type Node struct {
 	drain      *drain
 	ways       ways
 	root       root
+	// aggregated is called for each aggregate that goes to a node; for tests.
+	aggregated func(node string, id room.ID)
 	sent       counters // events that relay sessions sent to other nodes
 	// unsent is the most bytes that ever waited for one client.
 	unsent atomic.Int64
@@ -86,6 +90,7 @@ func New(cfg Config, env Env) (*Node, error) {
 	n.flights.abroad = make(chan struct{}, 1)
 	n.hub = relay.NewHub(relay.HubConfig{Feed: (*feed)(n)})
 	n.admission = relay.NewAdmission(cfg.admission())
+	n.signals = n.newSignals()
 	n.dir = newKeeper(n)
 	n.places = newPlaces(n)
 	n.settler.node = n
@@ -174,6 +179,7 @@ func (n *Node) Run(ctx context.Context) error {
 		}
 	})
 	parts.Go(func() { n.links.run(ctx) })
+	parts.Go(func() { n.signals.Run(ctx) })
 	parts.Go(func() { n.dir.run(ctx) })
 	parts.Go(func() { n.root.run(ctx) })
 	parts.Go(func() { n.keepCertificate(ctx) })
@@ -229,7 +235,7 @@ func (n *Node) serveSession(ctx context.Context, c edge.Client) error {
 		Frames: c.Frames, Replies: c.Commands, Until: c.Until,
 		Events: func(ctx context.Context) (relay.Stream, error) { return c.Events(ctx) },
 		Going:  n.drain.going, Goaway: n.drain.goaway,
-		Hub: n.hub, Backend: (*backend)(n), Limits: n.cfg.sessionLimits(), Admission: n.admission,
+		Hub: n.hub, Backend: (*backend)(n), Limits: n.cfg.sessionLimits(), Admission: n.admission, Signals: n.signals,
 		Sent: func(_, unsent int) { n.noteUnsent(int64(unsent)) },
 	}).Run(ctx)
 }

@@ -23,6 +23,7 @@ type Client struct {
 	ready   chan struct{} // closed at the first welcome
 	gone    chan struct{} // closed when the client has ended
 	out     outbox
+	typing  typing
 
 	mu        sync.Mutex
 	link      *link         // nil while there is none

@@ -53,7 +53,7 @@ func (c *Client) open(addr, token string) (*link, error) {
 	l.ctx, l.end = context.WithCancelCause(c.ctx)
 	l.session = NewSession(SessionConfig{
 		Commands: conn.commands, Events: conn.events, MaxUnsent: maxUnsent,
-		OnEvents: l.events, OnError: l.fails, OnGoaway: l.goaway,
+		OnEvents: l.events, OnError: l.fails, OnGoaway: l.goaway, OnSignals: l.signals,
 	})
 	c.work.Go(func() {
 		err := l.session.Run(l.ctx)

@@ -29,7 +29,7 @@ func (f *Follow) attach(l *link) {
 		return
 	}
 	f.sub = &subscription{f: f, link: l}
-	l.follow(f.sub, &wire.Follow{Room: f.room, AfterSeq: f.last, Epoch: f.known(), FromHead: f.fromHead})
+	l.follow(f.sub, &wire.Follow{Room: f.room, AfterSeq: f.last, Epoch: f.known(), FromHead: f.fromHead, Signals: f.signals.each != nil})
 }
 
 // known is the epoch of what was taken; nothing has none.

@@ -17,6 +17,7 @@ type cursor struct {
 	life    uint64 // of the topic, when the follow began
 	queued  bool   // is in session.ready, or being sent
 	ended   bool   // unfollowed; guarded by the session's lock
+	signals bool   // wants signals; likewise
 }
 
 // wake puts the cursor up for sending; part of the waiter interface.

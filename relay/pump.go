@@ -218,6 +218,7 @@ func (s *Session) drop(c *cursor) {
 		return
 	}
 	c.ended = true
+	s.unlisten(c)
 	s.mu.Unlock()
 	c.topic.forget(c)
 	c.topic.hub.release(c.topic)

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/starling-im/starling/internal/sendq"
 	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
@@ -75,6 +77,8 @@ type SessionConfig struct {
 	Hub     *Hub
 	Backend Backend
 	Limits  Limits
+	// Signals are those of the node; nil = none.
+	Signals *Signals
 	// Admission bounds the sends of all clients of the node; needed by those
 	// sessions alone whose peer may publish.
 	Admission *Admission
@@ -91,6 +95,8 @@ type Session struct {
 	end     context.CancelCauseFunc
 	work    sync.WaitGroup
 	sends   sends
+	// signalling bounds the signals of a client; for the reader alone.
+	signalling *rate.Limiter
 	// proposals is what a node must not pass on to groups.
 	proposals fences[uint32]
 
@@ -112,6 +118,7 @@ func NewSession(cfg SessionConfig) *Session {
 	cfg.Limits.fill()
 	s := &Session{cfg: cfg, follows: make(map[uint64]*cursor)}
 	s.sends.init(cfg.Limits)
+	s.signalling = cfg.Limits.signalling()
 	s.proposals = make(fences[uint32])
 	s.replies = sendq.New(cfg.Replies, sendq.Config{
 		Max:   cfg.Limits.UnsentBytes,

@@ -1,0 +1,150 @@
+package relay
+
+import (
+	"maps"
+	"time"
+
+	"github.com/starling-im/starling/wire"
+)
+
+// flush tells others what is new in a room.
+func (x *Signals) flush(g *gathering, now time.Time) {
+	g.flushed, g.lagging = now, false
+	g.crowd.tick(now)
+	maps.DeleteFunc(g.children, func(_ string, c *child) bool { return now.Sub(c.heard) >= forgetAfter })
+	g.gone = g.over && g.idle()
+	x.tellParent(g, now)
+	for node, c := range g.children {
+		shares, upto := g.crowd.news(node, false, c.told, now)
+		if len(shares) == 0 {
+			continue
+		}
+		f := g.aggregate(shares)
+		if c.session.replies.Len() > aggregatesBelow {
+			x.slow(g)
+			continue
+		}
+		c.session.reply(f)
+		c.told = upto
+		x.sent(g, node)
+		g.lagging = g.lagging || upto < g.crowd.version
+	}
+	x.tellListeners(g, now)
+}
+
+// tellParent tells the parent what is new, and from time to time that this node is
+// there and wants to hear of others.
+func (x *Signals) tellParent(g *gathering, now time.Time) {
+	parent := x.cfg.Parent(g.id)
+	if parent != g.parent {
+		if g.parent != "" {
+			last := g.aggregate(nil)
+			last.GetAggregate().Over = true
+			x.cfg.Send(g.parent, last, aggregatesBelow)
+		}
+		g.parent, g.told, g.toldAt = parent, 0, time.Time{}
+	}
+	said, over := g.over, g.idle()
+	g.over = over
+	if parent == "" || over && (said || g.toldAt.IsZero()) {
+		return
+	}
+	shares, upto := g.crowd.news(parent, true, g.told, now)
+	if len(shares) == 0 && !over && now.Sub(g.toldAt) < renewEvery {
+		g.told = upto
+		return
+	}
+	f := g.aggregate(shares)
+	f.GetAggregate().Over = over
+	if !x.cfg.Send(parent, f, aggregatesBelow) {
+		x.slow(g)
+		return
+	}
+	g.told, g.toldAt = upto, now
+	x.sent(g, parent)
+	g.lagging = g.lagging || upto < g.crowd.version
+}
+
+// tellListeners tells the clients on this node, if what they would see has changed or
+// was said long ago.
+func (x *Signals) tellListeners(g *gathering, now time.Time) {
+	if len(g.listeners) == 0 {
+		return
+	}
+	v := g.crowd.view()
+	if !v.same(g.view) || g.edition == 0 || len(v.typing) > 0 && now.Sub(g.viewAt) >= renewEvery {
+		g.view, g.viewAt = v, now
+		g.edition++
+	}
+	s := &wire.Signals{Typing: v.typing, Others: uint32(v.others), Sessions: uint32(v.sessions), Users: uint32(v.users)}
+	f := &wire.Frame{Body: &wire.Frame_Signals{Signals: s}}
+	var out []byte
+	for c, l := range g.listeners {
+		if l.told == g.edition {
+			continue
+		}
+		s.Follow = c.follow
+		out = wire.AppendMessage(out[:0], f)
+		if !c.session.offer(out, signalsBelow) {
+			x.slow(g)
+			continue
+		}
+		l.told = g.edition
+		x.stats.Signals++
+	}
+}
+
+// offer sends a frame unless more than below bytes wait for the peer.
+func (s *Session) offer(frame []byte, below int) bool {
+	return s.replies.Len() <= below && s.replies.Push(frame) == nil
+}
+
+func (x *Signals) sent(g *gathering, node string) {
+	x.stats.Aggregates++
+	x.cfg.Sent(node, g.id)
+}
+
+func (x *Signals) slow(g *gathering) {
+	x.stats.DroppedSlow++
+	g.lagging = true
+}
+
+func (g *gathering) aggregate(shares []*wire.Share) *wire.Frame {
+	return &wire.Frame{Body: &wire.Frame_Aggregate{Aggregate: &wire.Aggregate{App: g.id.App, Room: g.id.Room, Shares: shares}}}
+}
+
+// next is when a room that was just flushed is to be flushed again; zero = it has no
+// signals any more.
+func (g *gathering) next(now time.Time) time.Time {
+	at, turn := now.Add(renewEvery), now.Add(wire.AggregateEvery)
+	sooner := func(t time.Time) {
+		if t.Before(at) {
+			at = t
+		}
+	}
+	switch {
+	case g.gone:
+		return time.Time{}
+	case g.idle():
+		return turn // for whoever comes back at once
+	}
+	if next := g.crowd.next(); !next.IsZero() {
+		sooner(next)
+	}
+	if g.parent != "" {
+		sooner(g.toldAt.Add(renewEvery))
+	}
+	if len(g.view.typing) > 0 {
+		sooner(g.viewAt.Add(renewEvery))
+	}
+	if g.lagging {
+		sooner(now.Add(renewalsWait))
+	}
+	if at.Before(turn) {
+		return turn
+	}
+	return at
+}
+
+// idle: nobody says or wants anything here.
+func (g *gathering) idle() bool { return g.crowd.idle() && len(g.children) == 0 }
