@@ -2,6 +2,7 @@ package starling_test
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -51,74 +52,141 @@ func (w *world) onlook(c *client.Client, room string, each func()) *onlooker {
 }
 
 func (o *onlooker) sees() (typing, sessions int) {
+	if o == nil { // its node is gone
+		return 0, 0
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return len(o.now.Typing) + o.now.Others, o.now.Sessions
 }
 
+// crowd is a mesh with an onlooker on each node.
+type crowd struct {
+	*world
+	edges     edges
+	clients   []*client.Client
+	onlookers []*onlooker
+}
+
+func newCrowd(t *testing.T, regions ...string) *crowd {
+	w := &crowd{world: newWorld(t, regions...), edges: edges{last: map[string]time.Time{}}}
+	w.actAs = "*"
+	w.before = func(n *starling.Node) {
+		n.OnAggregate(func(to string, id room.ID) { w.edges.note(n.ID()+" to "+to+" of "+id.Room, wire.AggregateEvery) })
+	}
+	for _, p := range w.peers {
+		w.start(p.ID)
+	}
+	for i := range w.peers {
+		c := w.dial(fmt.Sprint("onlooker-", i), i)
+		w.clients = append(w.clients, c)
+		w.onlookers = append(w.onlookers, w.onlook(c, "lobby", func() { w.edges.note(fmt.Sprint("to onlooker ", i), wire.AggregateEvery) }))
+	}
+	_, err := w.clients[0].Publish(t.Context(), client.Message{Room: "lobby", Content: "who is there?"})
+	ok(t, err)
+	return w
+}
+
+// see waits until all onlookers see so many users type and so many sessions; each
+// is called meanwhile.
+func (w *crowd) see(typing, sessions int, within time.Duration, each func()) {
+	w.t.Helper()
+	began := time.Now()
+	for i, o := range w.onlookers {
+		for {
+			nowTyping, nowSessions := o.sees()
+			if o == nil || nowTyping == typing && nowSessions == sessions {
+				break
+			}
+			if time.Since(began) > within {
+				w.t.Fatalf("onlooker %d sees %d users typing and %d sessions, not %d and %d", i, nowTyping, nowSessions, typing, sessions)
+			}
+			each()
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	w.t.Logf("%d typing, %d sessions: all saw it after %v", typing, sessions, time.Since(began))
+}
+
+// entries are the indices of all groups on all nodes.
+func (w *crowd) entries() string {
+	var all []uint64
+	for _, p := range w.peers {
+		for group := range uint32(len(w.peers) + 1) {
+			all = append(all, w.nodes[p.ID].node.Entries(group))
+		}
+	}
+	return fmt.Sprint(all)
+}
+
+func (w *crowd) end() {
+	for _, fast := range w.edges.fast {
+		w.t.Errorf("too soon: %s", fast)
+	}
+	for _, c := range w.clients {
+		ok(w.t, c.Close())
+	}
+	w.stopAll()
+}
+
+func nothing() {}
+
 // A thousand users type in one room, on all nodes of a mesh. Everybody who follows it sees
 // them start and stop, no group has an entry more, and nothing goes over an
-// edge twice within 250 ms. Those of a node that dies vanish.
+// edge twice within 250 ms.
 func TestThousandTypers(t *testing.T) {
 	const typers = 1000
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "fra", "iad", "sin", "sin", "hkg", "hkg")
-		e := &edges{last: map[string]time.Time{}}
-		w.before = func(n *starling.Node) {
-			n.OnAggregate(func(to string, id room.ID) { e.note(n.ID()+" to "+to+" of "+id.Room, wire.AggregateEvery) })
-		}
-		for _, p := range w.peers {
-			w.start(p.ID)
-		}
-		var clients []*client.Client
-		var onlookers []*onlooker
-		for i := range w.peers {
-			c := w.dial(fmt.Sprint("onlooker-", i), i)
-			clients = append(clients, c)
-			onlookers = append(onlookers, w.onlook(c, "lobby", func() {}))
-		}
-		_, err := clients[0].Publish(t.Context(), client.Message{Room: "lobby", Content: "who is there?"})
-		ok(t, err)
-		see := func(typing, sessions int, within time.Duration) {
-			t.Helper()
-			began := time.Now()
-			for i, o := range onlookers {
-				for gotTyping, gotSessions := o.sees(); gotTyping != typing || gotSessions != sessions; gotTyping, gotSessions = o.sees() {
-					if time.Since(began) > within {
-						t.Fatalf("onlooker %d sees %d users typing and %d sessions, not %d and %d", i, gotTyping, gotSessions, typing, sessions)
-					}
-					time.Sleep(10 * time.Millisecond)
-				}
-			}
-			t.Logf("%d typing, %d sessions: all saw it after %v", typing, sessions, time.Since(began))
-		}
-		see(0, len(clients), 5*time.Second)
+		w := newCrowd(t, "fra", "iad", "sin", "sin", "hkg", "hkg")
+		w.see(0, len(w.clients), 5*time.Second, nothing)
 		time.Sleep(10 * time.Second)
-		entries := func() (all []uint64) {
-			for _, p := range w.peers {
-				for g := range uint32(8) {
-					all = append(all, w.nodes[p.ID].node.Entries(g))
+		before, sent := w.entries(), w.edges.sent
+		for round := range 5 {
+			for k := range typers {
+				w.clients[k%len(w.clients)].TypingAs(fmt.Sprint("user-", k), "lobby")
+			}
+			if round == 0 {
+				w.see(typers, len(w.clients), 2*time.Second, nothing)
+			}
+			time.Sleep(wire.TypingAgain)
+			w.see(typers, len(w.clients), 0, nothing)
+		}
+		time.Sleep(wire.TypingFor - wire.TypingAgain)
+		w.see(0, len(w.clients), 2*time.Second, nothing)
+		if after := w.entries(); before != after {
+			t.Errorf("groups have entries more: %s, %s", before, after)
+		}
+		t.Logf("%d aggregates", w.edges.sent-sent)
+		w.end()
+	})
+}
+
+// The typers and onlookers of a node that dies vanish, whichever node that is.
+func TestTypersOfADeadNodeVanish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newCrowd(t, "fra", "iad", "sin", "sin", "hkg", "hkg")
+		living := len(w.clients)
+		w.see(0, living, 5*time.Second, nothing)
+		said := time.Time{}
+		talk := func() {
+			if time.Since(said) < wire.TypingAgain {
+				return
+			}
+			said = time.Now()
+			for i, c := range w.clients {
+				if w.onlookers[i] != nil {
+					c.TypingAs(fmt.Sprint("typer-", i), "lobby")
 				}
 			}
-			return all
 		}
-		before := entries()
-		for k := range typers {
-			clients[k%len(clients)].TypingAs(fmt.Sprint("user-", k), "lobby")
+		w.see(living, living, 2*time.Second, talk)
+		for _, id := range []string{"fra-1", "hkg-1"} {
+			k := slices.IndexFunc(w.peers, func(p starling.Peer) bool { return p.ID == id })
+			w.kill(id, 100)
+			w.onlookers[k] = nil
+			living--
+			w.see(living, living, 20*time.Second, talk)
 		}
-		see(typers, len(clients), 2*time.Second)
-		time.Sleep(wire.TypingFor - 2*time.Second)
-		see(0, len(clients), 4*time.Second)
-		if after := entries(); fmt.Sprint(before) != fmt.Sprint(after) {
-			t.Errorf("groups have entries more: %v, %v", before, after)
-		}
-		for _, fast := range e.fast {
-			t.Errorf("too soon: %s", fast)
-		}
-		t.Logf("%d aggregates", e.sent)
-		for _, c := range clients {
-			ok(t, c.Close())
-		}
-		w.stopAll()
+		w.end()
 	})
 }
