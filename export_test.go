@@ -54,7 +54,7 @@ func (n *Node) Entries(group uint32) uint64 {
 }
 
 // OnAggregate calls each for each aggregate that the node sends. To be called before Run.
-func (n *Node) OnAggregate(each func(node string, id room.ID)) { n.aggregated = each }
+func (n *Node) OnAggregate(each func(node string, about relay.Subject)) { n.aggregated = each }
 
 // Signals returns the counts of what became of signals.
 func (n *Node) Signals() relay.SignalStats { return n.signals.Stats() }

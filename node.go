@@ -16,7 +16,6 @@ import (
 	"github.com/starling-im/starling/geo"
 	"github.com/starling-im/starling/mesh"
 	"github.com/starling-im/starling/relay"
-	"github.com/starling-im/starling/room"
 )
 
 // Env is what a node gets from the process that it runs in.
@@ -68,7 +67,7 @@ type Node struct {
 	ways       ways
 	root       root
 	// aggregated is called for each aggregate that goes to a node; for tests.
-	aggregated func(node string, id room.ID)
+	aggregated func(node string, about relay.Subject)
 	sent       counters // events that relay sessions sent to other nodes
 	// unsent is the most bytes that ever waited for one client.
 	unsent atomic.Int64

@@ -21,9 +21,9 @@ func (n *Node) newSignals() *relay.Signals {
 			l := n.links.get(node)
 			return l != nil && l.Offer(f, below)
 		},
-		Sent: func(node string, id room.ID) {
+		Sent: func(node string, about relay.Subject) {
 			if n.aggregated != nil {
-				n.aggregated(node, id)
+				n.aggregated(node, about)
 			}
 		},
 	})
@@ -31,7 +31,15 @@ func (n *Node) newSignals() *relay.Signals {
 
 // signalsTo is the node to which this one tells what goes on in a room: the one that it
 // follows for it, or the one at which all who follow nobody meet. "" = this node is that.
-func (n *Node) signalsTo(id room.ID) string {
+func (n *Node) signalsTo(about relay.Subject) string {
+	if about.User != "" {
+		group, err := n.locate(room.ID{App: about.App, Room: about.User})
+		if err != nil {
+			return ""
+		}
+		return n.meetingPlace(about.App+"/"+about.User, group)
+	}
+	id := room.ID{App: about.App, Room: about.Room}
 	if t, ok := n.ways.of(id); ok && t.To.Node != "" {
 		return t.To.Node
 	}
@@ -39,19 +47,25 @@ func (n *Node) signalsTo(id room.ID) string {
 	if !ok {
 		return ""
 	}
-	replicas := n.replicas(at.group)
+	return n.meetingPlace(id.App+"/"+id.Room, at.group)
+}
+
+// meetingPlace is the replica of a group at which all meet who follow nobody: the first
+// by a key that can be reached, a voter if there is one. "" = this node.
+func (n *Node) meetingPlace(key string, group uint32) string {
+	replicas := n.replicas(group)
 	for _, holders := range [][]string{replicas.Voters, replicas.Learners} {
 		var alive []string
 		for _, m := range n.mesh.View().Members {
 			self := m.ID == n.cfg.Node
-			if slices.Contains(holders, m.ID) && m.State != mesh.Draining && (m.Linked || self && n.replicates(at.group)) {
+			if slices.Contains(holders, m.ID) && m.State != mesh.Draining && (m.Linked || self && n.replicates(group)) {
 				alive = append(alive, m.ID)
 			}
 		}
 		if len(alive) == 0 {
 			continue
 		}
-		if first := geo.Rank(id.App+"/"+id.Room, alive)[0]; first != n.cfg.Node {
+		if first := geo.Rank(key, alive)[0]; first != n.cfg.Node {
 			return first
 		}
 		break

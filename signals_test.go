@@ -10,7 +10,7 @@ import (
 
 	"github.com/starling-im/starling"
 	"github.com/starling-im/starling/client"
-	"github.com/starling-im/starling/room"
+	"github.com/starling-im/starling/relay"
 	"github.com/starling-im/starling/wire"
 )
 
@@ -72,7 +72,9 @@ func newCrowd(t *testing.T, regions ...string) *crowd {
 	w := &crowd{world: newWorld(t, regions...), edges: edges{last: map[string]time.Time{}}}
 	w.actAs = "*"
 	w.before = func(n *starling.Node) {
-		n.OnAggregate(func(to string, id room.ID) { w.edges.note(n.ID()+" to "+to+" of "+id.Room, wire.AggregateEvery) })
+		n.OnAggregate(func(to string, about relay.Subject) {
+			w.edges.note(n.ID()+" to "+to+" of "+about.Room+about.User, wire.AggregateEvery)
+		})
 	}
 	for _, p := range w.peers {
 		w.start(p.ID)
@@ -188,5 +190,68 @@ func TestTypersOfADeadNodeVanish(t *testing.T) {
 			w.see(living, living, 20*time.Second, talk)
 		}
 		w.end()
+	})
+}
+
+// Users who watch another one, on all nodes, see how that one comes, is away, is there
+// with another device, and goes; also with the node on which that one was.
+func TestPresence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "fra", "iad", "sin", "sin", "hkg")
+		for _, p := range w.peers {
+			w.start(p.ID)
+		}
+		var mu sync.Mutex
+		seen := map[int]client.State{}
+		var watchers []*client.Client
+		for i := range 4 {
+			c := w.dial(fmt.Sprint("watcher-", i), i)
+			watchers = append(watchers, c)
+			ok(t, c.Present(client.Presence{Watch: []string{"alice", "nobody"}, Each: func(user string, is client.State) {
+				mu.Lock()
+				defer mu.Unlock()
+				if user == "alice" {
+					seen[i] = is
+				} else if is != client.Offline {
+					t.Errorf("nobody is %v", is)
+				}
+			}}))
+		}
+		sees := func(want client.State, within time.Duration) {
+			t.Helper()
+			began := time.Now()
+			for i := 0; i < len(watchers); {
+				mu.Lock()
+				is := seen[i]
+				mu.Unlock()
+				switch {
+				case is == want:
+					i++
+				case time.Since(began) > within:
+					t.Fatalf("watcher %d sees %v, not %v", i, is, want)
+				default:
+					time.Sleep(10 * time.Millisecond)
+				}
+			}
+			t.Logf("all saw %v after %v", want, time.Since(began))
+		}
+		sees(client.Offline, 5*time.Second)
+		phone := w.dial("alice", 2)
+		ok(t, phone.Present(client.Presence{Own: client.Online}))
+		sees(client.Online, time.Second)
+		ok(t, phone.Present(client.Presence{Own: client.Away}))
+		sees(client.Away, time.Second)
+		desk := w.dial("alice", 4)
+		ok(t, desk.Present(client.Presence{Own: client.Online}))
+		sees(client.Online, time.Second)
+		ok(t, phone.Close())
+		time.Sleep(time.Minute)
+		sees(client.Online, 0)
+		w.kill("hkg-1", 100)
+		sees(client.Offline, time.Minute)
+		for _, c := range append(watchers, desk) {
+			ok(t, c.Close())
+		}
+		w.stopAll()
 	})
 }

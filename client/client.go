@@ -24,6 +24,8 @@ type Client struct {
 	gone    chan struct{} // closed when the client has ended
 	out     outbox
 	typing  typing
+	// presence is said again over each link.
+	presence presence
 
 	mu        sync.Mutex
 	link      *link         // nil while there is none
@@ -257,6 +259,7 @@ func (c *Client) up(l *link) {
 		close(c.ready)
 	}
 	c.out.up(l.session)
+	l.present()
 	for _, f := range follows {
 		f.attach(l)
 	}

@@ -85,6 +85,7 @@ func (l *link) signals(f *wire.Frame) {
 	if is == nil {
 		return
 	}
+	l.c.presence.states(is.States)
 	if s := l.sub(is.Follow); s != nil && s.f.signals.each != nil {
 		s.f.hear(is, l.welcome.GetUser())
 	}

@@ -11,7 +11,7 @@ import (
 func (x *Signals) flush(g *gathering, now time.Time) {
 	g.flushed, g.lagging = now, false
 	g.crowd.tick(now)
-	maps.DeleteFunc(g.children, func(_ string, c *child) bool { return now.Sub(c.heard) >= forgetAfter })
+	maps.DeleteFunc(g.children, func(_ string, c *child) bool { return now.Sub(c.heard) >= g.crowd.lease.forget })
 	g.gone = g.over && g.idle()
 	x.tellParent(g, now)
 	for node, c := range g.children {
@@ -35,7 +35,7 @@ func (x *Signals) flush(g *gathering, now time.Time) {
 // tellParent tells the parent what is new, and from time to time that this node is
 // there and wants to hear of others.
 func (x *Signals) tellParent(g *gathering, now time.Time) {
-	parent := x.cfg.Parent(g.id)
+	parent := x.cfg.Parent(g.about)
 	if parent != g.parent {
 		if g.parent != "" {
 			last := g.aggregate(nil)
@@ -50,7 +50,7 @@ func (x *Signals) tellParent(g *gathering, now time.Time) {
 		return
 	}
 	shares, upto := g.crowd.news(parent, true, g.told, now)
-	if len(shares) == 0 && !over && now.Sub(g.toldAt) < renewEvery {
+	if len(shares) == 0 && !over && now.Sub(g.toldAt) < g.crowd.lease.renew {
 		g.told = upto
 		return
 	}
@@ -72,26 +72,43 @@ func (x *Signals) tellListeners(g *gathering, now time.Time) {
 		return
 	}
 	v := g.crowd.view()
-	if !v.same(g.view) || g.edition == 0 || len(v.typing) > 0 && now.Sub(g.viewAt) >= renewEvery {
+	if !v.same(g.view) || g.edition == 0 || len(v.typing) > 0 && now.Sub(g.viewAt) >= roomLease.renew {
 		g.view, g.viewAt = v, now
 		g.edition++
 	}
-	s := &wire.Signals{Typing: v.typing, Others: uint32(v.others), Sessions: uint32(v.sessions), Users: uint32(v.users)}
-	f := &wire.Frame{Body: &wire.Frame_Signals{Signals: s}}
+	early := g.about.User != "" && v.sessions == 0 && now.Sub(g.since) < userSettles
+	if early {
+		g.lagging = true
+		return
+	}
+	f := g.signals(v)
 	var out []byte
-	for c, l := range g.listeners {
+	for to, l := range g.listeners {
 		if l.told == g.edition {
 			continue
 		}
-		s.Follow = c.follow
+		f.GetSignals().Follow = to.follow
 		out = wire.AppendMessage(out[:0], f)
-		if !c.session.offer(out, signalsBelow) {
+		if !to.session.offer(out, signalsBelow) {
 			x.slow(g)
 			continue
 		}
 		l.told = g.edition
 		x.stats.Signals++
 	}
+}
+
+// userSettles is how long a user is not said to be offline after it was first asked for:
+// other nodes may know better.
+const userSettles = 2 * time.Second
+
+// signals says a view to clients.
+func (g *gathering) signals(v view) *wire.Frame {
+	is := &wire.Signals{Typing: v.typing, Others: uint32(v.others), Sessions: uint32(v.sessions), Users: uint32(v.users)}
+	if g.about.User != "" {
+		is = &wire.Signals{States: []*wire.UserState{{User: g.about.User, State: v.state()}}}
+	}
+	return &wire.Frame{Body: &wire.Frame_Signals{Signals: is}}
 }
 
 // offer sends a frame unless more than below bytes wait for the peer.
@@ -101,7 +118,7 @@ func (s *Session) offer(frame []byte, below int) bool {
 
 func (x *Signals) sent(g *gathering, node string) {
 	x.stats.Aggregates++
-	x.cfg.Sent(node, g.id)
+	x.cfg.Sent(node, g.about)
 }
 
 func (x *Signals) slow(g *gathering) {
@@ -110,13 +127,13 @@ func (x *Signals) slow(g *gathering) {
 }
 
 func (g *gathering) aggregate(shares []*wire.Share) *wire.Frame {
-	return &wire.Frame{Body: &wire.Frame_Aggregate{Aggregate: &wire.Aggregate{App: g.id.App, Room: g.id.Room, Shares: shares}}}
+	return &wire.Frame{Body: &wire.Frame_Aggregate{Aggregate: &wire.Aggregate{App: g.about.App, Room: g.about.Room, User: g.about.User, Shares: shares}}}
 }
 
 // next is when a room that was just flushed is to be flushed again; zero = it has no
 // signals any more.
 func (g *gathering) next(now time.Time) time.Time {
-	at, turn := now.Add(renewEvery), now.Add(wire.AggregateEvery)
+	at, turn := now.Add(g.crowd.lease.renew), now.Add(wire.AggregateEvery)
 	sooner := func(t time.Time) {
 		if t.Before(at) {
 			at = t
@@ -132,10 +149,10 @@ func (g *gathering) next(now time.Time) time.Time {
 		sooner(next)
 	}
 	if g.parent != "" {
-		sooner(g.toldAt.Add(renewEvery))
+		sooner(g.toldAt.Add(g.crowd.lease.renew))
 	}
 	if len(g.view.typing) > 0 {
-		sooner(g.viewAt.Add(renewEvery))
+		sooner(g.viewAt.Add(roomLease.renew))
 	}
 	if g.lagging {
 		sooner(now.Add(renewalsWait))
@@ -147,4 +164,6 @@ func (g *gathering) next(now time.Time) time.Time {
 }
 
 // idle: nobody says or wants anything here.
-func (g *gathering) idle() bool { return g.crowd.idle() && len(g.children) == 0 }
+func (g *gathering) idle() bool {
+	return g.crowd.idle() && len(g.children) == 0 && len(g.listeners) == 0
+}

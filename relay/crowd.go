@@ -10,11 +10,20 @@ import (
 	"github.com/starling-im/starling/wire"
 )
 
+// lease is how long a share lives.
+type lease struct {
+	renew  time.Duration // how often a node says its share again
+	forget time.Duration // the age at which it is forgotten
+}
+
+// The leases of what goes on in rooms, of which clients too are told again, and of
+// how users are.
+var (
+	roomLease = lease{renew: 4 * time.Second, forget: 10 * time.Second}
+	userLease = lease{renew: 15 * time.Second, forget: 45 * time.Second}
+)
+
 const (
-	// renewEvery is how often a node says its share again, and a client is told again
-	// who types; forgetAfter is the age at which either is forgotten.
-	renewEvery  = 4 * time.Second
-	forgetAfter = 10 * time.Second
 	// crowdTypers bounds the users of this node who type in one room, crowdNodes the
 	// nodes whose shares of one room are kept.
 	crowdTypers = 4096
@@ -23,8 +32,8 @@ const (
 	aggregateShares = 256
 )
 
-// A crowd is what this node knows of the signals in one room: what its own sessions
-// say, and the shares of other nodes. It is a value: it is told the time, and does
+// A crowd is what this node knows of the signals in one room, or of how one user is: what
+// its own sessions say, and the shares of other nodes. It is a value: it is told the time, and does
 // nothing by itself.
 //
 // A share is replaced by one of its node with a greater stamp, whoever tells it, and is
@@ -32,9 +41,11 @@ const (
 // comes late changes nothing.
 type crowd struct {
 	self    string
+	lease   lease
 	typers  map[string]time.Time // own users who type, and until when
 	people  map[string]int       // own users and their follows
 	follows int
+	away    int               // sessions of the user that say so
 	shares  map[string]*share // by node; with the own one
 	version uint64            // of the newest share
 }
@@ -48,8 +59,8 @@ type share struct {
 	version uint64    // in which order shares came
 }
 
-func newCrowd(self string) *crowd {
-	return &crowd{self: self, typers: map[string]time.Time{}, people: map[string]int{}, shares: map[string]*share{}}
+func newCrowd(self string, l lease) *crowd {
+	return &crowd{self: self, lease: l, typers: map[string]time.Time{}, people: map[string]int{}, shares: map[string]*share{}}
 }
 
 // typing notes that an own user types, or no longer does; false if too many do.
@@ -78,22 +89,35 @@ func (c *crowd) part(user string) {
 	}
 }
 
+// present counts what a session of the user says, and no longer what it said before.
+func (c *crowd) present(now, before wire.State) {
+	for state, n := range map[wire.State]int{now: 1, before: -1} {
+		switch state {
+		case wire.State_STATE_AWAY:
+			c.away += n
+			fallthrough
+		case wire.State_STATE_ONLINE:
+			c.follows += n
+		}
+	}
+}
+
 // idle: no own session says or wants anything.
 func (c *crowd) idle() bool { return c.follows == 0 && len(c.typers) == 0 }
 
 // tick forgets what is too old and says the own share again if it is to be.
 func (c *crowd) tick(now time.Time) {
 	maps.DeleteFunc(c.typers, func(_ string, until time.Time) bool { return !until.After(now) })
-	maps.DeleteFunc(c.shares, func(_ string, s *share) bool { return now.Sub(s.at) >= forgetAfter })
+	maps.DeleteFunc(c.shares, func(_ string, s *share) bool { return now.Sub(s.at) >= c.lease.forget })
 	is := &wire.Share{
 		Node: c.self, Typing: first(maps.Keys(c.typers), wire.TypingNames), Typers: uint32(len(c.typers)),
-		Sessions: uint32(c.follows), Users: uint32(len(c.people)), Stamp: uint64(now.UnixMilli()),
+		Sessions: uint32(c.follows), Users: uint32(len(c.people)), Stamp: uint64(now.UnixMilli()), Away: uint32(c.away),
 	}
 	was := c.shares[c.self]
 	switch {
 	case was == nil && empty(is):
 		return
-	case was != nil && alike(was.Share, is) && (empty(is) || now.Sub(was.at) < renewEvery):
+	case was != nil && alike(was.Share, is) && (empty(is) || now.Sub(was.at) < c.lease.renew):
 		return
 	case was != nil:
 		is.Stamp = max(is.Stamp, was.Stamp+1)
@@ -108,7 +132,7 @@ func (c *crowd) hear(from string, down bool, shares []*wire.Share, now time.Time
 		age := time.Duration(s.AgeMs) * time.Millisecond
 		was := c.shares[s.Node]
 		switch {
-		case s.Node == c.self || age >= forgetAfter || was != nil && s.Stamp <= was.Stamp:
+		case s.Node == c.self || age >= c.lease.forget || was != nil && s.Stamp <= was.Stamp:
 			continue
 		case was == nil && len(c.shares) >= crowdNodes:
 			full = true
@@ -146,21 +170,22 @@ func (c *crowd) news(peer string, up bool, since uint64, now time.Time) ([]*wire
 	for i, s := range news {
 		shares[i] = &wire.Share{
 			Node: s.Node, Stamp: s.Stamp, AgeMs: uint32(now.Sub(s.at).Milliseconds()),
-			Typing: s.Typing, Typers: s.Typers, Sessions: s.Sessions, Users: s.Users,
+			Typing: s.Typing, Typers: s.Typers, Sessions: s.Sessions, Users: s.Users, Away: s.Away,
 		}
 	}
 	return shares, upto
 }
 
-// view is what a client is told of a room.
+// view is what a client is told of a room or a user.
 type view struct {
 	typing          []string // sorted
 	others          int
 	sessions, users int
+	away            int
 }
 
 func (v view) same(o view) bool {
-	return v.others == o.others && v.sessions == o.sessions && v.users == o.users && slices.Equal(v.typing, o.typing)
+	return v.others == o.others && v.sessions == o.sessions && v.users == o.users && v.away == o.away && slices.Equal(v.typing, o.typing)
 }
 
 // view adds all shares up.
@@ -174,10 +199,22 @@ func (c *crowd) view() view {
 		v.others += max(0, int(s.Typers)-len(s.Typing))
 		v.sessions += int(s.Sessions)
 		v.users += int(s.Users)
+		v.away += int(s.Away)
 	}
 	v.typing = first(maps.Keys(names), wire.TypingNames)
 	v.others += len(names) - len(v.typing)
 	return v
+}
+
+// state is how a user is.
+func (v view) state() wire.State {
+	switch {
+	case v.sessions == 0:
+		return wire.State_STATE_OFFLINE
+	case v.away >= v.sessions:
+		return wire.State_STATE_AWAY
+	}
+	return wire.State_STATE_ONLINE
 }
 
 // next is when tick will have something to do; zero = never.
@@ -192,9 +229,9 @@ func (c *crowd) next() (at time.Time) {
 	}
 	for _, s := range c.shares {
 		if s.Node == c.self && !empty(s.Share) {
-			sooner(s.at.Add(renewEvery))
+			sooner(s.at.Add(c.lease.renew))
 		} else {
-			sooner(s.at.Add(forgetAfter))
+			sooner(s.at.Add(c.lease.forget))
 		}
 	}
 	return at
@@ -204,7 +241,7 @@ func empty(s *wire.Share) bool { return s.Typers == 0 && s.Sessions == 0 && s.Us
 
 // alike reports whether two shares of a node say the same.
 func alike(a, b *wire.Share) bool {
-	return a.Typers == b.Typers && a.Sessions == b.Sessions && a.Users == b.Users && slices.Equal(a.Typing, b.Typing)
+	return a.Typers == b.Typers && a.Sessions == b.Sessions && a.Users == b.Users && a.Away == b.Away && slices.Equal(a.Typing, b.Typing)
 }
 
 // first returns the first max of some names in the order of the alphabet.

@@ -25,7 +25,7 @@ func TestCrowd(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, f := range archive.Files {
-		s := &crowdScene{t: t, crowd: newCrowd("fra"), now: time.UnixMilli(1_000_000)}
+		s := &crowdScene{t: t, crowd: newCrowd("fra", roomLease), now: time.UnixMilli(1_000_000)}
 		var out strings.Builder
 		for line := range strings.Lines(string(f.Data)) {
 			command, ok := strings.CutPrefix(strings.TrimSpace(line), "> ")

@@ -31,6 +31,8 @@ func (s *Session) handle(f *wire.Frame) error {
 		s.ask(f.Id, func(context.Context) (*wire.Frame, error) { return s.refresh(b.Refresh) })
 	case *wire.Frame_Signal:
 		s.signal(f.Id, b.Signal)
+	case *wire.Frame_Presence:
+		s.present(f.Id, b.Presence)
 	case *wire.Frame_Aggregate:
 		return s.aggregate(b.Aggregate)
 	case *wire.Frame_Compression:

@@ -97,6 +97,7 @@ type Session struct {
 	sends   sends
 	// signalling bounds the signals of a client; for the reader alone.
 	signalling *rate.Limiter
+	presence   presence
 	// proposals is what a node must not pass on to groups.
 	proposals fences[uint32]
 
@@ -198,6 +199,7 @@ func (s *Session) close() {
 	for _, c := range all {
 		s.drop(c)
 	}
+	s.depart()
 	s.work.Wait()
 }
 

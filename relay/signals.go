@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	// signalRooms bounds the rooms with signals on a node.
-	signalRooms = 64 << 10
+	// signalSubjects bounds the rooms with signals on a node, and the users of whom is
+	// said or asked how they are, together.
+	signalSubjects = 64 << 10
 	// signalsBelow and aggregatesBelow are the most bytes that may wait for a client
 	// or a node that is to get signals; with more, it gets the next ones.
 	signalsBelow    = 16 << 10
@@ -21,29 +22,37 @@ const (
 	renewalsWait = time.Second
 )
 
+// Subject is what signals are about: what goes on in a room, or how a user is.
+type Subject struct{ App, Room, User string }
+
+// about is the subject of an aggregate.
+func about(a *wire.Aggregate) Subject {
+	return Subject{App: a.GetApp(), Room: a.GetRoom(), User: a.GetUser()}
+}
+
 // SignalsConfig says where a node's signals go.
 type SignalsConfig struct {
 	// Self is the node.
 	Self string
-	// Parent returns the node to which this one tells what goes on in a room, "" if
-	// others tell this one. It must not block.
-	Parent func(room.ID) string
+	// Parent returns the node to which this one tells signals, "" if others tell this
+	// one. It must not block.
+	Parent func(Subject) string
 	// Send sends a frame to a node unless more than below bytes wait for it, and
 	// reports whether it did.
 	Send func(node string, f *wire.Frame, below int) bool
 	// Sent is called for each aggregate that goes to a node; may be nil.
-	Sent func(node string, id room.ID)
+	Sent func(node string, about Subject)
 }
 
 // Signals gathers what clients say that nobody keeps, and tells those who want to
-// know: for each room at most one Aggregate per node and one Signals per follow in
+// know: for each room or user at most one Aggregate per node and one Signals per follow in
 // wire.AggregateEvery. It is safe for concurrent use.
 type Signals struct {
 	cfg   SignalsConfig
 	woken chan struct{}
 
 	mu    sync.Mutex
-	rooms map[room.ID]*gathering
+	all   map[Subject]*gathering
 	due   schedule
 	stats SignalStats
 }
@@ -57,15 +66,16 @@ type SignalStats struct {
 	DroppedRate, DroppedFull, DroppedSlow uint64
 }
 
-// gathering is a room with signals on this node.
+// gathering is a subject of signals on this node.
 type gathering struct {
-	id        room.ID
+	about     Subject
+	since     time.Time
 	crowd     *crowd
 	parent    string
 	told      uint64 // the version up to which the parent knows the crowd
 	toldAt    time.Time
 	children  map[string]*child // nodes that tell this one
-	listeners map[*cursor]*listener
+	listeners map[ear]*listener
 	view      view // what listeners were told last
 	edition   uint64
 	viewAt    time.Time
@@ -83,6 +93,12 @@ type child struct {
 	heard   time.Time
 }
 
+// ear is who wants to hear of a subject: a follow, or a session that watches (0).
+type ear struct {
+	session *Session
+	follow  uint64
+}
+
 type listener struct {
 	told uint64 // the edition of the view
 }
@@ -90,9 +106,9 @@ type listener struct {
 // NewSignals returns a Signals that knows nothing. It starts nothing.
 func NewSignals(cfg SignalsConfig) *Signals {
 	if cfg.Sent == nil {
-		cfg.Sent = func(string, room.ID) {}
+		cfg.Sent = func(string, Subject) {}
 	}
-	return &Signals{cfg: cfg, woken: make(chan struct{}, 1), rooms: map[room.ID]*gathering{}}
+	return &Signals{cfg: cfg, woken: make(chan struct{}, 1), all: map[Subject]*gathering{}}
 }
 
 // Stats returns the counts of now.
@@ -132,7 +148,7 @@ func (x *Signals) flushDue(now time.Time) (time.Duration, bool) {
 		x.flush(g, now)
 		if next := g.next(now); next.IsZero() {
 			heap.Pop(&x.due)
-			delete(x.rooms, g.id)
+			delete(x.all, g.about)
 		} else {
 			g.at = next
 			heap.Fix(&x.due, 0)
@@ -141,18 +157,25 @@ func (x *Signals) flushDue(now time.Time) (time.Duration, bool) {
 	return 0, false
 }
 
-// room returns a room's gathering, made if need be; nil if there are too many.
-func (x *Signals) room(id room.ID) *gathering {
-	g := x.rooms[id]
+// gather returns the gathering of a subject, made if need be; nil if there are too many.
+func (x *Signals) gather(about Subject) *gathering {
+	g := x.all[about]
 	if g != nil {
 		return g
 	}
-	if len(x.rooms) >= signalRooms {
+	if len(x.all) >= signalSubjects {
 		x.stats.DroppedFull++
 		return nil
 	}
-	g = &gathering{id: id, crowd: newCrowd(x.cfg.Self), children: map[string]*child{}, listeners: map[*cursor]*listener{}, at: never}
-	x.rooms[id] = g
+	l := roomLease
+	if about.User != "" {
+		l = userLease
+	}
+	g = &gathering{
+		about: about, since: time.Now(), crowd: newCrowd(x.cfg.Self, l),
+		children: map[string]*child{}, listeners: map[ear]*listener{}, at: never,
+	}
+	x.all[about] = g
 	heap.Push(&x.due, g)
 	return g
 }
@@ -187,19 +210,18 @@ func (x *Signals) limited() {
 }
 
 // typing takes the signal of a client of this node.
-func (x *Signals) typing(id room.ID, user string, on bool) {
+func (x *Signals) typing(about Subject, user string, on bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if !on && x.rooms[id] == nil {
+	if !on && x.all[about] == nil {
 		return
 	}
-	g := x.room(id)
+	g := x.gather(about)
 	if g == nil {
 		return
 	}
-	now := time.Now()
 	_, was := g.crowd.typers[user]
-	if !g.crowd.typing(user, on, now) {
+	if !g.crowd.typing(user, on, time.Now()) {
 		x.stats.DroppedFull++
 		return
 	}
@@ -208,38 +230,58 @@ func (x *Signals) typing(id room.ID, user string, on bool) {
 	}
 }
 
-// listen tells a client's follow of the room's signals from now on.
-func (x *Signals) listen(c *cursor) {
+// listen tells a session of a subject from now on. Of a room it counts as there.
+func (x *Signals) listen(about Subject, to ear) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if g := x.room(c.topic.id); g != nil {
-		g.listeners[c] = &listener{}
-		g.crowd.join(c.session.cfg.Peer.User)
-		x.wake(g, 0)
-	}
-}
-
-// unlisten ends listen.
-func (x *Signals) unlisten(c *cursor) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	g := x.rooms[c.topic.id]
-	if g == nil || g.listeners[c] == nil {
+	g := x.gather(about)
+	if g == nil || g.listeners[to] != nil {
 		return
 	}
-	delete(g.listeners, c)
-	g.crowd.part(c.session.cfg.Peer.User)
+	g.listeners[to] = &listener{}
+	if about.Room != "" {
+		g.crowd.join(to.session.cfg.Peer.User)
+	}
 	x.wake(g, 0)
 }
 
-// hearChild takes what a node tells that follows the room here.
-func (x *Signals) hearChild(s *Session, id room.ID, a *wire.Aggregate) {
+// unlisten ends listen.
+func (x *Signals) unlisten(about Subject, to ear) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if a.Over && x.rooms[id] == nil {
+	g := x.all[about]
+	if g == nil || g.listeners[to] == nil {
 		return
 	}
-	g := x.room(id)
+	delete(g.listeners, to)
+	if about.Room != "" {
+		g.crowd.part(to.session.cfg.Peer.User)
+	}
+	x.wake(g, 0)
+}
+
+// is takes how a session says its user is, after what it said before. It returns what
+// counts now.
+func (x *Signals) is(about Subject, now, before wire.State) wire.State {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	g := x.gather(about)
+	if g == nil {
+		return before // nothing, or it would be there
+	}
+	g.crowd.present(now, before)
+	x.wake(g, 0)
+	return now
+}
+
+// hearChild takes what a node tells that has this one for its parent.
+func (x *Signals) hearChild(s *Session, a *wire.Aggregate) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if a.Over && x.all[about(a)] == nil {
+		return
+	}
+	g := x.gather(about(a))
 	if g == nil {
 		return
 	}
@@ -262,7 +304,7 @@ func (x *Signals) hearChild(s *Session, id room.ID, a *wire.Aggregate) {
 func (x *Signals) HearParent(node string, a *wire.Aggregate) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if g := x.rooms[room.ID{App: a.GetApp(), Room: a.GetRoom()}]; g != nil && g.parent == node {
+	if g := x.all[about(a)]; g != nil && g.parent == node {
 		x.hear(g, node, true, a.GetShares())
 	}
 }

@@ -6,13 +6,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
 )
 
 // signalled starts the signals of a node without others.
 func signalled(t *testing.T) *Signals {
-	x := NewSignals(SignalsConfig{Self: "fra", Parent: func(room.ID) string { return "" }})
+	x := NewSignals(SignalsConfig{Self: "fra", Parent: func(Subject) string { return "" }})
 	go x.Run(t.Context())
 	return x
 }
@@ -84,8 +83,8 @@ func TestTypingStartsAndStops(t *testing.T) {
 		time.Sleep(time.Second)
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		if len(x.rooms) != 0 || len(x.due) != 0 {
-			t.Errorf("%d rooms are left", len(x.rooms))
+		if len(x.all) != 0 || len(x.due) != 0 {
+			t.Errorf("%d rooms are left", len(x.all))
 		}
 	})
 }
@@ -123,10 +122,10 @@ func TestSlowReaderMissesSignalsAndNoEvent(t *testing.T) {
 			s.apply(theRoom, 200)
 		}
 		for k := range 40 {
-			x.typing(theRoom, fmt.Sprint("user-", k%10), k%20 < 10)
+			x.typing(Subject{App: "demo", Room: "r"}, fmt.Sprint("user-", k%10), k%20 < 10)
 			time.Sleep(wire.AggregateEvery)
 		}
-		x.typing(theRoom, "last", true)
+		x.typing(Subject{App: "demo", Room: "r"}, "last", true)
 		time.Sleep(2 * wire.AggregateEvery)
 		if x.Stats().DroppedSlow == 0 {
 			t.Error("no signals were dropped")

@@ -2367,7 +2367,9 @@ type Aggregate struct {
 	// Those that are new to the node that gets it.
 	Shares []*Share `protobuf:"bytes,3,rep,name=shares,proto3" json:"shares,omitempty"`
 	// The sender no longer wants those of others.
-	Over          bool `protobuf:"varint,4,opt,name=over,proto3" json:"over,omitempty"`
+	Over bool `protobuf:"varint,4,opt,name=over,proto3" json:"over,omitempty"`
+	// Instead of a room: how this user is. Such shares live 45 s.
+	User          string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2430,20 +2432,29 @@ func (x *Aggregate) GetOver() bool {
 	return false
 }
 
+func (x *Aggregate) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
 // Share is what one node says of its own sessions. A newer one replaces it.
 type Share struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// Rises with each share that the node gives out: Unix time in milliseconds, or more.
 	Stamp uint64 `protobuf:"varint,2,opt,name=stamp,proto3" json:"stamp,omitempty"`
-	// How long ago the node gave it out; at 10 s it is forgotten.
+	// How long ago the node gave it out; at 10 s it is forgotten, that of a user at 45 s.
 	AgeMs uint32 `protobuf:"varint,3,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
 	// Some of its users who type, and how many do.
 	Typing []string `protobuf:"bytes,4,rep,name=typing,proto3" json:"typing,omitempty"`
 	Typers uint32   `protobuf:"varint,5,opt,name=typers,proto3" json:"typers,omitempty"`
 	// Follows with signals, and their users.
-	Sessions      uint32 `protobuf:"varint,6,opt,name=sessions,proto3" json:"sessions,omitempty"`
-	Users         uint32 `protobuf:"varint,7,opt,name=users,proto3" json:"users,omitempty"`
+	Sessions uint32 `protobuf:"varint,6,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	Users    uint32 `protobuf:"varint,7,opt,name=users,proto3" json:"users,omitempty"`
+	// Of a user: sessions that say how the user is, and those of them that say away.
+	Away          uint32 `protobuf:"varint,8,opt,name=away,proto3" json:"away,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2523,6 +2534,13 @@ func (x *Share) GetSessions() uint32 {
 func (x *Share) GetUsers() uint32 {
 	if x != nil {
 		return x.Users
+	}
+	return 0
+}
+
+func (x *Share) GetAway() uint32 {
+	if x != nil {
+		return x.Away
 	}
 	return 0
 }
@@ -2691,12 +2709,13 @@ const file_im_proto_rawDesc = "" +
 	"\x05state\x18\x02 \x01(\x0e2\x12.starling.v1.StateR\x05state\"F\n" +
 	"\bPresence\x12$\n" +
 	"\x03own\x18\x01 \x01(\x0e2\x12.starling.v1.StateR\x03own\x12\x14\n" +
-	"\x05watch\x18\x02 \x03(\tR\x05watch\"q\n" +
+	"\x05watch\x18\x02 \x03(\tR\x05watch\"\x85\x01\n" +
 	"\tAggregate\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12*\n" +
 	"\x06shares\x18\x03 \x03(\v2\x12.starling.v1.ShareR\x06shares\x12\x12\n" +
-	"\x04over\x18\x04 \x01(\bR\x04over\"\xaa\x01\n" +
+	"\x04over\x18\x04 \x01(\bR\x04over\x12\x12\n" +
+	"\x04user\x18\x05 \x01(\tR\x04user\"\xbe\x01\n" +
 	"\x05Share\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05stamp\x18\x02 \x01(\x04R\x05stamp\x12\x15\n" +
@@ -2704,7 +2723,8 @@ const file_im_proto_rawDesc = "" +
 	"\x06typing\x18\x04 \x03(\tR\x06typing\x12\x16\n" +
 	"\x06typers\x18\x05 \x01(\rR\x06typers\x12\x1a\n" +
 	"\bsessions\x18\x06 \x01(\rR\bsessions\x12\x14\n" +
-	"\x05users\x18\a \x01(\rR\x05users*o\n" +
+	"\x05users\x18\a \x01(\rR\x05users\x12\x12\n" +
+	"\x04away\x18\b \x01(\rR\x04away*o\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_MESSAGE\x10\x01\x12\x0f\n" +

@@ -2014,6 +2014,13 @@ func (m *Aggregate) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if len(m.User) > 0 {
+		i -= len(m.User)
+		copy(dAtA[i:], m.User)
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.User)))
+		i--
+		dAtA[i] = 0x2a
+	}
 	if m.Over {
 		i--
 		if m.Over {
@@ -2082,6 +2089,11 @@ func (m *Share) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.Away != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Away))
+		i--
+		dAtA[i] = 0x40
 	}
 	if m.Users != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Users))
@@ -3040,6 +3052,10 @@ func (m *Aggregate) SizeVT() (n int) {
 	if m.Over {
 		n += 2
 	}
+	l = len(m.User)
+	if l > 0 {
+		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -3074,6 +3090,9 @@ func (m *Share) SizeVT() (n int) {
 	}
 	if m.Users != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Users))
+	}
+	if m.Away != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.Away))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -8041,6 +8060,38 @@ func (m *Aggregate) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.Over = bool(v != 0)
+		case 5:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field User", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.User = string(dAtA[iNdEx:postIndex])
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -8247,6 +8298,25 @@ func (m *Share) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.Users |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 8:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Away", wireType)
+			}
+			m.Away = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Away |= uint32(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

@@ -39,6 +39,8 @@ const (
 	AggregateEvery = 250 * time.Millisecond
 	// TypingNames bounds the users who type that are named; others are counted.
 	TypingNames = 8
+	// Watches bounds the users whom one session watches.
+	Watches = 256
 	// TokenLife and ClockSkew bound what a token may claim.
 	TokenLife = time.Hour
 	ClockSkew = 30 * time.Second
