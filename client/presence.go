@@ -3,6 +3,7 @@ package client
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/starling-im/starling/wire"
 )
@@ -39,6 +40,7 @@ type Presence struct {
 type presence struct {
 	mu   sync.Mutex
 	set  bool
+	said int // how often
 	is   Presence
 	told sync.Mutex // held while Each runs
 }
@@ -59,14 +61,29 @@ func (c *Client) Present(p Presence) error {
 	return nil
 }
 
-// present says the client's presence over a link.
+// present says the client's presence over a link, again until the node has taken it.
 func (l *link) present() {
 	p := &l.c.presence
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.set {
-		l.session.Offer(&wire.Frame{Body: &wire.Frame_Presence{Presence: &wire.Presence{Own: wire.State(p.is.Own), Watch: p.is.Watch}}}, maxUnsent)
+	if !p.set {
+		return
 	}
+	p.said++
+	said := p.said
+	l.session.Call(&wire.Frame{Body: &wire.Frame_Presence{Presence: &wire.Presence{Own: wire.State(p.is.Own), Watch: p.is.Watch}}}, func(_ *wire.Frame, err error) {
+		if e := wire.AsError(err); err == nil || !e.Retryable {
+			return
+		}
+		time.AfterFunc(retryMax, func() {
+			p.mu.Lock()
+			newest := said == p.said
+			p.mu.Unlock()
+			if newest && l.ctx.Err() == nil {
+				l.present()
+			}
+		})
+	})
 }
 
 // states tells of those who are watched.

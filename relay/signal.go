@@ -58,9 +58,6 @@ type presence struct {
 
 // presence takes how the session's user is, and whom it watches.
 func (s *Session) present(id uint64, b *wire.Presence) {
-	if !s.signals() {
-		return
-	}
 	if err := s.watchable(b); err != nil {
 		s.replyError(id, err)
 		return
@@ -80,11 +77,18 @@ func (s *Session) present(id uint64, b *wire.Presence) {
 			x.unlisten(Subject{App: app, User: user}, ear{session: s})
 		}
 	}
+	s.reply(&wire.Frame{Id: id, Body: &wire.Frame_Answer{Answer: &wire.Answer{}}})
 }
 
 func (s *Session) watchable(b *wire.Presence) error {
 	if s.cfg.Peer.Node != "" {
 		return wire.Errorf(wire.CodeForbidden, "nodes are not present")
+	}
+	if s.cfg.Signals == nil {
+		return wire.Errorf(wire.CodeUnsupported, "this node has no signals")
+	}
+	if !s.signals() {
+		return wire.Errorf(wire.CodeRateLimited, "more than %v signals per second", s.signalling.Limit()).After(time.Second)
 	}
 	if len(b.Watch) > wire.Watches {
 		e := wire.Errorf(wire.CodeTooMany, "a session watches at most %d users", wire.Watches)

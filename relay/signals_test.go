@@ -148,3 +148,78 @@ func TestSlowReaderMissesSignalsAndNoEvent(t *testing.T) {
 		}
 	})
 }
+
+// Who watches a user hears how the user is; it ends with the user's session. Too many
+// are not watched.
+func TestPresenceEndsWithTheSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, hub := newStore()
+		defer hub.Close()
+		x := signalled(t)
+		config := func(user string) SessionConfig {
+			return SessionConfig{Peer: Peer{App: "demo", User: user}, Hub: hub, Backend: new(backend), Signals: x}
+		}
+		present := func(own wire.State, watch ...string) *wire.Frame {
+			return &wire.Frame{Id: 5, Body: &wire.Frame_Presence{Presence: &wire.Presence{Own: own, Watch: watch}}}
+		}
+		alice, bob := start(t, config("alice")), start(t, config("bob"))
+		alice.say(present(0, make([]string, wire.Watches+1)...))
+		if e := alice.hear().GetError(); e.GetCode() != wire.CodeTooMany || e.GetLimit() != wire.Watches {
+			t.Errorf("got %v", e)
+		}
+		alice.say(present(0, "bob"))
+		hears := func(want wire.State) {
+			t.Helper()
+			if s := alice.hearSignals().States; len(s) != 1 || s[0].User != "bob" || s[0].State != want {
+				t.Fatalf("got %v, want %v", s, want)
+			}
+		}
+		hears(wire.State_STATE_OFFLINE)
+		for _, is := range []wire.State{wire.State_STATE_AWAY, wire.State_STATE_ONLINE, wire.State_STATE_OFFLINE, wire.State_STATE_ONLINE} {
+			bob.say(present(is))
+			if bob.hear().GetAnswer() == nil {
+				t.Error("no answer")
+			}
+			hears(is)
+		}
+		_ = bob.conn.Close()
+		hears(wire.State_STATE_OFFLINE)
+		_ = alice.conn.Close()
+		time.Sleep(time.Second)
+		if x.mu.Lock(); len(x.all) != 0 {
+			t.Errorf("%d users are left", len(x.all))
+		}
+		x.mu.Unlock()
+	})
+}
+
+// What a node tells is held to its bounds, and no client may tell it.
+func TestAggregatesAreForNodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, hub := newStore()
+		defer hub.Close()
+		x := signalled(t)
+		aggregate := func(shares ...*wire.Share) *wire.Frame {
+			return &wire.Frame{Body: &wire.Frame_Aggregate{Aggregate: &wire.Aggregate{App: "demo", Room: "r", Shares: shares}}}
+		}
+		config := SessionConfig{Peer: Peer{Node: "iad"}, Hub: hub, Backend: new(backend), Signals: x}
+		iad := start(t, config)
+		iad.say(aggregate(&wire.Share{Node: "iad", Stamp: 1, Typing: []string{"a", "b", "c"}, Typers: 3, Sessions: 1}))
+		iad.say(aggregate(&wire.Share{Node: "sin", Stamp: 1, Typing: make([]string, wire.TypingNames+1)}))
+		iad.say(aggregate(&wire.Share{Stamp: 1}))
+		config.Peer = Peer{App: "demo", User: "mallory"}
+		mallory := start(t, config)
+		mallory.say(followWithSignals(1))
+		if s := mallory.hearSignals(); fmt.Sprint(s.Typing) != "[a b c]" || s.Sessions != 2 {
+			t.Errorf("got %v", s)
+		}
+		// The other node is told of the new session, and nothing that it told itself.
+		if a := iad.hear().GetAggregate(); a.GetRoom() != "r" || len(a.GetShares()) != 1 || a.GetShares()[0].Node != "fra" || a.GetShares()[0].Sessions != 1 {
+			t.Errorf("got %v", a)
+		}
+		mallory.say(aggregate())
+		if err := <-mallory.end; wire.Code(err) != wire.CodeProtocol {
+			t.Errorf("ended with %v", err)
+		}
+	})
+}

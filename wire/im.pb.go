@@ -2302,7 +2302,7 @@ func (x *UserState) GetState() State {
 }
 
 // Presence says how the session's user is, as far as this session goes, and whom
-// the session watches. It replaces an earlier one and is not answered.
+// the session watches. It replaces an earlier one, and is answered by an empty Answer.
 type Presence struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unspecified: this session says nothing of its user. It holds until the
