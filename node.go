@@ -236,8 +236,8 @@ func (n *Node) serveSession(ctx context.Context, c edge.Client) error {
 	return relay.NewSession(relay.SessionConfig{
 		Peer:   relay.Peer{App: c.App, User: c.User, ActAs: c.ActAs, Operator: c.Operator},
 		Frames: c.Frames, Replies: c.Commands, Until: c.Until,
-		Events: events,
-		Going:  n.drain.going, Goaway: n.drain.goaway,
+		Events: events, Datagram: c.Datagram,
+		Going: n.drain.going, Goaway: n.drain.goaway,
 		Hub: n.hub, Backend: (*backend)(n), Limits: n.cfg.sessionLimits(), Admission: n.admission, Signals: n.signals,
 		Sent: func(_, unsent int) { n.noteUnsent(int64(unsent)) },
 	}).Run(ctx)

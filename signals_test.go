@@ -155,6 +155,11 @@ func TestThousandTypers(t *testing.T) {
 		}
 		time.Sleep(wire.TypingFor - wire.TypingAgain)
 		w.see(0, len(w.clients), 2*time.Second, nothing)
+		for _, p := range w.peers {
+			if is := w.nodes[p.ID].node.Signals(); is.Datagrams == 0 || is.Datagrams == is.Signals || is.DroppedSlow+is.DroppedFull+is.DroppedRate > 0 {
+				t.Errorf("%s: %+v", p.ID, is)
+			}
+		}
 		if after := w.entries(); before != after {
 			t.Errorf("groups have entries more: %s, %s", before, after)
 		}

@@ -25,6 +25,8 @@ type link struct {
 	asking  int                      // Follows without an answer
 	waiting []func()                 // send the next Follow
 	move    *time.Timer              // armed by the first Goaway
+	// datagrams are those of the connection; nil = there are none, or they are read.
+	datagrams func(context.Context) ([]byte, error)
 }
 
 // followsAsked bounds the Follows of one link that have no answer: after a
@@ -49,7 +51,7 @@ func (c *Client) open(addr, token string) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &link{c: c, ended: make(chan error, 1), subs: make(map[uint64]*subscription)}
+	l := &link{c: c, datagrams: conn.datagrams, ended: make(chan error, 1), subs: make(map[uint64]*subscription)}
 	l.ctx, l.end = context.WithCancelCause(c.ctx)
 	l.session = NewSession(SessionConfig{
 		Commands: conn.commands, Events: conn.events, MaxUnsent: maxUnsent,
@@ -177,6 +179,9 @@ func (l *link) stopMove() {
 func (l *link) follow(s *subscription, f *wire.Follow) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if f.Signals {
+		l.hearDatagrams()
+	}
 	// The lock is held until the id is known: the answer, and events that
 	// overtake it on their own stream, look the subscription up by it.
 	send := func() {

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"maps"
 	"slices"
 	"sync"
@@ -42,10 +43,15 @@ type signals struct {
 }
 
 // hear takes what a node says; own is the user of this client.
-func (f *Follow) hear(is *wire.Signals, own string) {
+func (sub *subscription) hear(is *wire.Signals, own string) {
+	f := sub.f
 	s := &f.signals
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if is.Edition < sub.edition {
+		return
+	}
+	sub.edition = is.Edition
 	typing := slices.DeleteFunc(is.Typing, func(user string) bool { return user == own })
 	s.tell(Signals{Typing: typing, Others: int(is.Others), Sessions: int(is.Sessions), Users: int(is.Users)})
 	if s.unsay != nil {
@@ -87,8 +93,29 @@ func (l *link) signals(f *wire.Frame) {
 	}
 	l.c.presence.states(is.States)
 	if s := l.sub(is.Follow); s != nil && s.f.signals.each != nil {
-		s.f.hear(is, l.welcome.GetUser())
+		s.hear(is, l.welcome.GetUser())
 	}
+}
+
+// hearDatagrams begins to read datagrams, once; l is locked.
+func (l *link) hearDatagrams() {
+	next := l.datagrams
+	if next == nil {
+		return
+	}
+	l.datagrams = nil
+	l.c.spawn(func() {
+		for {
+			b, err := next(l.ctx)
+			if err != nil {
+				return
+			}
+			f, err := wire.NewReader(bytes.NewReader(b), wire.ClientFrame).Frame()
+			if err == nil {
+				l.signals(f)
+			}
+		}
+	})
 }
 
 // typing is what the client has said of its user's typing.

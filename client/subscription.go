@@ -18,6 +18,7 @@ type subscription struct {
 	early      [][]byte // events that came before it
 	earlyBytes int
 	dropped    uint64 // the highest that found early full
+	edition    uint64 // of the last signals; guarded by their lock
 	hole       uint64 // while history is fetched: up to where, at least; else 0
 }
 

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"maps"
 	"time"
 
@@ -89,11 +90,15 @@ func (x *Signals) tellListeners(g *gathering, now time.Time) {
 		}
 		f.GetSignals().Follow = to.follow
 		out = wire.AppendMessage(out[:0], f)
-		if !to.session.offer(out, signalsBelow) {
+		lossy := to.follow != 0 && l.told > 0 && l.sessions == v.sessions && l.users == v.users
+		switch {
+		case lossy && to.session.datagram(out):
+			x.stats.Datagrams++
+		case !to.session.offer(out, signalsBelow):
 			x.slow(g)
 			continue
 		}
-		l.told = g.edition
+		*l = listener{told: g.edition, sessions: v.sessions, users: v.users}
 		x.stats.Signals++
 	}
 }
@@ -104,11 +109,30 @@ const userSettles = 2 * time.Second
 
 // signals says a view to clients.
 func (g *gathering) signals(v view) *wire.Frame {
-	is := &wire.Signals{Typing: v.typing, Others: uint32(v.others), Sessions: uint32(v.sessions), Users: uint32(v.users)}
+	is := &wire.Signals{Typing: v.typing, Others: uint32(v.others), Sessions: uint32(v.sessions), Users: uint32(v.users), Edition: g.edition}
 	if g.about.User != "" {
 		is = &wire.Signals{States: []*wire.UserState{{User: g.about.User, State: v.state()}}}
 	}
 	return &wire.Frame{Body: &wire.Frame_Signals{Signals: is}}
+}
+
+// datagramBytes is the largest frame that is sent as a datagram: it fits any path.
+const datagramBytes = 1100
+
+// datagram sends a frame that may be lost, if the peer takes such and the last one has
+// gone. Who types is said again before long; the counts are not, and go on the stream.
+func (s *Session) datagram(frame []byte) bool {
+	if s.cfg.Datagram == nil || len(frame) > datagramBytes || !s.datagrams.CompareAndSwap(false, true) {
+		return false
+	}
+	frame = bytes.Clone(frame)
+	go func() {
+		defer s.datagrams.Store(false)
+		if s.cfg.Datagram(frame) != nil {
+			s.offer(frame, signalsBelow)
+		}
+	}()
+	return true
 }
 
 // offer sends a frame unless more than below bytes wait for the peer.

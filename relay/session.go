@@ -68,6 +68,9 @@ type SessionConfig struct {
 	Replies Duplex       // where answers go, and frames come from
 	// Events opens the stream for events; nil: they go with the replies.
 	Events func(context.Context) (Stream, error)
+	// Datagram sends a frame that may be lost. It may wait while much is unsent, and
+	// after the session, until the connection ends. nil: the peer takes none.
+	Datagram func([]byte) error
 	// Until is when the peer's token expires; zero = never.
 	Until time.Time
 	// Going ends when the peer is to go to another node, and Goaway says then where
@@ -98,6 +101,7 @@ type Session struct {
 	// signalling bounds the signals of a client; for the reader alone.
 	signalling *rate.Limiter
 	presence   presence
+	datagrams  atomic.Bool // one is being sent
 	// proposals is what a node must not pass on to groups.
 	proposals fences[uint32]
 

@@ -61,6 +61,7 @@ type Signals struct {
 type SignalStats struct {
 	Aggregates uint64 // sent to nodes
 	Signals    uint64 // sent to clients
+	Datagrams  uint64 // those of them that went as datagrams
 	// What was dropped: signals of sessions that sent too many, what there was no place
 	// for, and aggregates and Signals for peers that do not read fast enough.
 	DroppedRate, DroppedFull, DroppedSlow uint64
@@ -100,7 +101,8 @@ type ear struct {
 }
 
 type listener struct {
-	told uint64 // the edition of the view
+	told            uint64 // the edition of the view
+	sessions, users int    // as told on the stream
 }
 
 // NewSignals returns a Signals that knows nothing. It starts nothing.

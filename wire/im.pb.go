@@ -2171,7 +2171,9 @@ type Signals struct {
 	Sessions uint32 `protobuf:"varint,4,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	Users    uint32 `protobuf:"varint,5,opt,name=users,proto3" json:"users,omitempty"`
 	// Answers Presence: those of whom there is news.
-	States        []*UserState `protobuf:"bytes,6,rep,name=states,proto3" json:"states,omitempty"`
+	States []*UserState `protobuf:"bytes,6,rep,name=states,proto3" json:"states,omitempty"`
+	// Of a follow: rises with each. A lower one than was heard before came late.
+	Edition       uint64 `protobuf:"varint,7,opt,name=edition,proto3" json:"edition,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2246,6 +2248,13 @@ func (x *Signals) GetStates() []*UserState {
 		return x.States
 	}
 	return nil
+}
+
+func (x *Signals) GetEdition() uint64 {
+	if x != nil {
+		return x.Edition
+	}
+	return 0
 }
 
 // UserState is how one user is.
@@ -2696,14 +2705,15 @@ const file_im_proto_rawDesc = "" +
 	"\x06Signal\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
 	"\x06typing\x18\x02 \x01(\bR\x06typing\x12\x15\n" +
-	"\x06act_as\x18\x03 \x01(\tR\x05actAs\"\xb3\x01\n" +
+	"\x06act_as\x18\x03 \x01(\tR\x05actAs\"\xcd\x01\n" +
 	"\aSignals\x12\x16\n" +
 	"\x06follow\x18\x01 \x01(\x04R\x06follow\x12\x16\n" +
 	"\x06typing\x18\x02 \x03(\tR\x06typing\x12\x16\n" +
 	"\x06others\x18\x03 \x01(\rR\x06others\x12\x1a\n" +
 	"\bsessions\x18\x04 \x01(\rR\bsessions\x12\x14\n" +
 	"\x05users\x18\x05 \x01(\rR\x05users\x12.\n" +
-	"\x06states\x18\x06 \x03(\v2\x16.starling.v1.UserStateR\x06states\"I\n" +
+	"\x06states\x18\x06 \x03(\v2\x16.starling.v1.UserStateR\x06states\x12\x18\n" +
+	"\aedition\x18\a \x01(\x04R\aedition\"I\n" +
 	"\tUserState\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12(\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x12.starling.v1.StateR\x05state\"F\n" +
