@@ -41,7 +41,9 @@ func (x *Signals) tellParent(g *gathering, now time.Time) {
 		if g.parent != "" {
 			last := g.aggregate(nil)
 			last.GetAggregate().Over = true
-			x.cfg.Send(g.parent, last, aggregatesBelow)
+			if x.cfg.Send(g.parent, last, aggregatesBelow) {
+				x.sent(g, g.parent)
+			}
 		}
 		g.parent, g.told, g.toldAt = parent, 0, time.Time{}
 	}
