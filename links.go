@@ -23,6 +23,7 @@ type links struct {
 // link is the session to one peer, and who follows what over it.
 type link struct {
 	*client.Session
+	node    string // the peer
 	mu      sync.Mutex
 	follows map[uint64]*linkFollow
 	gone    chan struct{}
@@ -86,7 +87,7 @@ func (l *links) keep(ctx context.Context, node string) {
 const linkAgain = 100 * time.Millisecond
 
 func (l *links) serve(ctx context.Context, node string, s *mesh.Stream) {
-	k := &link{follows: make(map[uint64]*linkFollow), gone: make(chan struct{})}
+	k := &link{node: node, follows: make(map[uint64]*linkFollow), gone: make(chan struct{})}
 	k.Session = client.NewSession(client.SessionConfig{
 		Commands: s, MaxFrame: wire.NodeFrame, MaxUnsent: linkUnsent, Compress: true,
 		OnEvents: k.deliver, OnError: k.ended, OnSignals: func(f *wire.Frame) { l.node.signals.HearParent(node, f.GetAggregate()) },

@@ -65,6 +65,7 @@ type Node struct {
 	departures departures
 	drain      *drain
 	ways       ways
+	tracer     *tracer
 	root       root
 	// aggregated is called for each aggregate that goes to a node; for tests.
 	aggregated func(node string, about relay.Subject)
@@ -87,7 +88,8 @@ func New(cfg Config, env Env) (*Node, error) {
 	n := &Node{cfg: cfg, env: env, logs: newLogs(), ready: make(chan struct{}), since: time.Now().UnixMilli()}
 	n.log = slog.New(n.logs.handler(env.Log.Handler())).With("node", cfg.Node)
 	n.flights.abroad = make(chan struct{}, 1)
-	n.hub = relay.NewHub(relay.HubConfig{Feed: (*feed)(n)})
+	n.tracer = newTracer(cfg.Node, cfg.Region)
+	n.hub = relay.NewHub(relay.HubConfig{Feed: (*feed)(n), Traced: n.tracer.wrote})
 	n.admission = relay.NewAdmission(cfg.admission())
 	n.signals = n.newSignals()
 	n.dir = newKeeper(n)

@@ -104,7 +104,7 @@ func (s *Session) publish(id uint64, p *wire.Publish) {
 	}
 	s.send(id, p.Attempt, room.Command{
 		ID: room.ID{App: s.cfg.Peer.App, Room: p.Room}, User: user, ClientMsgID: p.ClientMsgId,
-		Kind: kind, Type: p.Type, Content: p.Content,
+		Kind: kind, Type: p.Type, Content: p.Content, Trace: string(p.Trace),
 	})
 }
 

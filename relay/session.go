@@ -110,6 +110,7 @@ type Session struct {
 
 	sender Sender      // changed by a write alone
 	onSent func(error) // sent, made once
+	traced [][]byte    // traced events of the write under way
 
 	mu       sync.Mutex
 	follows  map[uint64]*cursor // nil: the session has ended
@@ -119,7 +120,8 @@ type Session struct {
 	fetching bool      // history is read, or was and has yet to be sent
 	writing  writing
 	quiet    chan struct{} // closed when a write is over; nil = nobody waits
-	flushed  time.Time     // when the last write was, zero if the next one need not wait
+	flushed  time.Time     // when the last write began
+	more     bool          // it left something: the next one need not wait for company
 	asking   int           // requests being answered by ask
 	expiry   *time.Timer
 	events   Stream

@@ -950,7 +950,10 @@ type Publish struct {
 	ActAs string `protobuf:"bytes,6,opt,name=act_as,json=actAs,proto3" json:"act_as,omitempty"`
 	// Raised by the sender each time it starts again with its open sends to
 	// this room; sends of an earlier attempt are refused with out_of_order.
-	Attempt       uint32 `protobuf:"varint,7,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Attempt uint32 `protobuf:"varint,7,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// 16 bytes, an OpenTelemetry trace id: each node notes what it does with the
+	// event, and when. Empty = not traced.
+	Trace         []byte `protobuf:"bytes,8,opt,name=trace,proto3" json:"trace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1032,6 +1035,13 @@ func (x *Publish) GetAttempt() uint32 {
 		return x.Attempt
 	}
 	return 0
+}
+
+func (x *Publish) GetTrace() []byte {
+	if x != nil {
+		return x.Trace
+	}
+	return nil
 }
 
 // Create makes a room with a policy; rooms of open apps need none.
@@ -1200,15 +1210,17 @@ func (x *Ack) GetDuplicate() bool {
 
 // Event is one numbered entry of a room's history.
 type Event struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
-	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
-	Kind          Kind                   `protobuf:"varint,3,opt,name=kind,proto3,enum=starling.v1.Kind" json:"kind,omitempty"`
-	Type          string                 `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
-	Content       string                 `protobuf:"bytes,5,opt,name=content,proto3" json:"content,omitempty"`
-	TsMs          int64                  `protobuf:"varint,6,opt,name=ts_ms,json=tsMs,proto3" json:"ts_ms,omitempty"`
-	ClientMsgId   string                 `protobuf:"bytes,7,opt,name=client_msg_id,json=clientMsgId,proto3" json:"client_msg_id,omitempty"`
-	MsgId         string                 `protobuf:"bytes,8,opt,name=msg_id,json=msgId,proto3" json:"msg_id,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Seq         uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	User        string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	Kind        Kind                   `protobuf:"varint,3,opt,name=kind,proto3,enum=starling.v1.Kind" json:"kind,omitempty"`
+	Type        string                 `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
+	Content     string                 `protobuf:"bytes,5,opt,name=content,proto3" json:"content,omitempty"`
+	TsMs        int64                  `protobuf:"varint,6,opt,name=ts_ms,json=tsMs,proto3" json:"ts_ms,omitempty"`
+	ClientMsgId string                 `protobuf:"bytes,7,opt,name=client_msg_id,json=clientMsgId,proto3" json:"client_msg_id,omitempty"`
+	MsgId       string                 `protobuf:"bytes,8,opt,name=msg_id,json=msgId,proto3" json:"msg_id,omitempty"`
+	// As in Publish. It stays the last field: see EventTrace.
+	Trace         []byte `protobuf:"bytes,9,opt,name=trace,proto3" json:"trace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1297,6 +1309,13 @@ func (x *Event) GetMsgId() string {
 		return x.MsgId
 	}
 	return ""
+}
+
+func (x *Event) GetTrace() []byte {
+	if x != nil {
+		return x.Trace
+	}
+	return nil
 }
 
 // Follow asks for the events of a room after a position, for as long as the
@@ -2612,7 +2631,7 @@ const file_im_proto_rawDesc = "" +
 	"\x05limit\x18\x05 \x01(\x04R\x05limit\x12\x19\n" +
 	"\bhead_seq\x18\x06 \x01(\x04R\aheadSeq\x12\x12\n" +
 	"\x04node\x18\a \x01(\tR\x04node\x12\x14\n" +
-	"\x05group\x18\b \x01(\rR\x05group\"\xc7\x01\n" +
+	"\x05group\x18\b \x01(\rR\x05group\"\xdd\x01\n" +
 	"\aPublish\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\"\n" +
 	"\rclient_msg_id\x18\x02 \x01(\tR\vclientMsgId\x12%\n" +
@@ -2620,7 +2639,8 @@ const file_im_proto_rawDesc = "" +
 	"\x04type\x18\x04 \x01(\tR\x04type\x12\x18\n" +
 	"\acontent\x18\x05 \x01(\tR\acontent\x12\x15\n" +
 	"\x06act_as\x18\x06 \x01(\tR\x05actAs\x12\x18\n" +
-	"\aattempt\x18\a \x01(\rR\aattempt\"\x9e\x01\n" +
+	"\aattempt\x18\a \x01(\rR\aattempt\x12\x14\n" +
+	"\x05trace\x18\b \x01(\fR\x05trace\"\x9e\x01\n" +
 	"\x06Create\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\"\n" +
 	"\rclient_msg_id\x18\x02 \x01(\tR\vclientMsgId\x12+\n" +
@@ -2633,7 +2653,7 @@ const file_im_proto_rawDesc = "" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x13\n" +
 	"\x05ts_ms\x18\x05 \x01(\x03R\x04tsMs\x12\x1c\n" +
-	"\tduplicate\x18\x06 \x01(\bR\tduplicate\"\xd2\x01\n" +
+	"\tduplicate\x18\x06 \x01(\bR\tduplicate\"\xe8\x01\n" +
 	"\x05Event\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12%\n" +
@@ -2642,7 +2662,8 @@ const file_im_proto_rawDesc = "" +
 	"\acontent\x18\x05 \x01(\tR\acontent\x12\x13\n" +
 	"\x05ts_ms\x18\x06 \x01(\x03R\x04tsMs\x12\"\n" +
 	"\rclient_msg_id\x18\a \x01(\tR\vclientMsgId\x12\x15\n" +
-	"\x06msg_id\x18\b \x01(\tR\x05msgId\"\xd2\x01\n" +
+	"\x06msg_id\x18\b \x01(\tR\x05msgId\x12\x14\n" +
+	"\x05trace\x18\t \x01(\fR\x05trace\"\xd2\x01\n" +
 	"\x06Follow\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x1b\n" +
 	"\tafter_seq\x18\x02 \x01(\x04R\bafterSeq\x12\x14\n" +
