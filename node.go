@@ -51,6 +51,7 @@ type Node struct {
 	hub         *relay.Hub
 	// admission bounds the sends of all clients together.
 	admission  *relay.Admission
+	signals    *relay.Signals
 	door       *edge.Door
 	links      *links
 	histories  *histories
@@ -66,6 +67,8 @@ type Node struct {
 	ways       ways
 	tracer     *tracer
 	root       root
+	// aggregated is called for each aggregate that goes to a node; for tests.
+	aggregated func(node string, about relay.Subject)
 	sent       counters // events that relay sessions sent to other nodes
 	// unsent is the most bytes that ever waited for one client.
 	unsent atomic.Int64
@@ -88,6 +91,7 @@ func New(cfg Config, env Env) (*Node, error) {
 	n.tracer = newTracer(cfg.Node, cfg.Region)
 	n.hub = relay.NewHub(relay.HubConfig{Feed: (*feed)(n), Traced: n.tracer.wrote})
 	n.admission = relay.NewAdmission(cfg.admission())
+	n.signals = n.newSignals()
 	n.dir = newKeeper(n)
 	n.places = newPlaces(n)
 	n.settler.node = n
@@ -176,6 +180,7 @@ func (n *Node) Run(ctx context.Context) error {
 		}
 	})
 	parts.Go(func() { n.links.run(ctx) })
+	parts.Go(func() { n.signals.Run(ctx) })
 	parts.Go(func() { n.dir.run(ctx) })
 	parts.Go(func() { n.root.run(ctx) })
 	parts.Go(func() { n.keepCertificate(ctx) })
@@ -233,9 +238,9 @@ func (n *Node) serveSession(ctx context.Context, c edge.Client) error {
 	return relay.NewSession(relay.SessionConfig{
 		Peer:   relay.Peer{App: c.App, User: c.User, ActAs: c.ActAs, Operator: c.Operator},
 		Frames: c.Frames, Replies: c.Commands, Until: c.Until,
-		Events: events,
-		Going:  n.drain.going, Goaway: n.drain.goaway,
-		Hub: n.hub, Backend: (*backend)(n), Limits: n.cfg.sessionLimits(), Admission: n.admission,
+		Events: events, Datagram: c.Datagram,
+		Going: n.drain.going, Goaway: n.drain.goaway,
+		Hub: n.hub, Backend: (*backend)(n), Limits: n.cfg.sessionLimits(), Admission: n.admission, Signals: n.signals,
 		Sent: func(_, unsent int) { n.noteUnsent(int64(unsent)) },
 	}).Run(ctx)
 }

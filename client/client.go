@@ -23,6 +23,9 @@ type Client struct {
 	ready   chan struct{} // closed at the first welcome
 	gone    chan struct{} // closed when the client has ended
 	out     outbox
+	typing  typing
+	// presence is said again over each link.
+	presence presence
 
 	mu        sync.Mutex
 	link      *link         // nil while there is none
@@ -257,6 +260,7 @@ func (c *Client) up(l *link) {
 		close(c.ready)
 	}
 	c.out.up(l.session)
+	l.present()
 	c.attach(l)
 }
 

@@ -26,6 +26,8 @@ type link struct {
 	asking  int                      // Follows without an answer
 	waiting []func()                 // send the next Follow
 	move    *time.Timer              // armed by the first Goaway
+	// datagrams are those of the connection; nil = there are none, or they are read.
+	datagrams func(context.Context) ([]byte, error)
 }
 
 // followsAsked bounds the Follows of one link that have no answer: after a
@@ -50,11 +52,11 @@ func (c *Client) open(addr string, hello *wire.Hello) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &link{c: c, addr: addr, ended: make(chan error, 1), subs: make(map[uint64]*subscription)}
+	l := &link{c: c, addr: addr, datagrams: conn.datagrams, ended: make(chan error, 1), subs: make(map[uint64]*subscription)}
 	l.ctx, l.end = context.WithCancelCause(c.ctx)
 	l.session = NewSession(SessionConfig{
 		Commands: conn.commands, Events: conn.events, MaxUnsent: maxUnsent,
-		OnEvents: l.events, OnError: l.fails, OnGoaway: l.goaway,
+		OnEvents: l.events, OnError: l.fails, OnGoaway: l.goaway, OnSignals: l.signals,
 	})
 	c.work.Go(func() {
 		err := l.session.Run(l.ctx)
@@ -181,6 +183,9 @@ func (l *link) stopMove() {
 func (l *link) follow(s *subscription, f *wire.Follow) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if f.Signals {
+		l.hearDatagrams()
+	}
 	// The lock is held until the id is known: the answer, and events that
 	// overtake it on their own stream, look the subscription up by it.
 	send := func() {

@@ -49,6 +49,8 @@ type SessionConfig struct {
 	// OnError gets an error for a call that was answered before: the follow
 	// with that id has ended.
 	OnError func(id uint64, err *wire.Error)
+	// OnSignals gets Signals, and Aggregates between nodes.
+	OnSignals func(*wire.Frame)
 	// OnGoaway is told that the peer will go away.
 	OnGoaway func(*wire.Goaway)
 }
@@ -307,6 +309,10 @@ func (s *Session) handle(f *wire.Frame) error {
 	switch {
 	case f.Id == 0 && e != nil:
 		return &farewell{e}
+	case f.Id == 0 && (f.GetSignals() != nil || f.GetAggregate() != nil):
+		if s.cfg.OnSignals != nil {
+			s.cfg.OnSignals(f)
+		}
 	case f.Id == 0:
 		if g := f.GetGoaway(); g != nil && s.cfg.OnGoaway != nil {
 			s.cfg.OnGoaway(g)

@@ -64,6 +64,9 @@ type Client struct {
 	Commands Commands     // where answers go, and frames come from
 	// Events opens the stream for events; nil: they go with the answers.
 	Events func(context.Context) (Stream, error)
+	// Datagram sends a frame that may be lost; it may wait until the connection ends. nil:
+	// the client takes none.
+	Datagram func([]byte) error
 }
 
 // Stream is where frames for a client go.
@@ -167,7 +170,7 @@ func (d *Door) serve(ctx context.Context, l line) error {
 	}
 	err = d.cfg.Serve(ctx, Client{
 		Identity: peer.Identity, Until: peer.until(), Frames: frames, Commands: commands,
-		Events: l.events,
+		Events: l.events, Datagram: l.datagram,
 	})
 	var said *wire.Error
 	if errors.As(err, &said) {

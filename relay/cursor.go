@@ -11,6 +11,7 @@ type cursor struct {
 	life    uint64 // of the topic, when the follow began
 	fetched *block // of history, with the next event
 	ended   bool   // unfollowed; guarded by the session's lock
+	signals bool   // wants signals; likewise
 }
 
 // advance returns the events to send now, at most chunkBytes of frame or one. More says

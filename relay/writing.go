@@ -241,6 +241,7 @@ func (s *Session) drop(c *cursor) {
 		return
 	}
 	c.ended = true
+	s.unlisten(c)
 	s.mu.Unlock()
 	c.topic.forget(c)
 	c.topic.hub.release(c.topic)
