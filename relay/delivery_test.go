@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"io"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,7 +14,6 @@ import (
 // sink is the connection of a client that takes everything at once.
 type sink struct {
 	frames  io.Reader
-	said    chan struct{}
 	bytes   atomic.Int64
 	crowd   *crowdOfSinks
 	stopped chan struct{}
@@ -70,7 +70,7 @@ func newCrowdOfSinks(t testing.TB, size int) *crowdOfSinks {
 		hub.Close()
 	})
 	for c.waiting() < size {
-		time.Sleep(time.Millisecond) // nothing tells when a cursor waits
+		c.pause()
 	}
 	return c
 }
@@ -93,12 +93,15 @@ func (c *crowdOfSinks) waiting() int {
 	return len(t.waiting)
 }
 
+// pause passes a moment: nothing tells when a cursor waits.
+func (c *crowdOfSinks) pause() { time.Sleep(100 * time.Microsecond) }
+
 // deliver appends an event and waits until all have it.
 func (c *crowdOfSinks) deliver(e []byte) {
 	before := c.writes.Load()
 	c.hub.Append(theRoom, wire.EventSeq(e), e)
 	for c.writes.Load() < before+int64(c.size) || c.waiting() < c.size {
-		time.Sleep(100 * time.Microsecond)
+		c.pause()
 	}
 }
 
@@ -127,6 +130,38 @@ func TestDeliveriesAllocateNothing(t *testing.T) {
 	t.Logf("%.1f allocations per event for %d followers", per, followers)
 	if per > followers/50 {
 		t.Errorf("%.1f allocations per event for %d followers", per, followers)
+	}
+}
+
+// TestAppendsWhileThePumpWorks has many append to a room whose followers are being
+// served: nobody waits for the other for good.
+func TestAppendsWhileThePumpWorks(t *testing.T) {
+	c := newCrowdOfSinks(t, 100)
+	const events = 20_000
+	var seq struct {
+		sync.Mutex
+		n uint64
+	}
+	var appenders sync.WaitGroup
+	for range 4 {
+		appenders.Go(func() {
+			for {
+				seq.Lock()
+				seq.n++
+				n := seq.n
+				if n <= events {
+					c.hub.Append(theRoom, n, event(n, 10))
+				}
+				seq.Unlock()
+				if n > events {
+					return
+				}
+			}
+		})
+	}
+	appenders.Wait()
+	for c.waiting() < c.size {
+		c.pause()
 	}
 }
 
