@@ -89,6 +89,7 @@ type Door struct {
 
 	places   places
 	entrance entrance
+	stats    *stats
 	serving  sync.WaitGroup // over WebSocket
 }
 
@@ -105,7 +106,7 @@ func New(cfg Config) *Door {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Door{
-		cfg: cfg, places: places{users: make(map[string]int), strangers: make(map[netip.Prefix]int)},
+		cfg: cfg, stats: newStats(), places: places{users: make(map[string]int), strangers: make(map[netip.Prefix]int)},
 		entrance: entrance{perSecond: cfg.PerSecond, perSecondFrom: cfg.PerSecondFrom, from: make(map[netip.Prefix]*pace)},
 	}
 }
@@ -138,9 +139,12 @@ func (d *Door) ServeQUIC(ctx context.Context, conn *quic.Conn) {
 func (d *Door) serve(ctx context.Context, l line) error {
 	known, leave, err := d.enter(l.remote)
 	if err != nil {
+		d.stats.refused.count(wire.AsError(err).Code)
 		return err
 	}
 	defer leave()
+	d.stats.open[l.transport].Add(1)
+	defer d.stats.open[l.transport].Add(-1)
 	commands, frames, hello, err := d.hello(ctx, l)
 	if err != nil {
 		return err
@@ -157,11 +161,14 @@ func (d *Door) serve(ctx context.Context, l line) error {
 		leaveUser, err = d.enterUser(peer.Identity)
 	}
 	if err != nil {
-		refuse(l, commands, hello.Id, err)
+		d.refuse(l, commands, hello.Id, err)
 		return err
 	}
 	known()
 	defer leaveUser()
+	if hello.GetHello().Resume != "" {
+		d.stats.resumed.Add(1)
+	}
 	if err := commands.SetWriteDeadline(time.Now().Add(wire.WriteStall)); err != nil {
 		return err
 	}
@@ -174,6 +181,7 @@ func (d *Door) serve(ctx context.Context, l line) error {
 	})
 	var said *wire.Error
 	if errors.As(err, &said) {
+		d.stats.ended.count(said.Code)
 		l.linger()
 	}
 	return err
@@ -194,12 +202,12 @@ func (d *Door) hello(ctx context.Context, l line) (Commands, *wire.Reader, *wire
 	frames := wire.NewReader(commands, wire.ClientFrame)
 	f, err := frames.Frame()
 	if err != nil {
-		refuse(l, commands, 0, err)
+		d.refuse(l, commands, 0, err)
 		return nil, nil, nil, err
 	}
 	if f.GetHello() == nil {
 		err := wire.Errorf(wire.CodeProtocol, "the first frame must be Hello")
-		refuse(l, commands, f.Id, err)
+		d.refuse(l, commands, f.Id, err)
 		return nil, nil, nil, err
 	}
 	return commands, frames, f, commands.SetReadDeadline(time.Time{})

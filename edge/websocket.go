@@ -74,7 +74,7 @@ func (d *Door) Wait() {
 func (d *Door) serveWebSocket(ctx context.Context, s *webSocket) {
 	defer context.AfterFunc(ctx, s.interrupt)()
 	err := d.serve(ctx, line{
-		remote:   s.conn.RemoteAddr(),
+		transport: overWebSocket, remote: s.conn.RemoteAddr(),
 		commands: func(context.Context) (Commands, error) { return s, nil },
 		gone:     s.gone,
 	})

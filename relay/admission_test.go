@@ -55,7 +55,7 @@ func TestAppsHaveShares(t *testing.T) {
 		{"below half nobody is held back", []step{{"a", 40, 40}, {"b", 11, 11}, {"a", 1, 0}}},
 		{"those who come have room", []step{{"a", 200, 75}, {"b", 10, 10}, {"c", 10, 10}, {"d", 10, 5}}},
 		{"a share is what all get", []step{{"a", 75, 75}, {"b", 100, 25}, {"", 0, 50}, {"b", 100, 12}, {"a", 100, 12}, {"b", 1, 0}}},
-		{"more apps, smaller shares", []step{{"a", 100, 75}, {"b", 20, 20}, {"", 0, 75}, {"c", 100, 37}, {"d", 100, 25}, {"b", 10, 5}, {"e", 30, 12}}},
+		{"more apps, smaller shares", []step{{"a", 100, 75}, {"b", 20, 20}, {"", 0, 75}, {"c", 100, 37}, {"d", 100, 25}, {"b", 10, 5}, {"e", 30, 13}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			a := &answered{Admission: NewAdmission(AdmissionConfig{InFlight: 100, RoomPerSecond: -1})}
