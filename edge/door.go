@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -187,10 +188,11 @@ func (d *Door) serve(ctx context.Context, l line) error {
 	return err
 }
 
+var errSilent = wire.Errorf(wire.CodeOverloaded, "no Hello within %v", wire.AuthenticateWithin)
+
 // hello waits for the first frame of a client, not for long.
 func (d *Door) hello(ctx context.Context, l line) (Commands, *wire.Reader, *wire.Frame, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, wire.AuthenticateWithin,
-		wire.Errorf(wire.CodeOverloaded, "no Hello within %v", wire.AuthenticateWithin))
+	ctx, cancel := context.WithTimeoutCause(ctx, wire.AuthenticateWithin, errSilent)
 	defer cancel()
 	commands, err := l.commands(ctx)
 	if err != nil {
@@ -201,6 +203,9 @@ func (d *Door) hello(ctx context.Context, l line) (Commands, *wire.Reader, *wire
 	}
 	frames := wire.NewReader(commands, wire.ClientFrame)
 	f, err := frames.Frame()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errSilent
+	}
 	if err != nil {
 		d.refuse(l, commands, 0, err)
 		return nil, nil, nil, err
