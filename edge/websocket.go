@@ -196,7 +196,10 @@ func (s *webSocket) next() error {
 		return err
 	}
 	h, err := ws.ReadHeader(rawReader{s})
-	if err != nil {
+	switch {
+	case errors.Is(err, ws.ErrHeaderLengthMSB), errors.Is(err, ws.ErrHeaderLengthUnexpected):
+		return wire.Errorf(wire.CodeProtocol, "a WebSocket frame of a length that there is not")
+	case err != nil:
 		return err
 	}
 	s.header, s.at = ws.Header{}, 0
