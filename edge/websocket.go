@@ -240,8 +240,10 @@ func (s *webSocket) control(h ws.Header) error {
 		return io.EOF
 	case ws.OpPing:
 		return s.write(ws.OpPong, payload, true)
+	case ws.OpPong:
+		return nil
 	}
-	return nil
+	return wire.Errorf(wire.CodeProtocol, "a WebSocket frame of kind %d", h.OpCode)
 }
 
 // SetReadDeadline bounds reads, also the one that is under way.
