@@ -220,4 +220,3 @@ func echo(_ context.Context, c Client) error {
 		}
 	}
 }
-
