@@ -32,7 +32,9 @@ type house struct {
 
 // open opens a door at a listener, to which dial connects. Serve is what its sessions do.
 func open(t *testing.T, l net.Listener, dial func() (net.Conn, error), serve func(context.Context, Client) error) *house {
-	h := &house{T: t, dial: dial, Door: New(Config{Serve: serve, Key: func(kid string) (Key, bool, bool) { return key, kid == key.ID, true }})}
+	h := &house{T: t, dial: dial, Door: New(Config{Serve: func(c Client) func(context.Context) error {
+		return func(ctx context.Context) error { return serve(ctx, c) }
+	}, Key: func(kid string) (Key, bool, bool) { return key, kid == key.ID, true }})}
 	ctx, cancel := context.WithCancel(t.Context())
 	h.cancel = cancel
 	h.server = httptest.NewUnstartedServer(h.WebSocket(ctx))

@@ -93,14 +93,19 @@ func (d *Door) serveWebSocket(ctx context.Context, s *webSocket) {
 		defer close(interrupted)
 		s.interrupt()
 	})
-	err := d.serve(ctx, line{
+	d.serve(ctx, line{
 		transport: overWebSocket, remote: s.conn.RemoteAddr(),
 		commands: func(context.Context) (Commands, error) { return s, nil },
 		gone:     ended.Done(), // words are not overtaken, and hangUp waits for their reader
+	}, d.serving.Go, func(err error) {
+		if !stop() {
+			<-interrupted // it must not cut the goodbye
+		}
+		d.closeWebSocket(ctx, s, err)
 	})
-	if !stop() {
-		<-interrupted // it must not cut the goodbye
-	}
+}
+
+func (d *Door) closeWebSocket(ctx context.Context, s *webSocket, err error) {
 	e := wire.AsError(err)
 	code := wire.CloseCode(e)
 	var broken net.Error
