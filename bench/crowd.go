@@ -156,9 +156,11 @@ func (c *crowd) idle(ctx context.Context) error {
 	return nil
 }
 
-// dialsAtOnce bounds the handshakes at one time: the bound of a Starling node
-// for one address, behind which a real crowd would not be, is 256.
-const dialsAtOnce = 128
+// dialsAtOnce bounds the handshakes at one time, which is enough to keep all
+// processors busy. A real crowd comes from many addresses, this one from one,
+// for which a Starling node has a bound: 32 before it asks for proof of the
+// address, 64 in all.
+const dialsAtOnce = 24
 
 // gather opens all connections and begins to read from them.
 func (c *crowd) gather(ctx context.Context) (all []talk.Conn, err error) {

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"time"
 )
 
 // ejabberdConfig lets everyone in over MQTT, and keeps nothing. The rates at
@@ -17,10 +16,8 @@ certfiles: [%q]
 auth_method: [anonymous]
 anonymous_protocol: login_anon
 allow_multiple_connections: true
-access_rules:
-  all: [allow: all]
 listen:
-  - {port: %s, ip: "127.0.0.1", module: mod_mqtt, tls: true, tls_verify: false, backlog: 1024, shaper: none}
+  - {port: %s, ip: "127.0.0.1", module: mod_mqtt, tls: true, tls_verify: false, backlog: 1024}
 modules:
   mod_mqtt:
     access_publish: {"#": [allow: all]}
@@ -44,7 +41,7 @@ func startEjabberd(ctx context.Context, m *machine, dir string) (*peer, error) {
 		return nil, fmt.Errorf("%w: it is not where Debian has it", errMissing)
 	}
 	lib := filepath.Dir(filepath.Dir(filepath.Dir(libs[0])))
-	return startDebian(ctx, m, dir, "localhost", "no shaper: QoS 0, 5,000 messages unsent per client", func(_, port string) (*exec.Cmd, error) {
+	return startDebian(ctx, m, dir, "localhost", "as it comes, without the rates of the package: QoS 0, 5,000 messages unsent per client", func(_, port string) (*exec.Cmd, error) {
 		file, both := filepath.Join(dir, "ejabberd.yml"), filepath.Join(dir, "both.pem")
 		if err := joinFiles(both, filepath.Join(dir, certFile), filepath.Join(dir, keyFile)); err != nil {
 			return nil, err
@@ -71,7 +68,3 @@ func joinFiles(to string, files ...string) error {
 	}
 	return os.WriteFile(to, all, 0o600)
 }
-
-// erlangIdle is how long an Erlang system gets to tidy up, which nobody can
-// ask it to do.
-const erlangIdle = 10 * time.Second

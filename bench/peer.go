@@ -65,14 +65,12 @@ func startLibrary(name, protocol, limits string) func(context.Context, *machine,
 			return nil, err
 		}
 		spec := serverSpec{Dir: dir, Addrs: addrs}
-		p := &peer{target: talk.Target{Protocol: protocol, Addr: addrs[0], CA: ca, Name: serverName}, limits: limits}
+		p := &peer{target: talk.Target{Protocol: protocol, Addr: addrs[0], CA: ca, Name: serverName}, limits: limits, stop: func() {}}
 		p.again = func(ctx context.Context) error {
+			p.stop() // its process is dead, and now gone
 			up, err := startServers(ctx, m.log, name, 0, []serverSpec{spec})
 			if err != nil {
 				return err
-			}
-			if p.stop != nil {
-				p.stop() // whose process is dead
 			}
 			p.pid, p.collect, p.stop = up[0].pid, up[0].collect, func() { stopServers(up) }
 			return nil
