@@ -63,6 +63,7 @@ var importers = map[string][]string{
 	// The doors, the links and the dialer are all QUIC; each owns its half of
 	// a connection's life.
 	"github.com/quic-go/quic-go":          {"mesh", "edge", "client", "internal/simnet"},
+	"github.com/gobwas/ws":                {"edge", "client"}, // the same, over TCP
 	"github.com/hashicorp/memberlist":     {"mesh"},
 	"github.com/hashicorp/serf":           {"geo"}, // coordinates; pure but for its lock
 	"github.com/hashicorp/raft":           {"consensus"},

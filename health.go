@@ -8,12 +8,13 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/starling-im/starling/edge"
 	"github.com/starling-im/starling/mesh"
 )
 
 // serveHTTP answers on the node's TCP port: GET /healthz with 200 once the node can
-// serve clients, 503 before; GET /metrics with its figures for Prometheus. Other nodes
-// come to the same port.
+// serve clients, 503 before; GET /metrics with its figures for Prometheus; GET /ws with
+// a client's session over WebSocket. Other nodes come to the same port.
 func (n *Node) serveHTTP(ctx context.Context) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -30,10 +31,11 @@ func (n *Node) serveHTTP(ctx context.Context) {
 		}{n.cfg.Node, n.cfg.Region, n.env.Version, stats})
 	})
 	mux.Handle("GET /metrics", n.serveMetrics())
+	mux.Handle("GET "+webSocketPath, n.door.WebSocket(ctx))
 	server := &http.Server{
 		Handler: mux, MaxHeaderBytes: httpHeader, ReadHeaderTimeout: httpRead, ReadTimeout: httpRead, WriteTimeout: httpWrite, IdleTimeout: time.Minute,
 		ErrorLog:     slog.NewLogLogger(n.log.Handler(), slog.LevelDebug), // of peers that speak no TLS
-		TLSConfig:    &tls.Config{GetCertificate: n.credentials.certificate, MinVersion: tls.VersionTLS13, GetConfigForClient: n.mesh.TCPConfig},
+		TLSConfig:    &tls.Config{GetCertificate: n.credentials.certificate, MinVersion: tls.VersionTLS13, GetConfigForClient: n.mesh.TCPConfig, DynamicRecordSizingDisabled: true},
 		TLSNextProto: make(map[string]func(*http.Server, *tls.Conn, http.Handler)), Protocols: new(http.Protocols),
 	}
 	server.Protocols.SetHTTP1(true)
@@ -43,10 +45,14 @@ func (n *Node) serveHTTP(ctx context.Context) {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	if err := server.ServeTLS(n.mesh.LimitTCP(n.env.HTTP), "", ""); err != nil && ctx.Err() == nil {
+	if err := server.ServeTLS(edge.EagerListener(n.mesh.LimitTCP(n.env.HTTP)), "", ""); err != nil && ctx.Err() == nil {
 		n.log.Error("the HTTP port failed", "err", err)
 	}
+	n.door.Wait()
 }
+
+// webSocketPath is where clients ask for a WebSocket.
+const webSocketPath = "/ws"
 
 const (
 	httpHeader = 16 << 10

@@ -224,10 +224,14 @@ func (n *Node) Stats() Stats {
 
 // serveSession serves a client that the door let in.
 func (n *Node) serveSession(ctx context.Context, c edge.Client) error {
+	var events func(context.Context) (relay.Stream, error)
+	if c.Events != nil {
+		events = func(ctx context.Context) (relay.Stream, error) { return c.Events(ctx) }
+	}
 	return relay.NewSession(relay.SessionConfig{
 		Peer:   relay.Peer{App: c.App, User: c.User, ActAs: c.ActAs, Operator: c.Operator},
 		Frames: c.Frames, Replies: c.Commands, Until: c.Until,
-		Events: func(ctx context.Context) (relay.Stream, error) { return c.Events(ctx) },
+		Events: events,
 		Going:  n.drain.going, Goaway: n.drain.goaway,
 		Hub: n.hub, Backend: (*backend)(n), Limits: n.cfg.sessionLimits(), Admission: n.admission,
 		Sent: func(_, unsent int) { n.noteUnsent(int64(unsent)) },

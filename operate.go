@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/starling-im/starling/directory"
 	"github.com/starling-im/starling/geo"
@@ -157,6 +158,7 @@ func (n *Node) addGroups(ctx context.Context, id, user, region, count string, cl
 	if err != nil || many < 1 || many > maxGroupsAdded {
 		return nil, wire.Errorf(wire.CodeBadRequest, "%q groups cannot be added, but 1 to %d", count, maxGroupsAdded)
 	}
+	n.awaitRegion(ctx, region)
 	next := uint32(1)
 	load := map[string]int{}
 	for _, g := range n.dir.state().Groups() {
@@ -187,6 +189,26 @@ func (n *Node) addGroups(ctx context.Context, id, user, region, count string, cl
 		return n.newestGroups(region), nil
 	}
 	return added, err
+}
+
+// joinedWithin is how long a node that has just joined may take to be known here.
+const joinedWithin = 3 * time.Second
+
+// awaitRegion waits, not for long, until a node of a region can be reached.
+func (n *Node) awaitRegion(ctx context.Context, region string) {
+	ctx, cancel := context.WithTimeout(ctx, joinedWithin)
+	defer cancel()
+	for ctx.Err() == nil {
+		view, fold := n.mesh.View(), n.dir.changes.next()
+		if slices.ContainsFunc(n.regionNodes(region), n.reachable) {
+			return
+		}
+		select {
+		case <-view.Next():
+		case <-fold:
+		case <-ctx.Done():
+		}
+	}
 }
 
 func (n *Node) added(g directory.Group) AddedInfo {

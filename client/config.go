@@ -34,11 +34,19 @@ type Config struct {
 	// sure that its node is still there (default 2 s; negative = never, then
 	// only QUIC's idle timeout tells). It costs a phone some battery.
 	Heartbeat time.Duration
-	// Dial opens a connection; nil = over a UDP socket of its own.
+	// Transport is QUIC (the default) or WebSocket.
+	Transport string
+	// Dial opens a connection over QUIC; nil = over a UDP socket of its own.
 	Dial func(ctx context.Context, addr string, t *tls.Config, q *quic.Config) (*quic.Conn, error)
 	// Log hears of connections lost and made; nil = nobody.
 	Log *slog.Logger
 }
+
+// The transports.
+const (
+	QUIC      = "quic"
+	WebSocket = "websocket"
+)
 
 func (c Config) check() error {
 	if len(c.Addrs) == 0 {
@@ -52,6 +60,8 @@ func (c Config) check() error {
 	switch {
 	case c.Token == nil:
 		return &ConfigError{"Token", "must be set"}
+	case c.Transport != "" && c.Transport != QUIC && c.Transport != WebSocket:
+		return &ConfigError{"Transport", "must be quic or websocket, not " + c.Transport}
 	case c.InFlight < 0:
 		return &ConfigError{"InFlight", "must not be negative"}
 	}

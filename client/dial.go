@@ -23,13 +23,25 @@ type conn struct {
 	close    func() // ends everything of the connection, and waits for it
 }
 
-// connect is the dialer of real clients: a QUIC connection with the stream of
-// commands opened.
-func (c Config) connect(ctx context.Context, addr string) (*conn, error) {
+// tls is how a node proves who it is.
+func (c Config) tls(addr, alpn string) *tls.Config {
 	name := c.ServerName
 	if name == "" {
 		name, _, _ = net.SplitHostPort(addr)
 	}
+	return &tls.Config{RootCAs: c.RootCAs, ServerName: name, NextProtos: []string{alpn}, MinVersion: tls.VersionTLS13}
+}
+
+// connect is the dialer of real clients.
+func (c Config) connect(ctx context.Context, addr string) (*conn, error) {
+	if c.Transport == WebSocket {
+		return c.connectWebSocket(ctx, addr)
+	}
+	return c.connectQUIC(ctx, addr)
+}
+
+// connectQUIC makes a QUIC connection with the stream of commands opened.
+func (c Config) connectQUIC(ctx context.Context, addr string) (*conn, error) {
 	dial := c.Dial
 	release := func() {}
 	if dial == nil {
@@ -43,9 +55,7 @@ func (c Config) connect(ctx context.Context, addr string) (*conn, error) {
 			return t.Dial(ctx, socket.RemoteAddr(), tc, qc)
 		}
 	}
-	q, err := dial(ctx, addr, &tls.Config{
-		RootCAs: c.RootCAs, ServerName: name, NextProtos: []string{protocol}, MinVersion: tls.VersionTLS13,
-	}, &quic.Config{
+	q, err := dial(ctx, addr, c.tls(addr, protocol), &quic.Config{
 		HandshakeIdleTimeout: dialWithin, KeepAlivePeriod: keepAlive, MaxIdleTimeout: idle,
 		MaxIncomingStreams: -1, MaxIncomingUniStreams: 4,
 		DisablePathMTUDiscovery: true, // a path whose MTU shrinks later would go mute
@@ -72,6 +82,10 @@ func closedWith(err error) (code uint64, ok bool) {
 	var app *quic.ApplicationError
 	if errors.As(err, &app) && app.Remote {
 		return uint64(app.ErrorCode), true
+	}
+	var goodbye *webSocketClosed
+	if errors.As(err, &goodbye) {
+		return goodbye.code, true
 	}
 	return 0, false
 }

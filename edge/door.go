@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -55,7 +56,7 @@ type Client struct {
 	Until    time.Time    // when its token expires
 	Frames   *wire.Reader // what it says, after Hello
 	Commands Commands     // where answers go, and frames come from
-	// Events opens the stream for events.
+	// Events opens the stream for events; nil: they go with the answers.
 	Events func(context.Context) (Stream, error)
 }
 
@@ -68,6 +69,8 @@ type Stream interface {
 // Commands is the stream of a client's frames and their answers.
 type Commands interface {
 	Stream
+	io.Reader
+	io.Closer
 	SetReadDeadline(time.Time) error
 }
 
@@ -75,7 +78,8 @@ type Commands interface {
 type Door struct {
 	cfg Config
 
-	places places
+	places  places
+	serving sync.WaitGroup // over WebSocket
 }
 
 // New returns a door. It starts nothing.
@@ -101,7 +105,7 @@ func (d *Door) Sessions() int {
 // ServeQUIC serves one connection with ALPN im/1 until it ends. It always
 // closes the connection, with a code that says whether to come back.
 func (d *Door) ServeQUIC(ctx context.Context, conn *quic.Conn) {
-	err := d.serve(ctx, conn)
+	err := d.serve(ctx, quicLine(conn))
 	e := wire.AsError(err)
 	var app *quic.ApplicationError
 	var idle *quic.IdleTimeoutError
@@ -116,13 +120,13 @@ func (d *Door) ServeQUIC(ctx context.Context, conn *quic.Conn) {
 	_ = conn.CloseWithError(quic.ApplicationErrorCode(wire.CloseCode(e)), e.Error())
 }
 
-func (d *Door) serve(ctx context.Context, conn *quic.Conn) error {
-	known, leave, err := d.enter(conn.RemoteAddr())
+func (d *Door) serve(ctx context.Context, l line) error {
+	known, leave, err := d.enter(l.remote)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	commands, frames, hello, err := d.hello(ctx, conn)
+	commands, frames, hello, err := d.hello(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -135,7 +139,7 @@ func (d *Door) serve(ctx context.Context, conn *quic.Conn) error {
 		leaveUser, err = d.enterUser(peer)
 	}
 	if err != nil {
-		d.refuse(conn, commands, hello.Id, err)
+		refuse(l, commands, hello.Id, err)
 		return err
 	}
 	known()
@@ -148,21 +152,21 @@ func (d *Door) serve(ctx context.Context, conn *quic.Conn) error {
 	}
 	err = d.cfg.Serve(ctx, Client{
 		Identity: peer, Until: until, Frames: frames, Commands: commands,
-		Events: func(ctx context.Context) (Stream, error) { return conn.OpenUniStreamSync(ctx) },
+		Events: l.events,
 	})
 	var said *wire.Error
 	if errors.As(err, &said) {
-		linger(conn)
+		l.linger()
 	}
 	return err
 }
 
 // hello waits for the first frame of a client, not for long.
-func (d *Door) hello(ctx context.Context, conn *quic.Conn) (*quic.Stream, *wire.Reader, *wire.Frame, error) {
+func (d *Door) hello(ctx context.Context, l line) (Commands, *wire.Reader, *wire.Frame, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, wire.AuthenticateWithin,
 		wire.Errorf(wire.CodeUnauthenticated, "no Hello within %v", wire.AuthenticateWithin))
 	defer cancel()
-	commands, err := conn.AcceptStream(ctx)
+	commands, err := l.commands(ctx)
 	if err != nil {
 		return nil, nil, nil, errors.Join(context.Cause(ctx), err)
 	}
@@ -172,44 +176,16 @@ func (d *Door) hello(ctx context.Context, conn *quic.Conn) (*quic.Stream, *wire.
 	frames := wire.NewReader(commands, wire.ClientFrame)
 	f, err := frames.Frame()
 	if err != nil {
-		d.refuse(conn, commands, 0, err)
+		refuse(l, commands, 0, err)
 		return nil, nil, nil, err
 	}
 	if f.GetHello() == nil {
 		err := wire.Errorf(wire.CodeProtocol, "the first frame must be Hello")
-		d.refuse(conn, commands, f.Id, err)
+		refuse(l, commands, f.Id, err)
 		return nil, nil, nil, err
 	}
 	return commands, frames, f, commands.SetReadDeadline(time.Time{})
 }
-
-// refuse tells the client why, as far as it still listens. It waits a moment
-// for the client to go: a close right away would overtake the words.
-func (d *Door) refuse(conn *quic.Conn, commands *quic.Stream, id uint64, err error) {
-	var e *wire.Error
-	if !errors.As(err, &e) {
-		return
-	}
-	_ = commands.SetWriteDeadline(time.Now().Add(lastWords))
-	if _, err := commands.Write(wire.AppendMessage(nil, &wire.Frame{Id: id, Body: &wire.Frame_Error{Error: e}})); err != nil {
-		return
-	}
-	_ = commands.Close()
-	linger(conn)
-}
-
-// linger waits a moment for the client to go.
-func linger(conn *quic.Conn) {
-	t := time.NewTimer(lastWords)
-	defer t.Stop()
-	select {
-	case <-conn.Context().Done():
-	case <-t.C:
-	}
-}
-
-// lastWords is how long a refused client may take to hear why.
-const lastWords = 200 * time.Millisecond
 
 // identify turns a token into a peer. While the node does not know the keys
 // yet, the client is told to come back.

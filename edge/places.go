@@ -74,7 +74,7 @@ func less[K comparable](counts map[K]int, key K) {
 // network is what counts as one address: in IPv6 a /64, since whoever has one
 // address there has them all.
 func network(a net.Addr) netip.Prefix {
-	u, ok := a.(*net.UDPAddr)
+	u, ok := a.(interface{ AddrPort() netip.AddrPort })
 	if !ok {
 		return netip.Prefix{}
 	}

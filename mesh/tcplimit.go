@@ -1,9 +1,11 @@
 package mesh
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 )
 
 const (
@@ -64,10 +66,22 @@ func (l *tcpLimit) end(from netip.Prefix) {
 	}
 }
 
-// tcpConn is counted until it is closed.
+// tcpConn is counted until it is closed, or others count it.
 type tcpConn struct {
 	net.Conn
 	end func()
+}
+
+// Released says that others count the connection from now on.
+func (c *tcpConn) Released() { c.end() }
+
+// SyscallConn implements syscall.Conn.
+func (c *tcpConn) SyscallConn() (syscall.RawConn, error) {
+	s, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return s.SyscallConn()
 }
 
 func (c *tcpConn) Close() error {

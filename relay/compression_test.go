@@ -19,16 +19,16 @@ func TestEventsToNodesAreCompressed(t *testing.T) {
 		frames func(follow uint64, events [][]byte) []byte
 	}{
 		{"knows it", &wire.Compression{Dictionaries: wire.Dictionaries()}, Peer{Node: "n"}, func(follow uint64, events [][]byte) []byte {
-			return wire.AppendCompressedEvents(nil, follow, events, wire.Shared(wire.Dictionaries()))
+			return wire.AppendCompressedRun(nil, follow, wire.Run(events), wire.Shared(wire.Dictionaries()))
 		}},
 		{"knows another", &wire.Compression{Dictionaries: []uint32{40000}}, Peer{Node: "n"}, func(follow uint64, events [][]byte) []byte {
-			return wire.AppendCompressedEvents(nil, follow, events, 0)
+			return wire.AppendCompressedRun(nil, follow, wire.Run(events), 0)
 		}},
 		{"of the release before", nil, Peer{Node: "n"}, func(follow uint64, events [][]byte) []byte {
-			return wire.AppendCompressedEvents(nil, follow, events, 0)
+			return wire.AppendCompressedRun(nil, follow, wire.Run(events), 0)
 		}},
 		{"client", nil, Peer{App: "demo", User: "u"}, func(follow uint64, events [][]byte) []byte {
-			return wire.AppendEvents(nil, follow, events)
+			return wire.AppendRun(nil, follow, wire.Run(events))
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

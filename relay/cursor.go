@@ -1,67 +1,94 @@
 package relay
 
-import (
-	"context"
-
-	"github.com/starling-im/starling/wire"
-)
-
-// A cursor is one follow of a session: a position in a topic. Its fields
-// belong to the session's pump, save for queued, which the session's lock
-// guards.
+// A cursor is one follow of a session: a position in a topic. It is in one place at a
+// time, and who holds it there may change it: its topic, while it waits for events; a
+// job of the pump; its session's ready or behind; a timer after a failure.
 type cursor struct {
 	session *Session
 	follow  uint64 // the frame id that named the follow
 	topic   *topic
 	after   uint64
 	life    uint64 // of the topic, when the follow began
-	queued  bool   // is in session.ready, or being sent
+	fetched *block // of history, with the next event
 	ended   bool   // unfollowed; guarded by the session's lock
 }
 
-// wake puts the cursor up for sending; part of the waiter interface.
-func (c *cursor) wake() { c.session.enqueue(c) }
-
-// next returns the events to send now, at most max bytes of frame. None, with
-// parked = true, means that the cursor now waits for its topic.
-func (c *cursor) next(ctx context.Context, max int) (events [][]byte, parked bool, err error) {
-	for {
-		events, version, ok := c.topic.read(c.after, max)
+// advance returns the events to send now, at most chunkBytes of frame or one. More says
+// that the cursor is to be asked again; else it waits, or others have it.
+func (c *cursor) advance() (run []byte, n int, more bool, err error) {
+	if b := c.fetched; b != nil {
 		if err := c.topic.outlived(c.life); err != nil {
-			return nil, false, err
+			return nil, 0, false, err
 		}
-		if !ok {
-			events, err = c.topic.hub.cfg.Feed.Read(ctx, c.topic.id, c.after, max)
-			if err != nil {
-				return nil, false, err
-			}
-			if err = following(c.topic, c.after, events); err != nil {
-				return nil, false, err
-			}
+		run, n = b.after(c.after, chunkBytes)
+		c.after += uint64(n)
+		if !b.has(c.after) {
+			c.fetched = nil
+			c.session.fetchNext()
 		}
-		if len(events) > 0 {
-			return events, false, nil
-		}
-		c.session.park(c)
-		if c.topic.wait(c, version) {
-			return nil, true, nil
-		}
-		if !c.session.unpark(c) {
-			return nil, true, nil
-		}
+		return run, n, true, nil
+	}
+	run, n, waits, older, err := c.topic.read(c, chunkBytes)
+	if older {
+		c.session.fetch(c)
+	}
+	return run, n, !waits && !older, err
+}
+
+// fetch has a cursor wait for history. A session reads that of one room at a time, so
+// that it holds one block at most of what others do not share.
+func (s *Session) fetch(c *cursor) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.behind = append(s.behind, c)
+	if !s.fetching && s.follows != nil {
+		s.fetching = true
+		s.work.Go(s.fetchOne)
 	}
 }
 
-// following checks that events are what comes after a position. A feed that
-// lags behind the topic is to be asked again; one that skips is a fault.
-func following(t *topic, after uint64, events [][]byte) error {
-	if len(events) == 0 && t.lags(after) {
-		return wire.Errorf(wire.CodeUnavailable, "history of %q does not reach back to %d yet", t.id.Room, after)
+// fetchNext is called when what was fetched has been sent.
+func (s *Session) fetchNext() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fetching = len(s.behind) > 0 && s.follows != nil; s.fetching {
+		s.work.Go(s.fetchOne)
 	}
-	for i, e := range events {
-		if want := after + 1 + uint64(i); wire.EventSeq(e) != want {
-			return wire.Errorf(wire.CodeInternal, "history of %q has seq %d where %d belongs", t.id.Room, wire.EventSeq(e), want)
+}
+
+// fetchOne reads history for the first cursor that waits for it.
+func (s *Session) fetchOne() {
+	c := s.lagging()
+	if c == nil {
+		return
+	}
+	b, err := c.topic.older.get(s.ctx, c.topic, c.after, c.life)
+	switch {
+	case err != nil:
+		s.fetchNext()
+		s.fail(c, err)
+	case b == nil:
+		s.fetchNext()
+		if !c.topic.await(c) {
+			s.enqueue(c)
+		}
+	default:
+		c.fetched = b
+		s.enqueue(c)
+	}
+}
+
+// lagging takes the first cursor of those that wait for history, nil if there is none.
+func (s *Session) lagging() *cursor {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.behind) > 0 && s.follows != nil {
+		c := s.behind[0]
+		s.behind = s.behind[1:]
+		if !c.ended {
+			return c
 		}
 	}
+	s.behind, s.fetching = nil, false
 	return nil
 }

@@ -45,6 +45,8 @@ type HubConfig struct {
 // Hub holds the topics of a node.
 type Hub struct {
 	cfg   HubConfig
+	pump  *pump
+	stats stats
 	bytes atomic.Int64
 	// trimming: somebody makes the tails smaller.
 	trimming atomic.Bool
@@ -52,7 +54,8 @@ type Hub struct {
 	mu     sync.Mutex
 	topics map[room.ID]*topic
 	feeds  sync.WaitGroup
-	closed bool
+	ctx    context.Context // of reads of history
+	cancel context.CancelFunc
 }
 
 // NewHub returns a hub without topics. It starts nothing.
@@ -60,7 +63,10 @@ func NewHub(cfg HubConfig) *Hub {
 	cfg.TailBytes = cmp.Or(cfg.TailBytes, 1<<20)
 	cfg.NodeBytes = cmp.Or(cfg.NodeBytes, 256<<20)
 	cfg.Topics = cmp.Or(cfg.Topics, 256<<10)
-	return &Hub{cfg: cfg, topics: make(map[room.ID]*topic)}
+	h := &Hub{cfg: cfg, topics: make(map[room.ID]*topic)}
+	h.pump = newPump(&h.stats)
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	return h
 }
 
 // Append gives the hub a room's event. It costs nothing if nobody follows.
@@ -84,7 +90,7 @@ func (h *Hub) bound() {
 	topics := slices.Collect(maps.Values(h.topics))
 	h.mu.Unlock()
 	for _, t := range topics {
-		t.trim()
+		t.halve()
 	}
 }
 
@@ -125,7 +131,7 @@ func (h *Hub) Rooms() []room.ID {
 // Close ends all feeds and waits for them. Follow fails afterwards.
 func (h *Hub) Close() {
 	h.mu.Lock()
-	h.closed = true
+	h.cancel()
 	for _, t := range h.topics {
 		t.stop()
 	}
@@ -133,17 +139,14 @@ func (h *Hub) Close() {
 	h.feeds.Wait()
 }
 
-// account adds n to the size of all tails.
-func (h *Hub) account(n int) { h.bytes.Add(int64(n)) }
-
 // acquire returns the room's topic, made if need be; release gives it back.
 // A topic that exists before the feed is read misses nothing: an event is in
 // what the feed returns, or is appended after.
 func (h *Hub) acquire(id room.ID, duty Duty) (*topic, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.closed {
-		return nil, wire.Errorf(wire.CodeShuttingDown, "the node is going away")
+	if h.ctx.Err() != nil {
+		return nil, errGone
 	}
 	t := h.topics[id]
 	switch {
@@ -160,6 +163,20 @@ func (h *Hub) acquire(id room.ID, duty Duty) (*topic, error) {
 	}
 	t.refs++
 	return t, nil
+}
+
+// errGone is what a hub answers that was closed.
+var errGone = wire.Errorf(wire.CodeShuttingDown, "the node is going away")
+
+// running runs f, unless the hub was closed, which then waits for it.
+func (h *Hub) running(f func()) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ctx.Err() != nil {
+		return false
+	}
+	h.feeds.Go(f)
+	return true
 }
 
 // run starts the topic's feed; h is locked.
@@ -183,6 +200,7 @@ func (h *Hub) release(t *topic) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	h.account(-t.bytes)
-	t.bytes, t.tail, t.gone = 0, nil, true
+	t.account(-t.bytes)
+	t.blocks, t.gone = nil, true
+	t.older.forget()
 }

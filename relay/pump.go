@@ -1,16 +1,49 @@
 package relay
 
 import (
-	"context"
+	"runtime"
+	"sync"
 	"time"
 
 	"github.com/starling-im/starling/wire"
 )
 
-// The pump writes events. It runs only while a cursor has something to send,
-// and holds one buffer of at most pumpBytes: that and the write under way are
-// all that waits for a peer that does not read.
+// A pump writes events for all sessions of a hub, with as many goroutines as there are
+// processors and none while there is nothing to do.
+//
+// An event of a room hands the pump its waiting cursors as one job. Jobs take turns in
+// parts, so that a room with many followers does not keep the others waiting. A session
+// whose peer takes nothing more costs no goroutine of the pump: see Sender.
+type pump struct {
+	workers int
+	stats   *stats
+
+	mu    sync.Mutex
+	busy  int    // goroutines that run
+	jobs  []*job // in turn
+	due   []dueSession
+	timer *time.Timer
+}
+
+// A job is cursors of one topic that are to be sent, or sessions that may write now.
+type job struct {
+	topic    *topic
+	cursors  []*cursor
+	sessions []*Session
+	since    time.Time
+	at       int // the first that no worker has taken
+	open     int // parts that workers have
+}
+
+// dueSession is one that gathers until a time.
+type dueSession struct {
+	session *Session
+	at      time.Time
+}
+
 const (
+	// pumpPart is how many sessions of a job a worker serves in a turn.
+	pumpPart = 32
 	// pumpBytes bounds the frames of one write.
 	pumpBytes = 64 << 10
 	// chunkBytes bounds what one cursor adds to a write, so that busy rooms
@@ -23,202 +56,146 @@ const (
 // as one of thirty.
 const gatherFor = 3 * time.Millisecond
 
-// readAgain is how long a cursor waits after history could not be read.
-const readAgain = 100 * time.Millisecond
+func newPump(s *stats) *pump { return &pump{workers: runtime.GOMAXPROCS(0), stats: s} }
 
-// enqueue puts c up for sending and starts the pump if it rests.
-func (s *Session) enqueue(c *cursor) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c.queued || c.ended || s.ctx.Err() != nil {
-		return
-	}
-	c.queued = true
-	s.ready = append(s.ready, c)
-	if !s.pumping {
-		s.pumping = true
-		s.work.Go(s.pump)
-	}
+// wake takes the cursors that waited in a topic. It does not block.
+func (p *pump) wake(t *topic, woken []*cursor) {
+	p.put(&job{topic: t, cursors: woken, since: time.Now()})
 }
 
-// park and unpark bracket a cursor's wait: while it is parked, a wake queues
-// it. unpark returns false if that has happened already.
-func (s *Session) park(c *cursor) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c.queued = false
-}
-
-func (s *Session) unpark(c *cursor) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c.queued || c.ended {
-		return false
-	}
-	c.queued = true
-	return true
-}
-
-// take returns the next cursor to send, nil if none is ready. Unless something
-// is gathered that has yet to be written, the pump then ends.
-func (s *Session) take(gathered bool) *cursor {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for len(s.ready) > 0 && s.ctx.Err() == nil {
-		c := s.ready[0]
-		s.ready = s.ready[1:]
-		if !c.ended {
-			return c
-		}
-	}
-	s.ready = nil
-	s.pumping = gathered
-	return nil
-}
-
-// again puts a cursor that has more to send at the end of the line.
-func (s *Session) again(c *cursor) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ready = append(s.ready, c)
-}
-
-// more reports whether a cursor is ready.
-func (s *Session) more() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.ready) > 0
-}
-
-func (s *Session) pump() {
-	s.pause()
-	var out []byte
-	events := 0
-	for {
-		c := s.take(len(out) > 0)
-		if c != nil {
-			out, events = s.gather(c, out, events)
-		} else if len(out) == 0 {
+// write has a session write as soon as it is its turn.
+func (p *pump) write(s *Session) {
+	p.mu.Lock()
+	if n := len(p.jobs); n > 0 {
+		if last := p.jobs[n-1]; last.topic == nil && last.open == 0 && last.at == 0 && len(last.sessions) < pumpPart {
+			last.sessions = append(last.sessions, s)
+			p.mu.Unlock()
 			return
 		}
-		full := len(out) >= pumpBytes-chunkBytes
-		if len(out) == 0 || !full && s.more() {
-			continue
-		}
-		if s.cfg.Sent != nil {
-			s.cfg.Sent(events, len(out)+s.replies.Len())
-		}
-		err := s.write(out)
-		out, events = out[:0], 0
-		switch {
-		case err != nil:
-			s.end(err) // take ends the pump
-		case !full:
-			s.pause()
-		}
+	}
+	p.mu.Unlock()
+	p.put(&job{sessions: []*Session{s}, since: time.Now()})
+}
+
+func (p *pump) put(j *job) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.jobs = append(p.jobs, j)
+	p.help()
+}
+
+// help starts a worker if there is work for one more; p is locked.
+func (p *pump) help() {
+	if p.busy < p.workers && len(p.jobs) > 0 {
+		p.busy++
+		go p.work()
 	}
 }
 
-// gather adds what a cursor has to send to what was gathered before.
-func (s *Session) gather(c *cursor, out []byte, events int) ([]byte, int) {
-	chunk, parked, err := c.next(s.ctx, chunkBytes)
-	switch {
-	case err != nil && s.ctx.Err() == nil:
-		s.fail(c, err)
-	case err == nil && !parked:
-		out = s.appendEvents(out, c.follow, chunk)
-		events += len(chunk)
-		c.after += uint64(len(chunk))
-		s.again(c)
+// later has a session write at a time.
+func (p *pump) later(s *Session, at time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.due = append(p.due, dueSession{s, at})
+	if len(p.due) == 1 {
+		p.arm()
 	}
-	return out, events
 }
 
-// appendEvents compresses what goes to a node: bytes between regions cost money.
-func (s *Session) appendEvents(out []byte, follow uint64, events [][]byte) []byte {
-	if s.cfg.Peer.Node == "" {
-		return wire.AppendEvents(out, follow, events)
-	}
-	return wire.AppendCompressedEvents(out, follow, events, wire.Dictionary(s.dictionary.Load()))
-}
-
-// pause gathers events if the last write was a moment ago.
-func (s *Session) pause() {
-	wait := gatherFor - time.Since(s.flushed)
-	if wait <= 0 {
+// arm sets the timer to the first session that is due; p is locked.
+func (p *pump) arm() {
+	wait := time.Until(p.due[0].at)
+	if p.timer == nil {
+		p.timer = time.AfterFunc(wait, p.ring)
 		return
 	}
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-s.ctx.Done():
-	}
+	p.timer.Reset(wait)
 }
 
-func (s *Session) write(out []byte) error {
-	s.flushed = time.Now()
-	if s.cfg.Events == nil {
-		return s.replies.PushWait(s.ctx, out)
+// ring makes a job of the sessions that are due.
+func (p *pump) ring() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	n := 0
+	for n < len(p.due) && !p.due[n].at.After(now) {
+		n++
 	}
-	events, err := s.eventStream()
-	if err != nil {
-		return stalled(err)
-	}
-	if _, err := events.Write(out); err != nil {
-		return stalled(err)
-	}
-	return nil
-}
-
-// eventStream returns the stream of events with a deadline for the next write,
-// which the end of the session cuts short.
-func (s *Session) eventStream() (Stream, error) {
-	if s.events == nil {
-		ctx, cancel := context.WithTimeout(s.ctx, s.cfg.Limits.WriteStall)
-		defer cancel()
-		events, err := s.cfg.Events(ctx)
-		if err != nil {
-			return nil, err
+	if n > 0 {
+		j := &job{sessions: make([]*Session, n), since: now}
+		for i, d := range p.due[:n] {
+			j.sessions[i] = d.session
 		}
-		s.mu.Lock()
-		s.events = events
-		s.mu.Unlock()
+		p.due = append(p.due[:0], p.due[n:]...)
+		p.jobs = append(p.jobs, j)
+		p.help()
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.ctx.Err(); err != nil {
-		return nil, err
+	if len(p.due) > 0 {
+		p.arm()
 	}
-	return s.events, s.events.SetWriteDeadline(time.Now().Add(s.cfg.Limits.WriteStall))
 }
 
-// fail deals with a cursor that cannot be read now. If that will pass, it is
-// tried again; otherwise the follow ends with an error that names it.
-func (s *Session) fail(c *cursor, err error) {
-	if e := wire.AsError(err); e.Retryable && e.Code != wire.CodeEpochChanged {
-		s.park(c)
-		time.AfterFunc(max(readAgain, time.Duration(e.RetryAfterMs)*time.Millisecond), c.wake)
-		return
+// buffers are those of workers: a whole write, and what one event may have beyond it.
+var buffers = sync.Pool{New: func() any {
+	b := make([]byte, 0, wire.Headroom+pumpBytes+wire.ClientFrame)
+	return &b
+}}
+
+// work serves parts of jobs until there are none.
+func (p *pump) work() {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	var j *job
+	for {
+		var cursors []*cursor
+		var sessions []*Session
+		j, cursors, sessions = p.take(j)
+		if j == nil {
+			return
+		}
+		began := time.Now()
+		for _, c := range cursors {
+			if c.session.woken(c) {
+				c.session.write(buf)
+			}
+		}
+		for _, s := range sessions {
+			if s.begin() {
+				s.write(buf)
+			}
+		}
+		p.stats.turn(began.Sub(j.since), time.Since(began))
 	}
-	s.mu.Lock()
-	if s.follows[c.follow] == c {
-		delete(s.follows, c.follow)
-	}
-	s.mu.Unlock()
-	s.drop(c)
-	s.replyError(c.follow, err)
 }
 
-// drop takes c out of service and gives its topic back.
-func (s *Session) drop(c *cursor) {
-	s.mu.Lock()
-	if c.ended {
-		s.mu.Unlock()
-		return
+// take ends a worker's part of a job and gives it the next one, nil if there is none.
+func (p *pump) take(done *job) (j *job, cursors []*cursor, sessions []*Session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if done != nil {
+		if done.open--; done.open == 0 && done.at >= len(done.cursors) && done.topic != nil {
+			defer done.topic.reuse(done.cursors)
+		}
 	}
-	c.ended = true
-	s.mu.Unlock()
-	c.topic.forget(c)
-	c.topic.hub.release(c.topic)
+	if len(p.jobs) == 0 {
+		p.busy--
+		return nil, nil, nil
+	}
+	j = p.jobs[0]
+	from := j.at
+	j.at += pumpPart
+	j.open++
+	if j.topic != nil {
+		cursors = j.cursors[from:min(j.at, len(j.cursors))]
+	} else {
+		sessions = j.sessions[from:min(j.at, len(j.sessions))]
+	}
+	n := len(p.jobs) - 1
+	copy(p.jobs, p.jobs[1:])
+	if p.jobs[n] = j; j.at >= max(len(j.cursors), len(j.sessions)) {
+		p.jobs[n] = nil
+		p.jobs = p.jobs[:n]
+	}
+	p.help()
+	return j, cursors, sessions
 }

@@ -2,8 +2,10 @@ package relay
 
 import (
 	"context"
+	"slices"
 
 	"github.com/starling-im/starling/room"
+	"github.com/starling-im/starling/wire"
 )
 
 // Reader follows a room within the node, without a session. It is not safe
@@ -45,37 +47,65 @@ func (r *Reader) wake() {
 // epoch_changed.
 func (r *Reader) Next(ctx context.Context) ([][]byte, error) {
 	for {
-		events, version, ok := r.topic.read(r.after, chunkBytes)
-		if err := r.topic.outlived(r.life); err != nil {
+		b, waits, err := r.read(ctx)
+		switch {
+		case err != nil:
 			return nil, err
-		}
-		if !ok {
-			var err error
-			if events, err = r.topic.hub.cfg.Feed.Read(ctx, r.topic.id, r.after, chunkBytes); err != nil {
-				return nil, err
-			}
-			if err := following(r.topic, r.after, events); err != nil {
-				return nil, err
-			}
-		}
-		if len(events) > 0 {
-			r.after += uint64(len(events))
-			return events, nil
-		}
-		if !r.topic.wait(r, version) {
+		case b != nil:
+			run, n := b.after(r.after, chunkBytes)
+			r.after += uint64(n)
+			return wire.SplitRun(run), nil
+		case !waits:
 			continue
 		}
 		select {
 		case <-r.woken:
 		case <-ctx.Done():
-			r.topic.forget(r)
+			r.forget()
 			return nil, ctx.Err()
 		}
 	}
 }
 
+// read returns a block with the next event. If there is none yet, the reader waits for it.
+func (r *Reader) read(ctx context.Context) (b *block, waits bool, err error) {
+	t := r.topic
+	t.mu.Lock()
+	err = t.ended(r.life)
+	b, reached := t.find(r.after)
+	if err == nil && reached {
+		t.readers = append(t.readers, r)
+	}
+	if b != nil {
+		b = &block{first: b.first, run: b.run, ends: b.ends} // as it is now: it grows
+	}
+	t.mu.Unlock()
+	if err != nil || b != nil || reached {
+		return b, reached, err
+	}
+	b, err = t.older.get(ctx, t, r.after, r.life)
+	if err == nil {
+		err = t.outlived(r.life)
+	}
+	if err == nil && b == nil { // as much as the topic knows to exist
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.next == 0 || r.after+1 >= t.next {
+			t.readers = append(t.readers, r)
+			return nil, true, nil
+		}
+	}
+	return b, false, err
+}
+
+func (r *Reader) forget() {
+	r.topic.mu.Lock()
+	defer r.topic.mu.Unlock()
+	r.topic.readers = slices.DeleteFunc(r.topic.readers, func(x *Reader) bool { return x == r })
+}
+
 // Close gives the topic back.
 func (r *Reader) Close() {
-	r.topic.forget(r)
+	r.forget()
 	r.topic.hub.release(r.topic)
 }

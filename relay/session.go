@@ -97,14 +97,21 @@ type Session struct {
 	// dictionary is a wire.Dictionary that the peer, a node, knows.
 	dictionary atomic.Uint32
 
-	mu      sync.Mutex
-	follows map[uint64]*cursor
-	ready   []*cursor // to be sent by the pump
-	pumping bool
-	asking  int // requests being answered by ask
-	expiry  *time.Timer
-	events  Stream    // made by the pump
-	flushed time.Time // when the pump last wrote; used by it alone
+	sender Sender      // changed by a write alone
+	onSent func(error) // sent, made once
+
+	mu       sync.Mutex
+	follows  map[uint64]*cursor // nil: the session has ended
+	ready    []*cursor          // to be sent, from next on
+	next     int
+	behind   []*cursor // wait for history
+	fetching bool      // history is read, or was and has yet to be sent
+	writing  writing
+	quiet    chan struct{} // closed when a write is over; nil = nobody waits
+	flushed  time.Time     // when the last write was, zero if the next one need not wait
+	asking   int           // requests being answered by ask
+	expiry   *time.Timer
+	events   Stream
 }
 
 // NewSession returns a session; Run serves it.
@@ -120,6 +127,7 @@ func NewSession(cfg SessionConfig) *Session {
 			s.end(stalled(err))
 		},
 	})
+	s.sender, s.onSent = s.newSender(), s.sent
 	return s
 }
 
@@ -158,8 +166,11 @@ func (s *Session) interrupt() {
 	_ = s.cfg.Replies.SetReadDeadline(past)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.events != nil {
+	switch {
+	case s.events != nil:
 		_ = s.events.SetWriteDeadline(past)
+	case s.writing == sending:
+		_ = s.cfg.Replies.SetWriteDeadline(past)
 	}
 }
 
@@ -187,9 +198,17 @@ func (s *Session) close() {
 	}
 	all := s.follows
 	s.follows = nil
+	var quiet chan struct{}
+	if s.writing == running || s.writing == sending {
+		quiet = make(chan struct{})
+		s.quiet = quiet
+	}
 	s.mu.Unlock()
 	for _, c := range all {
 		s.drop(c)
+	}
+	if quiet != nil {
+		<-quiet
 	}
 	s.work.Wait()
 }

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/starling-im/starling/room"
@@ -10,34 +11,33 @@ import (
 
 // A topic is the tail of one room's events on this node.
 //
-// The tail holds consecutive events: tail[i] has seq first+i. It is trimmed
-// from the front and appended to at the end; the bytes of an event never
-// change, so readers keep them without a copy. What is older than the tail is
-// read through the feed. first is 0 until it is known where the tail starts.
+// The tail is a list of blocks that follow each other. It is trimmed from the front and
+// appended to at the end. What is older is read through the feed, see pages. Cursors that
+// have read all wait in the topic: the next event hands the whole list to the hub's pump,
+// at a cost that does not depend on its length.
 type topic struct {
 	id   room.ID
 	hub  *Hub
 	stop context.CancelFunc // ends the feed; guarded by hub.mu
 
-	mu      sync.Mutex
-	first   uint64
-	tail    [][]byte
-	bytes   int
-	version uint64 // counts changes of the tail; see wait
-	epoch   uint64 // of the room that the tail is of; 0 = not known
-	born    uint64 // the epoch of a room whose first event comes now
-	life    uint64 // counts the changes of a known epoch
-	gone    bool   // given back by its last follower: takes nothing any more
-	waiting []waiter
+	mu     sync.Mutex
+	blocks []*block
+	next   uint64 // the seq that comes next; 0 = it is not known where the tail starts
+	bytes  int
+	epoch  uint64 // of the room that the tail is of; 0 = not known
+	born   uint64 // the epoch of a room whose first event comes now
+	life   uint64 // counts the changes of a known epoch
+	gone   bool   // given back by its last follower: takes nothing any more
+
+	waiting []*cursor
+	spare   []*cursor // an empty list, used again
+	readers []*Reader // that wait
+	older   pages
 
 	// Guarded by hub.mu.
 	refs int
 	duty Duty
 }
-
-// A waiter wants to know when its topic has something new. wake is called
-// once, with the topic locked, and must not block.
-type waiter interface{ wake() }
 
 // append adds the event with the number seq. One that the tail has already is
 // dropped; one beyond the next number starts the tail anew, and followers read
@@ -45,20 +45,55 @@ type waiter interface{ wake() }
 func (t *topic) append(seq uint64, event []byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	next := t.first + uint64(len(t.tail))
-	if seq < next || t.gone {
+	if seq < t.next || t.gone {
 		return
 	}
 	if t.epoch == 0 {
 		t.epoch = t.born
 	}
-	if seq > next {
-		t.hub.account(-t.bytes)
-		t.first, t.tail, t.bytes = seq, nil, 0
+	if seq > t.next {
+		t.restart(seq)
 	}
-	t.tail = append(t.tail, event)
-	t.grow(len(event))
+	t.add(event)
+	t.trim(t.hub.cfg.TailBytes, 1)
 	t.changed()
+}
+
+// tailBlocks is how many blocks a full tail has at least: it is trimmed by whole ones.
+const tailBlocks = 4
+
+// add puts an event at the end; t is locked.
+func (t *topic) add(event []byte) {
+	var last *block
+	if len(t.blocks) > 0 {
+		last = t.blocks[len(t.blocks)-1]
+	}
+	before := 0
+	if last == nil || !last.fits(event) {
+		size := 0
+		if last != nil {
+			size = cap(last.run)
+		}
+		last = newBlock(t.next, event, size, t.hub.cfg.TailBytes/tailBlocks)
+		t.blocks = append(t.blocks, last)
+	} else {
+		before = last.bytes()
+	}
+	last.add(event)
+	t.next++
+	t.account(last.bytes() - before)
+}
+
+// account notes n more bytes; t is locked.
+func (t *topic) account(n int) {
+	t.bytes += n
+	t.hub.bytes.Add(int64(n))
+}
+
+// restart has the tail begin at a seq; t is locked.
+func (t *topic) restart(seq uint64) {
+	t.account(-t.bytes)
+	t.blocks, t.next = nil, seq
 }
 
 // begin says that every event after head will be appended. If that is news,
@@ -75,12 +110,12 @@ func (t *topic) begin(head, epoch uint64) {
 	}
 	if renewed {
 		t.life++
+		t.older.forget()
 	}
-	if t.gone || !renewed && t.first > 0 && head+1 <= t.first+uint64(len(t.tail)) {
+	if t.gone || !renewed && t.next > 0 && head < t.next {
 		return
 	}
-	t.hub.account(-t.bytes)
-	t.first, t.tail, t.bytes = head+1, nil, 0
+	t.restart(head + 1)
 	t.changed()
 }
 
@@ -100,6 +135,11 @@ func (t *topic) meet(head, epoch uint64) (life uint64, current bool) {
 func (t *topic) outlived(life uint64) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.ended(life)
+}
+
+// ended is outlived; t is locked.
+func (t *topic) ended(life uint64) error {
 	if life == t.life {
 		return nil
 	}
@@ -108,43 +148,46 @@ func (t *topic) outlived(life uint64) error {
 
 // changed wakes all who wait; t is locked.
 func (t *topic) changed() {
-	t.version++
-	for _, w := range t.waiting {
-		w.wake()
+	if len(t.waiting) > 0 {
+		t.hub.pump.wake(t, t.waiting)
+		t.waiting, t.spare = t.spare, nil
 	}
-	clear(t.waiting)
-	t.waiting = t.waiting[:0]
+	for i, r := range t.readers {
+		r.wake()
+		t.readers[i] = nil
+	}
+	t.readers = t.readers[:0]
 }
 
-// grow accounts n more bytes and trims the tail to its bound. The newest event
-// always stays.
-func (t *topic) grow(n int) {
-	t.bytes += n
-	t.hub.account(n)
-	if t.bytes > t.hub.cfg.TailBytes {
-		t.drop(t.bytes-t.hub.cfg.TailBytes, len(t.tail)-1)
-	}
-}
-
-// trim makes the tail half as large, for the sake of the node.
-func (t *topic) trim() {
+// reuse takes back a list of cursors that were woken.
+func (t *topic) reuse(woken []*cursor) {
+	clear(woken)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.drop((t.bytes+1)/2, len(t.tail))
+	if cap(woken) > cap(t.spare) {
+		t.spare = woken[:0]
+	}
 }
 
-// drop removes the oldest events, at least so many bytes of them and at most so
-// many events.
-func (t *topic) drop(bytes, most int) {
-	n, size := 0, 0
-	for ; n < most && size < bytes; n++ {
-		size += len(t.tail[n])
-		t.tail[n] = nil
+// trim drops the oldest blocks until the tail has at most so many bytes, or just as many
+// blocks; t is locked.
+func (t *topic) trim(bytes, blocks int) {
+	n, size := 0, t.bytes
+	for ; size > bytes && len(t.blocks)-n > blocks; n++ {
+		size -= t.blocks[n].bytes()
 	}
-	t.bytes -= size
-	t.hub.account(-size)
-	t.first += uint64(n)
-	t.tail = t.tail[n:]
+	if n > 0 {
+		t.blocks = slices.Delete(t.blocks, 0, n)
+		t.account(size - t.bytes)
+	}
+}
+
+// halve makes the tail half as large, for the sake of the node.
+func (t *topic) halve() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.older.forget()
+	t.trim(t.bytes/2, 0)
 }
 
 // last returns the seq up to which the topic needs nothing more; known is
@@ -152,36 +195,58 @@ func (t *topic) drop(bytes, most int) {
 func (t *topic) last() (seq uint64, known bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.first == 0 {
-		return 0, false
-	}
-	return t.first + uint64(len(t.tail)) - 1, true
+	return max(t.next, 1) - 1, t.next > 0
 }
 
-// read returns events after a position, as many as fit into max bytes of
-// frame and at least one if there is one. ok is false if the tail does not
-// reach back so far: ask the feed. version goes to wait.
-func (t *topic) read(after uint64, max int) (events [][]byte, version uint64, ok bool) {
+// find returns the block with the event after a position. If there is none, reached says
+// that there is none yet; else ask the feed. t is locked.
+func (t *topic) find(after uint64) (b *block, reached bool) {
+	if t.next > 0 && after+1 >= t.next {
+		return nil, true
+	}
+	for i := len(t.blocks) - 1; i >= 0 && after+1 < t.blocks[i].next(); i-- {
+		if t.blocks[i].has(after) {
+			return t.blocks[i], false
+		}
+	}
+	return nil, false
+}
+
+// read takes c on by events, as many as fit into max bytes and at least one. If it then
+// has all that there are, it waits: its next wake may come at any time. Older says that
+// the tail does not reach back so far, and c is where it was.
+func (t *topic) read(c *cursor, max int) (run []byte, n int, waits, older bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.first == 0 || after+1 < t.first {
-		return nil, t.version, false
+	if err := t.ended(c.life); err != nil {
+		return nil, 0, false, false, err
 	}
-	from := after + 1 - t.first
-	if from >= uint64(len(t.tail)) {
-		return nil, t.version, true
+	b, reached := t.find(c.after)
+	switch {
+	case b != nil:
+		run, n = b.after(c.after, max)
+		c.after += uint64(n)
+		t.hub.stats.hits.Add(1)
+	case !reached:
+		t.hub.stats.misses.Add(1)
+		return nil, 0, false, true, nil
 	}
-	n, size := 0, 0
-	for _, e := range t.tail[from:] {
-		size += len(e) + wire.EventOverhead
-		if n > 0 && size > max {
-			break
-		}
-		n++
+	if c.after+1 >= t.next {
+		t.waiting = append(t.waiting, c)
+		waits = true
 	}
-	// A copy of the slice, not of the events: grow forgets what it trims.
-	events = append(make([][]byte, 0, n), t.tail[from:from+uint64(n)]...)
-	return events, t.version, true
+	return run, n, waits, false, nil
+}
+
+// await has c wait if it has all that there are, as far as is known.
+func (t *topic) await(c *cursor) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.next > 0 && c.after+1 < t.next || c.life != t.life {
+		return false
+	}
+	t.waiting = append(t.waiting, c)
+	return true
 }
 
 // lags reports whether a position is before what the topic knows to exist.
@@ -190,28 +255,27 @@ func (t *topic) lags(after uint64) bool {
 	return known && after < last
 }
 
-// wait registers w for the next event. It returns false, and does nothing, if
-// the tail has changed since version: read again.
-func (t *topic) wait(w waiter, version uint64) bool {
+// forget removes c if it is waiting.
+func (t *topic) forget(c *cursor) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.version != version {
-		return false
+	if i := slices.Index(t.waiting, c); i >= 0 {
+		last := len(t.waiting) - 1
+		t.waiting[i], t.waiting[last] = t.waiting[last], nil
+		t.waiting = t.waiting[:last]
 	}
-	t.waiting = append(t.waiting, w)
-	return true
 }
 
-// forget removes w if it is waiting.
-func (t *topic) forget(w waiter) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for i, x := range t.waiting {
-		if x == w {
-			last := len(t.waiting) - 1
-			t.waiting[i], t.waiting[last] = t.waiting[last], nil
-			t.waiting = t.waiting[:last]
-			return
+// following checks that events are what comes after a position. A feed that
+// lags behind the topic is to be asked again; one that skips is a fault.
+func following(t *topic, after uint64, events [][]byte) error {
+	if len(events) == 0 && t.lags(after) {
+		return wire.Errorf(wire.CodeUnavailable, "history of %q does not reach back to %d yet", t.id.Room, after)
+	}
+	for i, e := range events {
+		if want := after + 1 + uint64(i); wire.EventSeq(e) != want {
+			return wire.Errorf(wire.CodeInternal, "history of %q has seq %d where %d belongs", t.id.Room, wire.EventSeq(e), want)
 		}
 	}
+	return nil
 }

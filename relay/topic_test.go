@@ -19,12 +19,23 @@ func seqs(events [][]byte) (s []uint64) {
 	return s
 }
 
-type bell struct{ rung int }
-
-func (b *bell) wake() { b.rung++ }
-
 func newTopic(cfg HubConfig) *topic {
 	return &topic{id: room.ID{App: "a", Room: "r"}, hub: NewHub(cfg)}
+}
+
+// at reads what the tail has after a position; ok is false if that is history.
+func (t *topic) at(after uint64, max int) (events [][]byte, ok bool) {
+	c := &cursor{topic: t, after: after, life: t.life}
+	for {
+		run, n, waits, older, _ := t.read(c, max)
+		if events = append(events, wire.SplitRun(run)...); c.after != after+uint64(len(events)) || len(wire.SplitRun(run)) != n {
+			panic("the cursor is not where it has read to")
+		}
+		if waits || older {
+			t.forget(c)
+			return events, !older
+		}
+	}
 }
 
 func TestTopicReads(t *testing.T) {
@@ -55,7 +66,7 @@ func TestTopicReads(t *testing.T) {
 			for _, s := range c.seqs {
 				topic.append(s, event(s, 1))
 			}
-			events, _, ok := topic.read(c.after, 1<<20)
+			events, ok := topic.at(c.after, 1<<20)
 			got := fmt.Sprint(seqs(events))
 			if !ok {
 				got = history
@@ -69,21 +80,21 @@ func TestTopicReads(t *testing.T) {
 
 func TestTopicWakesOnceAndOnlyIfNothingWasMissed(t *testing.T) {
 	topic := newTopic(HubConfig{})
+	topic.hub.pump.workers = 0
 	topic.begin(0, 0)
-	_, version, _ := topic.read(0, 1)
+	c := &cursor{topic: topic}
 	topic.append(1, event(1, 1))
-	b := new(bell)
-	if topic.wait(b, version) {
-		t.Fatal("wait registered although an event came since the read")
-	}
-	_, version, _ = topic.read(1, 1)
-	if !topic.wait(b, version) {
-		t.Fatal("wait refused although nothing came")
-	}
 	topic.append(2, event(2, 1))
+	if _, n, waits, _, _ := topic.read(c, 1); n != 1 || waits {
+		t.Fatalf("%d events, waits: %v; there is one more", n, waits)
+	}
+	if _, n, waits, _, _ := topic.read(c, 1); n != 1 || !waits {
+		t.Fatalf("%d events, waits: %v; that was the last", n, waits)
+	}
 	topic.append(3, event(3, 1))
-	if b.rung != 1 {
-		t.Errorf("woken %d times, want once", b.rung)
+	topic.append(4, event(4, 1))
+	if jobs := topic.hub.pump.jobs; len(jobs) != 1 || len(jobs[0].cursors) != 1 || jobs[0].cursors[0] != c {
+		t.Errorf("woken by %d jobs, want one", len(jobs))
 	}
 }
 
@@ -99,7 +110,7 @@ func TestTailIsBounded(t *testing.T) {
 	if last, _ := topic.last(); last != 1000 {
 		t.Errorf("the newest event is %d, want 1000", last)
 	}
-	if events, _, ok := topic.read(990, 1<<20); !ok || len(events) != 10 {
+	if events, ok := topic.at(990, 1<<20); !ok || len(events) != 10 {
 		t.Errorf("the newest ten are not in the tail: %v %v", seqs(events), ok)
 	}
 }
@@ -150,23 +161,24 @@ func TestTopicOfAnotherEpoch(t *testing.T) {
 		topic.append(s, event(s, 1))
 	}
 	life, current := topic.meet(5, 1)
-	if _, _, ok := topic.read(2, 1<<20); !ok || !current || topic.outlived(life) != nil {
+	if _, ok := topic.at(2, 1<<20); !ok || !current || topic.outlived(life) != nil {
 		t.Error("the tail does not serve its own epoch")
 	}
 	if _, current := topic.meet(3, 7); current {
 		t.Error("a tail of an earlier epoch is current")
 	}
-	b := &bell{}
-	topic.wait(b, topic.version)
+	c := &cursor{topic: topic, after: 5, life: life}
+	topic.hub.pump.workers = 0
+	_, _, _, _, _ = topic.read(c, 1)
 	topic.begin(3, 7) // the room lost 4 and 5
-	if b.rung != 1 || wire.Code(topic.outlived(life)) != wire.CodeEpochChanged {
+	if len(topic.hub.pump.jobs) != 1 || wire.Code(topic.outlived(life)) != wire.CodeEpochChanged {
 		t.Error("who read the earlier epoch is not told")
 	}
 	topic.append(4, event(4, 9))
 	if life, current = topic.meet(4, 7); !current || topic.outlived(life) != nil {
 		t.Error("the new epoch is not current")
 	}
-	if events, _, ok := topic.read(3, 1<<20); !ok || len(events) != 1 || len(events[0]) != len(event(4, 9)) {
+	if events, ok := topic.at(3, 1<<20); !ok || len(events) != 1 || len(events[0]) != len(event(4, 9)) {
 		t.Errorf("after 3 come %v, %v", events, ok)
 	}
 	if _, current := topic.meet(5, 1); current {

@@ -73,7 +73,7 @@ func writers(messages []linkframes.Message, kind string, n int, d wire.Dictionar
 		}
 	case "events":
 		for _, f := range linkframes.Events(messages, n) {
-			all = append(all, func(dst []byte) []byte { return wire.AppendCompressedEvents(dst, 7, f, d) })
+			all = append(all, func(dst []byte) []byte { return wire.AppendCompressedRun(dst, 7, wire.Run(f), d) })
 		}
 	case "append":
 		for _, f := range linkframes.Appends(messages, n) {

@@ -3,9 +3,9 @@ package wire
 import "google.golang.org/protobuf/encoding/protowire"
 
 // An event is encoded once per node, and the bytes are shared by all who
-// follow its room: AppendEvents puts a frame together from such encodings.
+// follow its room.
 
-// EncodeEvent returns the encoding of e that AppendEvents takes.
+// EncodeEvent returns the encoding of e that a run takes.
 func EncodeEvent(e *Event) []byte {
 	b, err := e.MarshalVT()
 	if err != nil {
@@ -14,13 +14,6 @@ func EncodeEvent(e *Event) []byte {
 	return b
 }
 
-// EventOverhead bounds what one event adds to a frame beyond its encoding.
-const EventOverhead = 1 + 4
-
-// eventsOverhead bounds the rest of an Events frame: two tags, two lengths and
-// the follow.
-const eventsOverhead = 1 + 4 + 1 + 10
-
 // Field numbers of Frame.events, Events.follow and Events.events.
 const (
 	frameEvents  = 11
@@ -28,19 +21,43 @@ const (
 	eventsEvents = 2
 )
 
-// EventsSize returns the size in bytes of the frame that AppendEvents makes,
-// at most; n is the sum of the encodings' lengths.
-func EventsSize(count, n int) int { return headerLen + eventsOverhead + count*EventOverhead + n }
+// A run is the encodings of consecutive events one after the other, as an Events frame
+// has them: it is made once, and each follower's frame is a header and a part of it.
 
-// AppendEvents appends to dst the frame that carries the encoded events to the
-// follow of that id. It equals AppendMessage of the same frame, byte for byte.
-func AppendEvents(dst []byte, follow uint64, events [][]byte) []byte {
-	body := 0
+// RunSize returns what an event of n bytes takes in a run.
+func RunSize(n int) int { return 1 + protowire.SizeBytes(n) }
+
+// Run makes a run of events.
+func Run(events [][]byte) (run []byte) {
+	for _, e := range events {
+		run = AppendToRun(run, e)
+	}
+	return run
+}
+
+// AppendToRun appends an event's encoding to a run.
+func AppendToRun(run, event []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(run, eventsEvents, protowire.BytesType), event)
+}
+
+// SplitRun returns the encodings in a run, which alias it.
+func SplitRun(run []byte) (events [][]byte) {
+	for len(run) > 0 {
+		e, n := protowire.ConsumeBytes(run[1:])
+		if n < 0 {
+			panic("wire: a run is cut off")
+		}
+		events, run = append(events, e), run[1+n:]
+	}
+	return events
+}
+
+// AppendRun appends to dst the frame that carries a run to the follow of that id. It
+// equals AppendMessage of the same frame, byte for byte.
+func AppendRun(dst []byte, follow uint64, run []byte) []byte {
+	body := len(run)
 	if follow != 0 {
 		body += 1 + protowire.SizeVarint(follow)
-	}
-	for _, e := range events {
-		body += 1 + protowire.SizeBytes(len(e))
 	}
 	dst = appendHeader(dst, 0, 1+protowire.SizeBytes(body))
 	dst = protowire.AppendTag(dst, frameEvents, protowire.BytesType)
@@ -49,16 +66,12 @@ func AppendEvents(dst []byte, follow uint64, events [][]byte) []byte {
 		dst = protowire.AppendTag(dst, eventsFollow, protowire.VarintType)
 		dst = protowire.AppendVarint(dst, follow)
 	}
-	for _, e := range events {
-		dst = protowire.AppendTag(dst, eventsEvents, protowire.BytesType)
-		dst = protowire.AppendBytes(dst, e)
-	}
-	return dst
+	return append(dst, run...)
 }
 
-// AppendCompressedEvents is AppendEvents as AppendCompressed is AppendMessage.
-func AppendCompressedEvents(dst []byte, follow uint64, events [][]byte, d Dictionary) []byte {
-	return pack(AppendEvents(dst, follow, events), len(dst), d)
+// AppendCompressedRun is AppendRun as AppendCompressed is AppendMessage.
+func AppendCompressedRun(dst []byte, follow uint64, run []byte, d Dictionary) []byte {
+	return pack(AppendRun(dst, follow, run), len(dst), d)
 }
 
 // SplitEvents takes an Events frame's payload apart without decoding the

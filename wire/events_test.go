@@ -11,7 +11,7 @@ import (
 
 // A frame put together from encodings is the frame that protobuf makes, and
 // comes apart into the same encodings.
-func TestAppendEvents(t *testing.T) {
+func TestAppendRun(t *testing.T) {
 	events := []*Event{
 		{}, {Seq: 1}, {Seq: math.MaxUint64, User: "u", Kind: Kind_KIND_JOIN, Content: strings.Repeat("x", 300)},
 		{Seq: 3, Content: strings.Repeat("é", 20_000)},
@@ -22,15 +22,15 @@ func TestAppendEvents(t *testing.T) {
 			size := 0
 			for _, e := range events[:n] {
 				encoded = append(encoded, EncodeEvent(e))
-				size += len(encoded[len(encoded)-1])
+				size += RunSize(len(encoded[len(encoded)-1]))
 			}
-			got := AppendEvents([]byte("before"), follow, encoded)
+			got := AppendRun([]byte("before"), follow, Run(encoded))
 			want := AppendMessage([]byte("before"), &Frame{Body: &Frame_Events{&Events{Follow: follow, Events: events[:n]}}})
 			if !bytes.Equal(got, want) {
 				t.Fatalf("%d events of follow %d: %x, want %x", n, follow, got, want)
 			}
-			if limit := EventsSize(n, size); len(got)-len("before") > limit {
-				t.Errorf("a frame of %d bytes is above EventsSize, %d", len(got), limit)
+			if run := Run(encoded); len(run) != size || len(SplitRun(run)) != n {
+				t.Errorf("a run of %d bytes and %d events, want %d and %d", len(run), len(SplitRun(run)), size, n)
 			}
 			f, split, ok := SplitEvents(got[len("before")+headerLen:])
 			if !ok || f != follow || len(split) != n {

@@ -17,6 +17,10 @@ const headerLen = 6
 // flagZstd marks a payload that is one zstd frame.
 const flagZstd = 1
 
+// Headroom is the room, in bytes, that is kept before frames which a connection puts a
+// header of its own before: that of a WebSocket message (RFC 6455, section 5.2).
+const Headroom = 10
+
 // message is what vtprotobuf generates for the hot path.
 type message interface {
 	SizeVT() int

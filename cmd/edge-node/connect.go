@@ -119,7 +119,7 @@ func (a *app) dial(ctx context.Context, mesh *home.Context, with connection) (*c
 	defer cancel()
 	c, err := client.Dial(ctx, client.Config{
 		Addrs: with.addrs, Token: with.token, RootCAs: roots, ServerName: mesh.ServerName,
-		Agent: "edge-node " + buildInfo().Version, InFlight: with.inFlight, Log: with.log,
+		Agent: "edge-node " + buildInfo().Version, InFlight: with.inFlight, Log: with.log, Transport: a.transport,
 	})
 	if errors.Is(err, late) {
 		return nil, fmt.Errorf("no node at %s: %w", strings.Join(with.addrs, ", "), late)

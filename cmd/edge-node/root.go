@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/starling-im/starling/client"
 	"github.com/starling-im/starling/cmd/edge-node/internal/home"
 )
 
@@ -23,6 +24,7 @@ type app struct {
 
 	home        string
 	context     string
+	transport   string
 	data        string
 	json        bool
 	logLevel    string
@@ -80,6 +82,7 @@ func (a *app) root() *cobra.Command {
 	flags.StringVar(&a.home, "home", "", "folder of contexts (default $STARLING_HOME, else \"starling\" in the user's configuration)")
 	flags.StringVar(&a.context, "context", "default", "name of the context that says which mesh, or its file")
 	flags.StringVar(&a.data, "data", "", "data folder of a node that runs on this machine, to work in its mesh")
+	flags.StringVar(&a.transport, "transport", client.QUIC, "how to connect as a client: quic, or websocket where UDP is blocked")
 	flags.BoolVar(&a.json, "json", false, "write JSON, for programs")
 	flags.StringVar(&a.logLevel, "log-level", "warn", "least level to log: debug, info, warn, error; if not set, run has info, dev error")
 	flags.StringVar(&a.profile, "cpu-profile", "", "write a CPU profile to this file, for go tool pprof")
@@ -107,6 +110,7 @@ func (a *app) root() *cobra.Command {
 		}
 	}
 	noFiles(root)
+	must(root.RegisterFlagCompletionFunc("transport", cobra.FixedCompletions([]string{client.QUIC, client.WebSocket}, cobra.ShellCompDirectiveNoFileComp)))
 	must(root.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions(levels, cobra.ShellCompDirectiveNoFileComp)))
 	return root
 }

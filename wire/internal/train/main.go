@@ -67,7 +67,7 @@ func kinds(messages []linkframes.Message) [][][]byte {
 	var events, proposals, appends [][]byte
 	for _, n := range []int{1, 10} {
 		for _, e := range linkframes.Events(messages, n) {
-			events = append(events, linkframes.Payload(wire.AppendEvents(nil, 7, e)))
+			events = append(events, linkframes.Payload(wire.AppendRun(nil, 7, wire.Run(e))))
 		}
 		for _, a := range linkframes.Appends(messages, n) {
 			appends = append(appends, linkframes.Payload(wire.AppendMessage(nil, a)))

@@ -1,0 +1,118 @@
+package edge
+
+import (
+	"net"
+	"sync"
+	"syscall"
+)
+
+// Eager is a listener's connection whose writes, once a door has taken it over, never
+// wait: they give the system what it takes at once, and keep the rest.
+//
+// It is below TLS, which must write whole records. So one goroutine can write to many
+// clients, and needs another only for those who do not read.
+type Eager struct {
+	net.Conn
+	raw syscall.RawConn
+	now func(fd uintptr) bool // made once: a closure for each write would be garbage
+
+	mu      sync.Mutex
+	eager   bool
+	broken  error  // of drain: what was to be sent is lost
+	waiting bool   // drain waits for the peer
+	rest    []byte // not yet with the system
+
+	// Of the write under way.
+	p   []byte
+	n   int
+	err error
+}
+
+// EagerListener makes the connections of a listener Eager.
+func EagerListener(l net.Listener) net.Listener { return eagerListener{l} }
+
+type eagerListener struct{ net.Listener }
+
+func (l eagerListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	e := &Eager{Conn: c}
+	if s, ok := c.(syscall.Conn); ok {
+		e.raw, _ = s.SyscallConn()
+	}
+	e.now = func(fd uintptr) bool {
+		e.n, e.err = writeNow(fd, e.p)
+		return true
+	}
+	return e, nil
+}
+
+// NetConn returns the connection below.
+func (e *Eager) NetConn() net.Conn { return e.Conn }
+
+// begin has writes not wait any more.
+func (e *Eager) begin() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.eager = true
+}
+
+// Write implements net.Conn.
+func (e *Eager) Write(p []byte) (int, error) {
+	e.mu.Lock()
+	if !e.eager {
+		e.mu.Unlock()
+		return e.Conn.Write(p)
+	}
+	defer e.mu.Unlock()
+	if e.broken != nil {
+		return 0, e.broken
+	}
+	if e.raw != nil && len(e.rest) == 0 && !e.waiting {
+		e.p, e.n, e.err = p, 0, nil
+		err := e.raw.Write(e.now)
+		e.p = nil
+		if err == nil {
+			err = e.err
+		}
+		if err != nil || e.n == len(p) {
+			return e.n, err
+		}
+	} else {
+		e.n = 0
+	}
+	e.rest = append(e.rest, p[e.n:]...)
+	return len(p), nil
+}
+
+// empty reports whether all that was written is with the system.
+func (e *Eager) empty() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.rest) == 0 && !e.waiting
+}
+
+// drain waits until it is. Before each wait it calls bound, which sets the deadline.
+func (e *Eager) drain(bound func() error) error {
+	for {
+		e.mu.Lock()
+		rest := e.rest
+		e.rest, e.waiting = nil, len(rest) > 0
+		e.mu.Unlock()
+		if len(rest) == 0 {
+			return nil
+		}
+		err := bound()
+		if err == nil {
+			_, err = e.Conn.Write(rest)
+		}
+		if err != nil {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.broken = err
+			return err
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package edge
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/starling-im/starling/wire"
+)
+
+// A line is a client's connection, whatever carries it.
+type line struct {
+	remote net.Addr
+	// commands opens the stream that the client speaks on.
+	commands func(context.Context) (Commands, error)
+	// events opens the stream for events; nil: they go with the answers.
+	events func(context.Context) (Stream, error)
+	gone   <-chan struct{} // closed when the connection has ended
+}
+
+// quicLine is a line over a QUIC connection.
+func quicLine(conn *quic.Conn) line {
+	return line{
+		remote:   conn.RemoteAddr(),
+		commands: func(ctx context.Context) (Commands, error) { return conn.AcceptStream(ctx) },
+		events: func(ctx context.Context) (Stream, error) {
+			s, err := conn.OpenUniStreamSync(ctx)
+			return &quicEvents{SendStream: s}, err
+		},
+		gone: conn.Context().Done(),
+	}
+}
+
+// refuse tells the client why, as far as it still listens. It waits a moment
+// for the client to go: a close right away would overtake the words.
+func refuse(l line, commands Commands, id uint64, err error) {
+	var e *wire.Error
+	if !errors.As(err, &e) {
+		return
+	}
+	_ = commands.SetWriteDeadline(time.Now().Add(lastWords))
+	if _, err := commands.Write(wire.AppendMessage(nil, &wire.Frame{Id: id, Body: &wire.Frame_Error{Error: e}})); err != nil {
+		return
+	}
+	_ = commands.Close()
+	l.linger()
+}
+
+// linger waits a moment for the client to go.
+func (l line) linger() {
+	t := time.NewTimer(lastWords)
+	defer t.Stop()
+	select {
+	case <-l.gone:
+	case <-t.C:
+	}
+}
+
+// lastWords is how long a refused client may take to hear why.
+const lastWords = 200 * time.Millisecond
+
+// quicEvents is a stream of events to which one goroutine can send for many clients.
+type quicEvents struct {
+	*quic.SendStream
+	lent int // bytes that were queued since a write last waited for the peer
+}
+
+// lentMost bounds what is queued for a client without waiting: quic-go itself would take
+// all that the client's window allows, which a hostile one makes huge.
+const lentMost = 32 << 10
+
+// Send implements the Sender of package relay.
+func (s *quicEvents) Send(buf []byte, sent func(error)) (done bool, err error) {
+	p := buf[wire.Headroom:]
+	if s.lent+len(p) <= lentMost {
+		err := s.TryWriteAll(p)
+		if !errors.Is(err, quic.ErrWouldBlock) {
+			s.lent += len(p)
+			return true, err
+		}
+	}
+	s.lent = 0
+	p = bytes.Clone(p)
+	go func() {
+		err := s.SetWriteDeadline(time.Now().Add(wire.WriteStall))
+		if err == nil {
+			_, err = s.Write(p)
+		}
+		sent(err)
+	}()
+	return false, nil
+}

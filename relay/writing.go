@@ -1,0 +1,287 @@
+package relay
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/starling-im/starling/wire"
+)
+
+// Sender is a stream to which many can be sent by one goroutine.
+type Sender interface {
+	// Send writes buf[wire.Headroom:] without waiting for the peer. It may use the room
+	// before, and keeps nothing of buf. Done is false if not all is on its way yet: sent
+	// is called, once, when it is or cannot be; until then there is no other Send.
+	Send(buf []byte, sent func(error)) (done bool, err error)
+}
+
+// What a session's writing is doing.
+type writing int
+
+const (
+	resting writing = iota // nothing is to be written
+	queued                 // it is up for its turn, or gathers
+	running                // a worker has it
+	sending                // what was sent is not yet on its way
+)
+
+// enqueue puts c up for sending.
+func (s *Session) enqueue(c *cursor) {
+	if s.add(c, queued) {
+		s.cfg.Hub.pump.write(s)
+	}
+}
+
+// woken is enqueue by a worker of the pump, who is to call write if it returns true.
+func (s *Session) woken(c *cursor) bool { return s.add(c, running) }
+
+// add puts c up, and returns true if the session then enters a state.
+func (s *Session) add(c *cursor, state writing) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.ended || s.follows == nil {
+		return false
+	}
+	s.ready = append(s.ready, c)
+	return s.turn(state)
+}
+
+// turn has a session that rests enter a state, or gather; s is locked.
+func (s *Session) turn(state writing) bool {
+	if s.writing != resting || s.next == len(s.ready) || s.follows == nil {
+		return false
+	}
+	if !s.flushed.IsZero() {
+		if now := time.Now(); now.Sub(s.flushed) < gatherFor {
+			s.writing = queued
+			s.cfg.Hub.pump.later(s, s.flushed.Add(gatherFor))
+			return false
+		}
+	}
+	s.writing = state
+	return true
+}
+
+// begin has a queued session run, unless it has ended.
+func (s *Session) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.follows == nil {
+		s.rest()
+		return false
+	}
+	s.writing = running
+	return true
+}
+
+// rest is the end of a write; s is locked.
+func (s *Session) rest() {
+	s.writing = resting
+	if s.quiet != nil {
+		close(s.quiet)
+		s.quiet = nil
+	}
+}
+
+// take returns the next cursor to send, nil if there is none.
+func (s *Session) take() *cursor {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.next < len(s.ready) && s.follows != nil {
+		c := s.ready[s.next]
+		s.ready[s.next] = nil
+		s.next++
+		if !c.ended {
+			return c
+		}
+		if c.fetched != nil {
+			c.fetched = nil
+			defer s.fetchNext()
+		}
+	}
+	clear(s.ready[s.next:])
+	s.ready, s.next = s.ready[:0], 0
+	return nil
+}
+
+// write sends what the session's cursors have, once; a worker calls it, with its buffer.
+func (s *Session) write(buf *[]byte) {
+	out := (*buf)[:wire.Headroom]
+	events := 0
+	for len(out) < wire.Headroom+pumpBytes-chunkBytes {
+		c := s.take()
+		if c == nil {
+			break
+		}
+		run, n, more, err := c.advance()
+		if n > 0 {
+			out = s.appendRun(out, c.follow, run)
+			events += n
+		}
+		s.after(c, more, err)
+	}
+	if cap(out) <= 2*cap(*buf) { // else it was a rare event of a node's
+		*buf = out[:0]
+	}
+	s.mu.Lock()
+	if events == 0 {
+		s.rest()
+		again := s.turn(queued)
+		s.mu.Unlock()
+		if again {
+			s.cfg.Hub.pump.write(s)
+		}
+		return
+	}
+	s.writing, s.flushed = sending, time.Now()
+	if s.next < len(s.ready) {
+		s.flushed = time.Time{} // there is more than one write: no need to wait for company
+	}
+	s.mu.Unlock()
+	if s.cfg.Sent != nil {
+		s.cfg.Sent(events, len(out)+s.replies.Len())
+	}
+	s.cfg.Hub.stats.sent(events, len(out)-wire.Headroom)
+	if done, err := s.sender.Send(out, s.onSent); done {
+		s.sent(err)
+	}
+}
+
+// after deals with a cursor that was asked for events.
+func (s *Session) after(c *cursor, more bool, err error) {
+	if err != nil {
+		s.fail(c, err)
+		return
+	}
+	s.mu.Lock()
+	gone := c.ended
+	if more && !gone {
+		s.ready = append(s.ready, c)
+	}
+	s.mu.Unlock()
+	if gone {
+		c.topic.forget(c)
+	}
+}
+
+// sent is called when a write is on its way.
+func (s *Session) sent(err error) {
+	if err != nil {
+		s.end(stalled(err))
+	}
+	s.mu.Lock()
+	s.rest()
+	again := s.turn(queued)
+	s.mu.Unlock()
+	if again {
+		s.cfg.Hub.pump.write(s)
+	}
+}
+
+// appendRun compresses what goes to a node: bytes between regions cost money.
+func (s *Session) appendRun(out []byte, follow uint64, run []byte) []byte {
+	if s.cfg.Peer.Node == "" {
+		return wire.AppendRun(out, follow, run)
+	}
+	return wire.AppendCompressedRun(out, follow, run, wire.Dictionary(s.dictionary.Load()))
+}
+
+// readAgain is how long a cursor waits after history could not be read.
+const readAgain = 100 * time.Millisecond
+
+// fail deals with a cursor that cannot be read now. If that will pass, it is
+// tried again; otherwise the follow ends with an error that names it.
+func (s *Session) fail(c *cursor, err error) {
+	if s.ctx.Err() != nil {
+		return
+	}
+	if e := wire.AsError(err); e.Retryable && e.Code != wire.CodeEpochChanged {
+		time.AfterFunc(max(readAgain, time.Duration(e.RetryAfterMs)*time.Millisecond), func() { s.enqueue(c) })
+		return
+	}
+	s.mu.Lock()
+	if s.follows[c.follow] == c {
+		delete(s.follows, c.follow)
+	}
+	s.mu.Unlock()
+	s.drop(c)
+	s.replyError(c.follow, err)
+}
+
+// drop takes c out of service and gives its topic back.
+func (s *Session) drop(c *cursor) {
+	s.mu.Lock()
+	if c.ended {
+		s.mu.Unlock()
+		return
+	}
+	c.ended = true
+	s.mu.Unlock()
+	c.topic.forget(c)
+	c.topic.hub.release(c.topic)
+}
+
+// blocking is a Sender over what waits for the peer, with a goroutine for each write.
+type blocking struct {
+	write func([]byte) error
+}
+
+// writes are the buffers of blocking writes.
+var writes = sync.Pool{New: func() any { return new([]byte) }}
+
+func (b blocking) Send(buf []byte, sent func(error)) (bool, error) {
+	p := writes.Get().(*[]byte)
+	*p = append((*p)[:0], buf[wire.Headroom:]...)
+	go func() {
+		err := b.write(*p)
+		writes.Put(p)
+		sent(err)
+	}()
+	return false, nil
+}
+
+// newSender returns where the session's events go.
+func (s *Session) newSender() Sender {
+	if s.cfg.Events != nil {
+		return blocking{s.openEvents}
+	}
+	if to, ok := s.cfg.Replies.(Sender); ok {
+		return to
+	}
+	return blocking{func(p []byte) error { return s.replies.PushWait(s.ctx, p) }}
+}
+
+// openEvents opens the stream of events, for the first write and those to come.
+func (s *Session) openEvents(p []byte) error {
+	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.Limits.WriteStall)
+	defer cancel()
+	events, err := s.cfg.Events(ctx)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.events = events
+	s.mu.Unlock()
+	to, ok := events.(Sender)
+	if !ok {
+		to = blocking{s.writeEvents}
+	}
+	s.sender = to
+	return s.writeEvents(p)
+}
+
+// writeEvents writes to the stream of events with a deadline, which the end of the
+// session cuts short.
+func (s *Session) writeEvents(p []byte) error {
+	s.mu.Lock()
+	err := s.ctx.Err()
+	if err == nil {
+		err = s.events.SetWriteDeadline(time.Now().Add(s.cfg.Limits.WriteStall))
+	}
+	s.mu.Unlock()
+	if err == nil {
+		_, err = s.events.Write(p)
+	}
+	return err
+}
