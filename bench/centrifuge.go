@@ -19,7 +19,7 @@ func serveCentrifuge(ctx context.Context, s serverSpec, ready func() error) erro
 	if err != nil {
 		return err
 	}
-	node, err := centrifuge.New(centrifuge.Config{})
+	node, err := centrifuge.New(centrifuge.Config{ClientChannelLimit: manyRooms})
 	if err != nil {
 		return err
 	}

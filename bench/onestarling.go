@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/starling-im/starling/bench/internal/talk"
 )
@@ -55,7 +56,12 @@ func startOneStarling(protocol string) func(context.Context, *machine, string) (
 			return nil, err
 		}
 		p.target.Protocol = protocol
-		p.heap = func(ctx context.Context) (float64, error) { return starlingHeap(ctx, p.target) }
+		memory, err := newStarlingMemory(p.target)
+		if err != nil {
+			p.stop()
+			return nil, err
+		}
+		p.heap, p.collect = memory.inUse, memory.collect
 		return p, nil
 	}
 }
@@ -80,38 +86,85 @@ func starlingTarget(ctx context.Context, edgeNode, home string) (t talk.Target, 
 	return talk.Target{Addr: mesh.Nodes[0].Addr, CA: mesh.CA, Name: mesh.ServerName, Token: strings.TrimSpace(string(line))}, nil
 }
 
-// starlingHeap asks a node's metrics what its heap and stacks have in use, in bytes.
-func starlingHeap(ctx context.Context, t talk.Target) (sum float64, err error) {
+// starlingMemory is what a node's metrics say of its memory.
+type starlingMemory struct {
+	client http.Client
+	url    string
+}
+
+func newStarlingMemory(t talk.Target) (*starlingMemory, error) {
 	d, err := talk.NewDialer(t)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	transport := &http.Transport{TLSClientConfig: d.TLS(), DisableKeepAlives: true}
-	defer transport.CloseIdleConnections()
-	ask, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+t.Addr+"/metrics", nil)
-	if err != nil {
-		return 0, err
+	return &starlingMemory{http.Client{Transport: transport, Timeout: stopWithin}, "https://" + t.Addr + "/metrics"}, nil
+}
+
+// The names of metrics.
+const (
+	heapMetric      = "go_memstats_heap_alloc_bytes"
+	stackMetric     = "go_memstats_stack_inuse_bytes"
+	collectedMetric = "go_memstats_last_gc_time_seconds"
+)
+
+// inUse is what heap and stacks hold, in bytes.
+func (s *starlingMemory) inUse(ctx context.Context) (float64, error) {
+	m, err := s.ask(ctx)
+	return m[heapMetric] + m[stackMetric], err
+}
+
+// collectWithin is how long a node may take: Go collects every two minutes at
+// the latest.
+const collectWithin = 150 * time.Second
+
+// collect asks until the node has collected its garbage twice, the second time
+// all of what there was before. Nobody can tell it to, but to answer takes memory.
+func (s *starlingMemory) collect(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, collectWithin)
+	defer cancel()
+	var last float64
+	for times := -1; ; {
+		m, err := s.ask(ctx)
+		if err != nil {
+			return err
+		}
+		if m[collectedMetric] != last {
+			last = m[collectedMetric]
+			times++
+		}
+		if times == 2 {
+			return nil
+		}
+		if err := pause(ctx, askEvery); err != nil {
+			return fmt.Errorf("the node does not collect its garbage: %w", err)
+		}
 	}
-	answer, err := (&http.Client{Transport: transport, Timeout: stopWithin}).Do(ask)
+}
+
+// ask reads the metrics.
+func (s *starlingMemory) ask(ctx context.Context) (map[string]float64, error) {
+	question, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url, nil)
 	if err != nil {
-		return 0, err
+		return nil, err
+	}
+	answer, err := s.client.Do(question)
+	if err != nil {
+		return nil, err
 	}
 	defer answer.Body.Close()
-	found := 0
-	for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
-		name, value, _ := strings.Cut(lines.Text(), " ")
-		if name != "go_memstats_heap_alloc_bytes" && name != "go_memstats_stack_inuse_bytes" {
-			continue
+	found := map[string]float64{}
+	lines := bufio.NewScanner(answer.Body)
+	for lines.Scan() {
+		switch name, value, _ := strings.Cut(lines.Text(), " "); name {
+		case heapMetric, stackMetric, collectedMetric:
+			if found[name], err = strconv.ParseFloat(value, 64); err != nil {
+				return nil, err
+			}
 		}
-		v, err := strconv.ParseFloat(value, 64)
-		if err != nil {
-			return 0, err
-		}
-		sum += v
-		found++
 	}
-	if found != 2 {
-		return 0, fmt.Errorf("the node's metrics (%s) do not tell of its memory", answer.Status)
+	if len(found) != 3 {
+		return nil, fmt.Errorf("the node's metrics (%s) do not tell of its memory: %w", answer.Status, lines.Err())
 	}
-	return sum, nil
+	return found, nil
 }

@@ -207,7 +207,7 @@ func (s *child) hear() error {
 }
 
 // collect lets the server free the memory that nothing refers to.
-func (s *child) collect() error {
+func (s *child) collect(context.Context) error {
 	if _, err := io.WriteString(s.stdin, "collect\n"); err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ type peer struct {
 	limits string // that a row names
 	pid    int
 	// collect makes the server free what it does not use; nil = one cannot ask.
-	collect func() error
+	collect func(context.Context) error
 	// heap is what the server's memory holds that is in use, in bytes, as it says
 	// itself; nil = it does not.
 	heap func(context.Context) (float64, error)

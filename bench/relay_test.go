@@ -17,36 +17,40 @@ import (
 
 // TestEachPeer measures each system and workload for a moment.
 func TestEachPeer(t *testing.T) {
-	m := &machine{dir: t.TempDir(), log: io.Discard}
-	var err error
-	if m.edgeNode, err = buildEdgeNode(t.Context(), m.dir); err != nil {
+	edgeNode, err := buildEdgeNode(t.Context(), t.TempDir())
+	if err != nil {
 		t.Fatal(err)
 	}
-	kinds := []string{kindIdle, kindFanout, kindRooms, kindReconnect}
 	for _, system := range peerNames() {
-		for _, kind := range kinds {
-			t.Run(system+"/"+kind, func(t *testing.T) {
+		t.Run(system, func(t *testing.T) {
+			t.Parallel() // most of the time they wait
+			m := &machine{dir: t.TempDir(), edgeNode: edgeNode, log: io.Discard}
+			for _, kind := range []string{kindIdle, kindFanout, kindRooms, kindReconnect} {
 				if system == starlingQUICName && kind == kindReconnect {
-					kind = kindRooms // a client over QUIC may need 15 s to notice; the other door tests the way back
+					continue // a quiet client over QUIC may need 15 s to notice
 				}
-				o := relayOptions{kind: kind, clients: 12, window: 16, size: 64, seconds: 0.3, warmUp: 50 * time.Millisecond}
-				rows, err := m.relayTurn(t.Context(), strings.ReplaceAll(t.Name(), "/", "-"), system, o.work())
-				if missing := (system == mosquittoName || system == ejabberdName) && errors.Is(err, errMissing); missing {
-					mayBeMissing(t, system, kind)
-					return
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, r := range rows {
-					t.Log(r)
-					checkRow(t, kind, r)
-				}
-				if left, err := os.ReadDir(m.dir); err != nil || len(left) > 1 { // the program
-					t.Errorf("left behind: %v, %v", left, err)
-				}
-			})
-		}
+				t.Run(kind, func(t *testing.T) { peerTurn(t, m, system, kind) })
+			}
+		})
+	}
+}
+
+func peerTurn(t *testing.T, m *machine, system, kind string) {
+	o := relayOptions{kind: kind, clients: 12, window: 16, size: 64, seconds: 0.3, warmUp: 50 * time.Millisecond}
+	rows, err := m.relayTurn(t.Context(), kind, system, o.work())
+	if (system == mosquittoName || system == ejabberdName) && errors.Is(err, errMissing) {
+		mayBeMissing(t, system, kind)
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rows {
+		t.Log(r)
+		checkRow(t, kind, r)
+	}
+	if left, err := os.ReadDir(m.dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 
@@ -145,7 +149,7 @@ func TestWork(t *testing.T) {
 			t.Fatal("a member is in a room twice")
 		}
 	}
-	if len(members) != manyRooms || least != leastInRoom || most != mostInRoom {
+	if len(members) != manyRooms || least < leastInRoom || most > mostInRoom || most-least < 40 {
 		t.Errorf("%d rooms of %d to %d", len(members), least, most)
 	}
 	again := fmt.Sprint(w.members())

@@ -111,16 +111,21 @@ func (m *machine) idle(ctx context.Context, p *peer, w relayWork) ([]row, error)
 // memory is what a server has.
 type memory struct{ residentKiB, heap float64 }
 
-// settle waits, lets the server free what it does not use, and reads how much
-// it has.
+// settle lets the server free what it does not use, waits, does so again, and
+// reads how much it has.
 func settle(ctx context.Context, p *peer, w relayWork) (got memory, err error) {
+	collect := func() error { return nil }
+	if p.collect != nil {
+		collect = func() error { return p.collect(ctx) }
+	}
+	if err := collect(); err != nil {
+		return got, err
+	}
 	if err := pause(ctx, time.Duration(w.Seconds*float64(time.Second))); err != nil {
 		return got, err
 	}
-	if p.collect != nil {
-		if err := p.collect(); err != nil {
-			return got, err
-		}
+	if err := collect(); err != nil {
+		return got, err
 	}
 	if got.residentKiB, err = residentKiB(p.pid); err == nil && p.heap != nil {
 		got.heap, err = p.heap(ctx)
