@@ -29,6 +29,7 @@ func (b *backend) Publish(c room.Command, moment uint64, done func(*wire.Ack, er
 			c.Access = room.Open
 		}
 	}
+	done = n.tracer.published(&c, done)
 	n.places.send(c, moment, func(ack *wire.Ack, err error) {
 		if ack != nil {
 			ack.ClientMsgId = c.ClientMsgID

@@ -53,6 +53,12 @@ func (n *Node) Entries(group uint32) uint64 {
 	return 0
 }
 
+// OnAggregate calls each for each aggregate that the node sends. To be called before Run.
+func (n *Node) OnAggregate(each func(node string, about relay.Subject)) { n.aggregated = each }
+
+// Signals returns the counts of what became of signals.
+func (n *Node) Signals() relay.SignalStats { return n.signals.Stats() }
+
 // ServeHTTP has the node serve its TCP port on l. To be called before Run.
 func (n *Node) ServeHTTP(l net.Listener) { n.env.HTTP = l }
 

@@ -82,6 +82,7 @@ func (n *Node) feedFrom(ctx context.Context, id room.ID, t *taken, last func() (
 	timeout, cancel := context.WithTimeout(ctx, followWithin)
 	is, ended, stop, err := link.follow(timeout, ask, func(events [][]byte) {
 		for _, e := range events {
+			n.tracer.arrived(e, HopRelay, parent, time.Time{})
 			n.hub.Append(id, wire.EventSeq(e), e)
 		}
 	})

@@ -38,6 +38,7 @@ func (n *Node) serveHTTP(ctx context.Context) {
 		TLSConfig:    &tls.Config{GetCertificate: n.credentials.certificate, MinVersion: tls.VersionTLS13, GetConfigForClient: n.mesh.TCPConfig, DynamicRecordSizingDisabled: true},
 		TLSNextProto: make(map[string]func(*http.Server, *tls.Conn, http.Handler)), Protocols: new(http.Protocols),
 	}
+	n.mesh.ResumeTLS(server.TLSConfig)
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetHTTP2(true)
 	for _, protocol := range mesh.TCPProtocols {

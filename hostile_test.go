@@ -107,7 +107,7 @@ func TestDoorRefuses(t *testing.T) {
 			{"a frame too large after Hello", append(hello(good), huge...), "", wire.CloseProtocol},
 			{"a newer frame", []byte{wire.Version + 1, 0, 0, 0, 0, 0}, wire.CodeProtocol, wire.CloseProtocol},
 			{"not our protocol", []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), wire.CodeProtocol, wire.CloseProtocol},
-			{"silence, not even a stream to answer on", nil, "", wire.CloseUnauthenticated},
+			{"silence, not even a stream to answer on", nil, "", wire.CloseOverloaded},
 		} {
 			code, closed := w.refusal(x.bytes)
 			if code != x.code || closed != x.closed {

@@ -23,6 +23,7 @@ type links struct {
 // link is the session to one peer, and who follows what over it.
 type link struct {
 	*client.Session
+	node    string // the peer
 	mu      sync.Mutex
 	follows map[uint64]*linkFollow
 	gone    chan struct{}
@@ -86,10 +87,10 @@ func (l *links) keep(ctx context.Context, node string) {
 const linkAgain = 100 * time.Millisecond
 
 func (l *links) serve(ctx context.Context, node string, s *mesh.Stream) {
-	k := &link{follows: make(map[uint64]*linkFollow), gone: make(chan struct{})}
+	k := &link{node: node, follows: make(map[uint64]*linkFollow), gone: make(chan struct{})}
 	k.Session = client.NewSession(client.SessionConfig{
 		Commands: s, MaxFrame: wire.NodeFrame, MaxUnsent: linkUnsent, Compress: true,
-		OnEvents: k.deliver, OnError: k.ended,
+		OnEvents: k.deliver, OnError: k.ended, OnSignals: func(f *wire.Frame) { l.node.signals.HearParent(node, f.GetAggregate()) },
 	})
 	l.mu.Lock()
 	l.sessions[node] = k
@@ -209,7 +210,7 @@ func (n *Node) serveNode(ctx context.Context, node string, s *mesh.Stream, limit
 	<-n.ready
 	session := relay.NewSession(relay.SessionConfig{
 		Peer: relay.Peer{Node: node}, Frames: wire.NewReader(s, wire.NodeFrame), Replies: s,
-		Hub: n.hub, Backend: (*backend)(n), Limits: limits,
+		Hub: n.hub, Backend: (*backend)(n), Limits: limits, Signals: n.signals,
 		Sent: func(events, _ int) { n.sent.add(node, events) },
 	})
 	err := session.Run(ctx)

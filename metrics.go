@@ -28,6 +28,9 @@ var (
 	metricUnsent   = metric("session_unsent_max_bytes", "The most that ever waited for one client.")
 	metricTail     = metric("tail_bytes", "What the newest events of followed rooms take in memory.")
 
+	metricSignals    = metric("signals_total", "Signals told to clients and aggregates of them told to nodes.", "to")
+	metricUnsignaled = metric("signals_dropped_total", "Signals that were dropped.", "reason")
+
 	metricMembers = metric("members", "Nodes of the mesh as this one sees them, by state.", "state")
 	metricLinks   = metric("links", "Links to other nodes that are up, by how they go.", "path")
 	metricRTT     = metric("link_rtt_seconds", "The smoothed round trip of a link.", "peer")
@@ -80,10 +83,16 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 
 // traffic sends what goes between nodes, and what was refused and lost.
 func (m metrics) traffic(out chan<- prometheus.Metric) {
-	stats := m.node.mesh.Stats()
+	signals := m.node.signals.Stats()
 	count := func(d *prometheus.Desc, value uint64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), labels...)
 	}
+	count(metricSignals, signals.Signals, "client")
+	count(metricSignals, signals.Aggregates, "node")
+	count(metricUnsignaled, signals.DroppedRate, "rate")
+	count(metricUnsignaled, signals.DroppedFull, "full")
+	count(metricUnsignaled, signals.DroppedSlow, "slow")
+	stats := m.node.mesh.Stats()
 	for _, t := range stats.Traffic {
 		class := t.Class.String()
 		count(metricBytes, t.Sent.Bytes, t.Peer, class, "sent")

@@ -51,6 +51,7 @@ type Node struct {
 	hub         *relay.Hub
 	// admission bounds the sends of all clients together.
 	admission  *relay.Admission
+	signals    *relay.Signals
 	door       *edge.Door
 	links      *links
 	histories  *histories
@@ -64,7 +65,10 @@ type Node struct {
 	departures departures
 	drain      *drain
 	ways       ways
+	tracer     *tracer
 	root       root
+	// aggregated is called for each aggregate that goes to a node; for tests.
+	aggregated func(node string, about relay.Subject)
 	sent       counters // events that relay sessions sent to other nodes
 	// unsent is the most bytes that ever waited for one client.
 	unsent atomic.Int64
@@ -84,8 +88,10 @@ func New(cfg Config, env Env) (*Node, error) {
 	n := &Node{cfg: cfg, env: env, logs: newLogs(), ready: make(chan struct{}), since: time.Now().UnixMilli()}
 	n.log = slog.New(n.logs.handler(env.Log.Handler())).With("node", cfg.Node)
 	n.flights.abroad = make(chan struct{}, 1)
-	n.hub = relay.NewHub(relay.HubConfig{Feed: (*feed)(n)})
+	n.tracer = newTracer(cfg.Node, cfg.Region)
+	n.hub = relay.NewHub(relay.HubConfig{Feed: (*feed)(n), Traced: n.tracer.wrote})
 	n.admission = relay.NewAdmission(cfg.admission())
+	n.signals = n.newSignals()
 	n.dir = newKeeper(n)
 	n.places = newPlaces(n)
 	n.settler.node = n
@@ -95,8 +101,12 @@ func New(cfg Config, env Env) (*Node, error) {
 	n.links = newLinks(n)
 	n.histories = newHistories(n)
 	n.drain = newDrain(n)
+	var err error
+	if n.secret, err = readKey(cfg.GossipKey); err != nil {
+		return nil, err
+	}
 	n.door = edge.New(edge.Config{
-		Node: cfg.Node, Region: cfg.Region, SystemApp: directory.SystemApp, Serve: n.serveSession, Closed: n.drain.closed,
+		Node: cfg.Node, Region: cfg.Region, SystemApp: directory.SystemApp, Secret: n.secret, Serve: n.serveSession, Closed: n.drain.closed,
 		Key: n.dir.key, InFlight: cfg.sessionLimits().InFlight, TokenLife: cfg.tokenLife(), Log: n.log,
 	})
 	if err := n.dir.load(); err != nil {
@@ -111,10 +121,6 @@ func New(cfg Config, env Env) (*Node, error) {
 }
 
 func (n *Node) newMesh() (*mesh.Mesh, error) {
-	var err error
-	if n.secret, err = readKey(n.cfg.GossipKey); err != nil {
-		return nil, err
-	}
 	if err := n.credentials.load(n.cfg); err != nil {
 		return nil, &ConfigError{"tls", err.Error()}
 	}
@@ -174,6 +180,7 @@ func (n *Node) Run(ctx context.Context) error {
 		}
 	})
 	parts.Go(func() { n.links.run(ctx) })
+	parts.Go(func() { n.signals.Run(ctx) })
 	parts.Go(func() { n.dir.run(ctx) })
 	parts.Go(func() { n.root.run(ctx) })
 	parts.Go(func() { n.keepCertificate(ctx) })
@@ -231,9 +238,9 @@ func (n *Node) serveSession(ctx context.Context, c edge.Client) error {
 	return relay.NewSession(relay.SessionConfig{
 		Peer:   relay.Peer{App: c.App, User: c.User, ActAs: c.ActAs, Operator: c.Operator},
 		Frames: c.Frames, Replies: c.Commands, Until: c.Until,
-		Events: events,
-		Going:  n.drain.going, Goaway: n.drain.goaway,
-		Hub: n.hub, Backend: (*backend)(n), Limits: n.cfg.sessionLimits(), Admission: n.admission,
+		Events: events, Datagram: c.Datagram,
+		Going: n.drain.going, Goaway: n.drain.goaway,
+		Hub: n.hub, Backend: (*backend)(n), Limits: n.cfg.sessionLimits(), Admission: n.admission, Signals: n.signals,
 		Sent: func(_, unsent int) { n.noteUnsent(int64(unsent)) },
 	}).Run(ctx)
 }

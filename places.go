@@ -24,6 +24,7 @@ type places struct {
 	young, old map[room.ID]found
 	searches   map[room.ID]*search
 	open       map[room.ID]opened
+	wanted     map[room.ID]bool // looked for by known
 
 	ctx     context.Context // of searches; ends with the node
 	running sync.WaitGroup
@@ -62,7 +63,7 @@ type held struct {
 }
 
 func newPlaces(n *Node) *places {
-	p := &places{node: n, young: make(map[room.ID]found), searches: make(map[room.ID]*search), open: make(map[room.ID]opened)}
+	p := &places{node: n, young: make(map[room.ID]found), searches: make(map[room.ID]*search), wanted: make(map[room.ID]bool), open: make(map[room.ID]opened)}
 	p.ask = p.askEarlier
 	return p
 }

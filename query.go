@@ -148,6 +148,9 @@ func (n *Node) query(ctx context.Context, p relay.Peer, q *wire.Query) ([]byte, 
 	if answer, ok, err := n.wayQuery(ctx, p, q); ok {
 		return answer, err
 	}
+	if answer, ok, err := n.traceQuery(ctx, p, q); ok {
+		return answer, err
+	}
 	node := p.Node != ""
 	switch {
 	case q.What == queryRooms && !node:

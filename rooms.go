@@ -2,6 +2,7 @@ package starling
 
 import (
 	"sync"
+	"time"
 
 	"github.com/starling-im/starling/consensus"
 	"github.com/starling-im/starling/relay"
@@ -18,6 +19,8 @@ type machine struct {
 	hub   *relay.Hub
 	node  *Node
 	group uint32
+	// began is when the first traced command since Committed was applied.
+	began time.Time
 }
 
 func (n *Node) newMachine(group uint32) consensus.Machine {
@@ -29,11 +32,17 @@ func encodeEvent(e *room.Event) []byte {
 	return wire.EncodeEvent(&wire.Event{
 		Seq: e.Seq, User: e.User, Kind: wire.Kind(e.Kind), Type: e.Type, Content: e.Content,
 		TsMs: e.TS, ClientMsgId: e.ClientMsgID, MsgId: e.MsgID,
+		Trace: []byte(e.Trace),
 	})
 }
 
 // Apply implements consensus.Machine.
 func (m *machine) Apply(tx consensus.Tx, now int64, commands [][]byte) []any {
+	for _, c := range commands {
+		if m.began.IsZero() && room.Trace(c) != nil {
+			m.began = time.Now()
+		}
+	}
 	return m.rooms.Apply(tx, now, commands)
 }
 
@@ -42,7 +51,10 @@ func (m *machine) Committed() {
 	if m.rooms.Renewed() {
 		m.begin() // those who follow must not take what comes now for what they knew
 	}
+	began := m.began
+	m.began = time.Time{}
 	for _, p := range m.rooms.Take() {
+		m.node.tracer.arrived(p.Data, HopApply, "", began)
 		m.hub.Append(p.ID, p.Seq, p.Data)
 	}
 }

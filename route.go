@@ -115,6 +115,14 @@ func (n *Node) way(group uint32) (*link, error) {
 	return nil, wire.Errorf(wire.CodeNotLeader, "the leader %q of group %d cannot be reached now", leader, group).After(leaderAgain)
 }
 
+// wayTo is the node to which a way leads.
+func (n *Node) wayTo(way *link) string {
+	if way == nil {
+		return n.cfg.Node
+	}
+	return way.node
+}
+
 // propose brings an encoded command to the group's leader: at most one hop.
 // It never tries again by itself: the sender does, in order, and the
 // client_msg_id makes that safe. The moment is that of flights, when the sender
@@ -125,6 +133,7 @@ func (n *Node) propose(group uint32, moment uint64, command []byte, done func(*w
 	if !n.flights.depart(x, way, err) {
 		return
 	}
+	n.tracer.sent(command, n.wayTo(way))
 	if way == nil {
 		n.proposeHere(group, command, func(ack *wire.Ack, err error) { n.flights.land(x, ack, err) })
 		return
@@ -145,7 +154,7 @@ func (n *Node) propose(group uint32, moment uint64, command []byte, done func(*w
 
 // proposeHere hands a command to the replica on this node.
 func (n *Node) proposeHere(group uint32, command []byte, done func(*wire.Ack, error)) {
-	n.host.Propose(group, command, func(result any, err error) {
+	n.host.ProposeTold(group, command, n.tracer.proposed(command), func(result any, err error) {
 		if err != nil {
 			done(nil, err)
 			return

@@ -48,6 +48,8 @@ type world struct {
 	survive geo.Survive
 	// replaceAfter is their grace for nodes that are gone.
 	replaceAfter time.Duration
+	// actAs is the grant of tokens.
+	actAs string
 	// costs are those of nodes' links, by node.
 	costs map[string][]starling.Cost
 
@@ -218,7 +220,7 @@ func (w *world) dial(user string, regions ...int) *client.Client {
 	c, err := client.Dial(w.t.Context(), client.Config{
 		Addrs: addrs, RootCAs: w.roots, ServerName: identity.ServerName("sim"), InFlight: 256,
 		Token: func(context.Context) (string, error) {
-			return edge.Mint(w.key, edge.Claims{User: user, Expires: time.Now().Add(time.Hour)})
+			return edge.Mint(w.key, edge.Claims{User: user, ActAs: w.actAs, Expires: time.Now().Add(time.Hour)})
 		},
 		Dial: func(ctx context.Context, addr string, t *tls.Config, q *quic.Config) (*quic.Conn, error) {
 			return tr.Dial(ctx, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr)), t, q)

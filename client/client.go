@@ -23,15 +23,21 @@ type Client struct {
 	ready   chan struct{} // closed at the first welcome
 	gone    chan struct{} // closed when the client has ended
 	out     outbox
+	typing  typing
+	// presence is said again over each link.
+	presence presence
 
 	mu        sync.Mutex
 	link      *link         // nil while there is none
 	changed   chan struct{} // closed when link changes
 	welcome   *wire.Welcome // of the last link
 	follows   map[*Follow]struct{}
+	resume    string   // what it gave to come back with
 	preferred []string // to be tried before the config's
-	lastErr   error    // why there is no link
-	end       error    // why the client has ended
+	avoid     string   // to be tried last, and if nobody else answers, until avoided
+	avoided   time.Time
+	lastErr   error // why there is no link
+	end       error // why the client has ended
 	ends      Ends
 }
 
@@ -40,7 +46,7 @@ type Client struct {
 // a *ConfigError; a *wire.Error such as ErrUnauthenticated; the error of
 // Config.Token; a certificate of no node that can be trusted.
 func Dial(ctx context.Context, cfg Config) (*Client, error) {
-	return dial(ctx, cfg, cfg.connect)
+	return dial(ctx, cfg, nil)
 }
 
 func dial(ctx context.Context, cfg Config, connect func(context.Context, string) (*conn, error)) (*Client, error) {
@@ -48,6 +54,9 @@ func dial(ctx context.Context, cfg Config, connect func(context.Context, string)
 		return nil, err
 	}
 	cfg.fill()
+	if connect == nil {
+		connect = cfg.connect
+	}
 	c := &Client{
 		cfg: cfg, connect: connect, ready: make(chan struct{}), gone: make(chan struct{}),
 		changed: make(chan struct{}), follows: make(map[*Follow]struct{}),
@@ -114,14 +123,15 @@ func (c *Client) run() {
 	tries := 0
 	for {
 		l, err := c.openAny()
+		atOnce := false
 		if err == nil {
 			since := time.Now()
 			c.up(l)
 			err = <-l.ended
-			c.down(err)
+			c.down(l, err)
 			c.count(l.asked())
 			if time.Since(since) > reconnectMax {
-				tries = 0
+				tries, atOnce = 0, true
 			}
 		}
 		if c.ctx.Err() != nil {
@@ -138,7 +148,14 @@ func (c *Client) run() {
 		if errors.Is(err, errMoved) {
 			continue
 		}
-		wait := fullJitter(tries, reconnectMin, reconnectMax)
+		wait := time.Duration(0)
+		switch {
+		case atOnce:
+		case busy(err):
+			wait = fullJitter(tries, busyMin, busyMax)
+		default:
+			wait = fullJitter(tries, reconnectMin, reconnectMax)
+		}
 		if e := said(err); e != nil {
 			wait += time.Duration(e.RetryAfterMs) * time.Millisecond
 		}
@@ -175,23 +192,23 @@ func (e *hopelessError) Unwrap() error { return e.err }
 // openAny returns a link to the first node that lets the client in.
 func (c *Client) openAny() (*link, error) {
 	var failed error
-	strangers, expired := 0, 0
-	addrs := c.addrs()
+	strangers, expired, answered := 0, 0, false
+	addrs, mute := c.addrs()
 	for _, addr := range addrs {
-		token, err := c.cfg.Token(c.ctx)
-		if err != nil {
-			err = fmt.Errorf("client: no token: %w", err)
-			if !c.started() {
-				err = &hopelessError{err}
-			}
-			return nil, err
+		if addr == mute && answered {
+			continue
 		}
-		l, err := c.open(addr, token)
-		if err == nil {
+		l, err := c.enter(addr)
+		var none *noToken
+		switch {
+		case err == nil:
 			return l, nil
+		case errors.As(err, &none) && !c.started():
+			return nil, &hopelessError{err}
 		}
 		err = fmt.Errorf("client: %s: %w", addr, err)
 		failed = errors.Join(failed, err)
+		answered = answered || answers(err)
 		if badCertificate(err) {
 			strangers++
 		}
@@ -211,15 +228,6 @@ func (c *Client) openAny() (*link, error) {
 	c.lastErr = failed
 	c.mu.Unlock()
 	return nil, failed
-}
-
-// addrs returns the nodes to try: those that the last one named, once.
-func (c *Client) addrs() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	addrs := append(c.preferred, c.cfg.Addrs...)
-	c.preferred = nil
-	return addrs
 }
 
 func (c *Client) prefer(addrs []string) {
@@ -244,18 +252,26 @@ func (c *Client) up(l *link) {
 		c.slots = make(chan struct{}, inFlight(c.cfg.InFlight, int(l.welcome.GetLimits().GetInFlight())))
 	}
 	c.mu.Lock()
-	c.link, c.welcome = l, l.welcome
+	c.link, c.welcome, c.resume, c.avoid = l, l.welcome, l.welcome.ResumeToken, ""
 	close(c.changed)
 	c.changed = make(chan struct{})
-	follows := make([]*Follow, 0, len(c.follows))
-	for f := range c.follows {
-		follows = append(follows, f)
-	}
 	c.mu.Unlock()
 	if !c.started() {
 		close(c.ready)
 	}
 	c.out.up(l.session)
+	l.present()
+	c.attach(l)
+}
+
+// attach has all follows go over l, those that do not yet.
+func (c *Client) attach(l *link) {
+	c.mu.Lock()
+	follows := make([]*Follow, 0, len(c.follows))
+	for f := range c.follows {
+		follows = append(follows, f)
+	}
+	c.mu.Unlock()
 	for _, f := range follows {
 		f.attach(l)
 	}
@@ -274,9 +290,15 @@ func inFlight(wanted, allowed int) int {
 	return min(wanted, allowed)
 }
 
-func (c *Client) down(err error) {
+func (c *Client) down(l *link, err error) {
 	c.mu.Lock()
 	c.link, c.lastErr = nil, err
+	if said(err).GetCode() == wire.CodeTokenExpired {
+		c.resume = ""
+	}
+	if !stands(err) {
+		c.avoid, c.avoided = l.addr, time.Now().Add(avoidFor)
+	}
 	c.mu.Unlock()
 	c.out.up(nil)
 }

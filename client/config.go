@@ -17,7 +17,8 @@ type Config struct {
 	// Addrs are nodes as host:port, the preferred one first. Each time that
 	// the client connects it tries them in this order.
 	Addrs []string
-	// Token returns what proves the user. It is called for each connection.
+	// Token returns what proves the user. It is called for the first connection, and
+	// when a node does not take what the last session gave to come back with.
 	Token func(context.Context) (string, error)
 	// RootCAs are whom to trust for the nodes' certificates; nil = the system's.
 	RootCAs *x509.CertPool
@@ -40,7 +41,16 @@ type Config struct {
 	Dial func(ctx context.Context, addr string, t *tls.Config, q *quic.Config) (*quic.Conn, error)
 	// Log hears of connections lost and made; nil = nobody.
 	Log *slog.Logger
+
+	// What nodes gave to make the next connection cheaper, to any of them: TLS
+	// resumes its session, and the address need not be proved again.
+	tickets tls.ClientSessionCache
+	proofs  quic.TokenStore
 }
+
+// remembered bounds the names of nodes for which these are kept, and the proofs
+// for each.
+const remembered = 16
 
 // The transports.
 const (
@@ -75,6 +85,8 @@ func (c *Config) fill() {
 	if c.Heartbeat == 0 {
 		c.Heartbeat = heartbeat
 	}
+	c.tickets = tls.NewLRUClientSessionCache(remembered)
+	c.proofs = quic.NewLRUTokenStore(remembered, remembered)
 	if c.Agent == "" {
 		c.Agent = "starling-go"
 	}
@@ -93,8 +105,14 @@ const (
 	heartbeat   = 2 * time.Second
 	probeWithin = 1500 * time.Millisecond
 
+	// avoidFor is how long a node that went mute is not asked while others answer,
+	// be it that they are busy: to find out that it still is mute takes dialWithin.
+	avoidFor = 10 * time.Second
+
 	reconnectMin, reconnectMax = 50 * time.Millisecond, 2 * time.Second
-	retryMin, retryMax         = 20 * time.Millisecond, time.Second
+	// After a refusal to even talk the node has a crowd at its door; each attempt makes it worse.
+	busyMin, busyMax   = 200 * time.Millisecond, 4 * time.Second
+	retryMin, retryMax = 20 * time.Millisecond, time.Second
 )
 
 // doubled returns low doubled n times, at most high.

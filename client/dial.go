@@ -20,7 +20,9 @@ const protocol = "im/1"
 type conn struct {
 	commands Stream
 	events   func(context.Context) (EventStream, error)
-	close    func() // ends everything of the connection, and waits for it
+	// datagrams waits for a frame that may have been lost; nil = there are none.
+	datagrams func(context.Context) ([]byte, error)
+	close     func() // ends everything of the connection, and waits for it
 }
 
 // tls is how a node proves who it is.
@@ -29,7 +31,7 @@ func (c Config) tls(addr, alpn string) *tls.Config {
 	if name == "" {
 		name, _, _ = net.SplitHostPort(addr)
 	}
-	return &tls.Config{RootCAs: c.RootCAs, ServerName: name, NextProtos: []string{alpn}, MinVersion: tls.VersionTLS13}
+	return &tls.Config{RootCAs: c.RootCAs, ServerName: name, NextProtos: []string{alpn}, MinVersion: tls.VersionTLS13, ClientSessionCache: c.tickets}
 }
 
 // connect is the dialer of real clients.
@@ -57,7 +59,8 @@ func (c Config) connectQUIC(ctx context.Context, addr string) (*conn, error) {
 	}
 	q, err := dial(ctx, addr, c.tls(addr, protocol), &quic.Config{
 		HandshakeIdleTimeout: dialWithin, KeepAlivePeriod: keepAlive, MaxIdleTimeout: idle,
-		MaxIncomingStreams: -1, MaxIncomingUniStreams: 4,
+		MaxIncomingStreams: -1, MaxIncomingUniStreams: 4, TokenStore: c.proofs,
+		EnableDatagrams:         true, // for what a node says of who types
 		DisablePathMTUDiscovery: true, // a path whose MTU shrinks later would go mute
 	})
 	if err != nil {
@@ -74,7 +77,7 @@ func (c Config) connectQUIC(ctx context.Context, addr string) (*conn, error) {
 		return nil, err
 	}
 	events := func(ctx context.Context) (EventStream, error) { return q.AcceptUniStream(ctx) }
-	return &conn{commands: commands, events: events, close: closeAll}, nil
+	return &conn{commands: commands, events: events, datagrams: q.ReceiveDatagram, close: closeAll}, nil
 }
 
 // closedWith returns the code with which the peer closed the connection.

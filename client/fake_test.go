@@ -25,6 +25,7 @@ type world struct {
 	follow func(f *wire.Follow) *wire.Error
 	epoch  uint64
 	query  *wire.Error // the answer to the next Query
+	resume string      // the resume token of every session
 
 	mu       sync.Mutex
 	down     map[string]bool
@@ -121,7 +122,7 @@ func (s *fakeSession) handle(f *wire.Frame) bool {
 				return true
 			}
 		}
-		s.reply(&wire.Frame{Id: f.Id, Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{Node: s.addr}}})
+		s.reply(&wire.Frame{Id: f.Id, Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{Node: s.addr, ResumeToken: w.resume}}})
 	case *wire.Frame_Publish:
 		return s.published(f.Id, b.Publish)
 	case *wire.Frame_Create:

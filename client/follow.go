@@ -21,10 +21,11 @@ const (
 // Follow yields the events of one room in order, without a gap or a double.
 // Its methods may be called by one goroutine at a time, save Head and Close.
 type Follow struct {
-	c     *Client
-	room  string
-	woken chan struct{} // holds a token when queue or err has changed
-	asked chan struct{} // closed when the first Follow was answered
+	c       *Client
+	room    string
+	signals signals
+	woken   chan struct{} // holds a token when queue or err has changed
+	asked   chan struct{} // closed when the first Follow was answered
 
 	mu       sync.Mutex
 	queue    [][]byte // encoded events up to last
@@ -43,16 +44,19 @@ type Follow struct {
 // Follow follows a room from after the event with seq after; 0 = from its
 // beginning. It returns once a node has answered. The error is a *TooFar, a
 // *wire.Error, or that of ctx.
-func (c *Client) Follow(ctx context.Context, room string, after uint64) (*Follow, error) {
-	return c.follow(ctx, &Follow{room: room, last: after, head: after})
+func (c *Client) Follow(ctx context.Context, room string, after uint64, opts ...FollowOption) (*Follow, error) {
+	return c.follow(ctx, &Follow{room: room, last: after, head: after}, opts)
 }
 
 // FollowFromHead follows a room from its end: only what comes from now on.
-func (c *Client) FollowFromHead(ctx context.Context, room string) (*Follow, error) {
-	return c.follow(ctx, &Follow{room: room, fromHead: true})
+func (c *Client) FollowFromHead(ctx context.Context, room string, opts ...FollowOption) (*Follow, error) {
+	return c.follow(ctx, &Follow{room: room, fromHead: true}, opts)
 }
 
-func (c *Client) follow(ctx context.Context, f *Follow) (*Follow, error) {
+func (c *Client) follow(ctx context.Context, f *Follow, opts []FollowOption) (*Follow, error) {
+	for _, o := range opts {
+		o(f)
+	}
 	f.c, f.woken, f.asked = c, make(chan struct{}, 1), make(chan struct{})
 	c.mu.Lock()
 	if c.end != nil {

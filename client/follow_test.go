@@ -104,6 +104,7 @@ func TestFollow(t *testing.T) {
 			w.cutAll()
 			w.count(4, 6)
 			next(t, f, 4, 6)
+			synctest.Wait() // the events may have overtaken Welcome
 			if node, _ := c.Node(); node != "b:1" {
 				t.Errorf("the node is %s", node)
 			}

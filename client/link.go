@@ -14,6 +14,7 @@ import (
 // A link is one session of a Client, from its Hello to its end.
 type link struct {
 	c       *Client
+	addr    string
 	session *Session
 	welcome *wire.Welcome
 	ctx     context.Context
@@ -25,6 +26,8 @@ type link struct {
 	asking  int                      // Follows without an answer
 	waiting []func()                 // send the next Follow
 	move    *time.Timer              // armed by the first Goaway
+	// datagrams are those of the connection; nil = there are none, or they are read.
+	datagrams func(context.Context) ([]byte, error)
 }
 
 // followsAsked bounds the Follows of one link that have no answer: after a
@@ -42,18 +45,18 @@ var (
 const maxUnsent = 1 << 20
 
 // open connects to a node and says Hello. A *farewell is the node's refusal.
-func (c *Client) open(addr, token string) (*link, error) {
+func (c *Client) open(addr string, hello *wire.Hello) (*link, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, dialWithin)
 	defer cancel()
 	conn, err := c.connect(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
-	l := &link{c: c, ended: make(chan error, 1), subs: make(map[uint64]*subscription)}
+	l := &link{c: c, addr: addr, datagrams: conn.datagrams, ended: make(chan error, 1), subs: make(map[uint64]*subscription)}
 	l.ctx, l.end = context.WithCancelCause(c.ctx)
 	l.session = NewSession(SessionConfig{
 		Commands: conn.commands, Events: conn.events, MaxUnsent: maxUnsent,
-		OnEvents: l.events, OnError: l.fails, OnGoaway: l.goaway,
+		OnEvents: l.events, OnError: l.fails, OnGoaway: l.goaway, OnSignals: l.signals,
 	})
 	c.work.Go(func() {
 		err := l.session.Run(l.ctx)
@@ -62,7 +65,7 @@ func (c *Client) open(addr, token string) (*link, error) {
 		l.stopMove()
 		l.ended <- err
 	})
-	if err := l.hello(token); err != nil {
+	if err := l.hello(hello); err != nil {
 		l.end(err)
 		if end := <-l.ended; wire.Code(err) == wire.CodeUnavailable {
 			err = end // says more than that the call was cut off
@@ -72,12 +75,15 @@ func (c *Client) open(addr, token string) (*link, error) {
 	return l, nil
 }
 
-func (l *link) hello(token string) error {
+// hello says Hello, and right behind it what is followed: the node reads in
+// order, and a client that comes back has its events a round trip earlier.
+func (l *link) hello(hello *wire.Hello) error {
 	ctx, cancel := context.WithTimeout(l.ctx, helloWithin)
 	defer cancel()
-	f, err := l.session.Ask(ctx, &wire.Frame{Body: &wire.Frame_Hello{Hello: &wire.Hello{
-		Token: token, Device: l.c.cfg.Device, Agent: l.c.cfg.Agent,
-	}}})
+	hello.Device, hello.Agent = l.c.cfg.Device, l.c.cfg.Agent
+	answer := l.session.start(&wire.Frame{Body: &wire.Frame_Hello{Hello: hello}})
+	l.c.attach(l)
+	f, err := answer(ctx)
 	var refusal *wire.Error
 	switch {
 	case errors.As(err, &refusal) && refusal.Code != wire.CodeUnavailable:
@@ -177,6 +183,9 @@ func (l *link) stopMove() {
 func (l *link) follow(s *subscription, f *wire.Follow) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if f.Signals {
+		l.hearDatagrams()
+	}
 	// The lock is held until the id is known: the answer, and events that
 	// overtake it on their own stream, look the subscription up by it.
 	send := func() {

@@ -20,6 +20,9 @@ type Message struct {
 	Content string
 	// ActAs sends for another user, which the token must allow.
 	ActAs string
+	// Trace is an OpenTelemetry trace id under which nodes note what they do with the
+	// message, and when; zero = not traced.
+	Trace [16]byte
 }
 
 // Ack says that a send is on the disks of a quorum, and where in its room.
@@ -42,8 +45,9 @@ type Event struct {
 	Type    string
 	Content string
 	Time    time.Time
-	ID      string // the message's
-	MsgID   string // given by the server, sortable by time
+	ID      string   // the message's
+	MsgID   string   // given by the server, sortable by time
+	Trace   [16]byte // the message's
 }
 
 // Page is a part of a room's history.
@@ -71,10 +75,12 @@ func ackOf(a *wire.Ack) Ack {
 }
 
 func eventOf(room string, e *wire.Event) Event {
-	return Event{
+	is := Event{
 		Room: room, Seq: e.Seq, User: e.User, Kind: Kind(e.Kind), Type: e.Type, Content: e.Content,
 		Time: time.UnixMilli(e.TsMs), ID: e.ClientMsgId, MsgID: e.MsgId,
 	}
+	copy(is.Trace[:], e.Trace)
+	return is
 }
 
 func pageOf(room string, p *wire.Page) Page {

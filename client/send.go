@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 
 	"github.com/starling-im/starling/wire"
@@ -51,10 +52,14 @@ func (c *Client) Send(ctx context.Context, m Message, done func(Ack, error)) {
 		done(Ack{}, &Rejected{m.ID, wire.TooLarge("content", uint64(len(m.Content)), uint64(c.maxContent()))})
 		return
 	}
+	var trace []byte
+	if m.Trace != [16]byte{} {
+		trace = bytes.Clone(m.Trace[:])
+	}
 	c.send(ctx, m.Room, m.ID, done, func(attempt uint32) *wire.Frame {
 		return &wire.Frame{Body: &wire.Frame_Publish{Publish: &wire.Publish{
 			Room: m.Room, ClientMsgId: m.ID, Kind: wire.Kind(m.Kind), Type: m.Type, Content: m.Content,
-			ActAs: m.ActAs, Attempt: attempt,
+			ActAs: m.ActAs, Attempt: attempt, Trace: trace,
 		}}}
 	})
 }

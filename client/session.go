@@ -49,6 +49,8 @@ type SessionConfig struct {
 	// OnError gets an error for a call that was answered before: the follow
 	// with that id has ended.
 	OnError func(id uint64, err *wire.Error)
+	// OnSignals gets Signals, and Aggregates between nodes.
+	OnSignals func(*wire.Frame)
 	// OnGoaway is told that the peer will go away.
 	OnGoaway func(*wire.Goaway)
 }
@@ -199,18 +201,25 @@ func (s *Session) push(f *wire.Frame) error {
 // Ask is Call that waits for the answer. When ctx ends, so does the waiting;
 // the request may still be carried out.
 func (s *Session) Ask(ctx context.Context, f *wire.Frame) (*wire.Frame, error) {
+	return s.start(f)(ctx)
+}
+
+// start is the first half of Ask, and returns the second.
+func (s *Session) start(f *wire.Frame) (wait func(context.Context) (*wire.Frame, error)) {
 	type answer struct {
 		f   *wire.Frame
 		err error
 	}
 	answers := make(chan answer, 1)
 	id := s.Call(f, func(f *wire.Frame, err error) { answers <- answer{f, err} })
-	select {
-	case a := <-answers:
-		return a.f, a.err
-	case <-ctx.Done():
-		s.take(id)
-		return nil, ctx.Err()
+	return func(ctx context.Context) (*wire.Frame, error) {
+		select {
+		case a := <-answers:
+			return a.f, a.err
+		case <-ctx.Done():
+			s.take(id)
+			return nil, ctx.Err()
+		}
 	}
 }
 
@@ -300,6 +309,10 @@ func (s *Session) handle(f *wire.Frame) error {
 	switch {
 	case f.Id == 0 && e != nil:
 		return &farewell{e}
+	case f.Id == 0 && (f.GetSignals() != nil || f.GetAggregate() != nil):
+		if s.cfg.OnSignals != nil {
+			s.cfg.OnSignals(f)
+		}
 	case f.Id == 0:
 		if g := f.GetGoaway(); g != nil && s.cfg.OnGoaway != nil {
 			s.cfg.OnGoaway(g)

@@ -18,6 +18,7 @@ type subscription struct {
 	early      [][]byte // events that came before it
 	earlyBytes int
 	dropped    uint64 // the highest that found early full
+	edition    uint64 // of the last signals; guarded by their lock
 	hole       uint64 // while history is fetched: up to where, at least; else 0
 }
 
@@ -29,7 +30,7 @@ func (f *Follow) attach(l *link) {
 		return
 	}
 	f.sub = &subscription{f: f, link: l}
-	l.follow(f.sub, &wire.Follow{Room: f.room, AfterSeq: f.last, Epoch: f.known(), FromHead: f.fromHead})
+	l.follow(f.sub, &wire.Follow{Room: f.room, AfterSeq: f.last, Epoch: f.known(), FromHead: f.fromHead, Signals: f.signals.each != nil})
 }
 
 // known is the epoch of what was taken; nothing has none.

@@ -14,6 +14,7 @@ import (
 // proposal is a command that waits, and whom to tell.
 type proposal struct {
 	command []byte
+	left    func() // may be nil
 	done    func(any, error)
 }
 
@@ -62,6 +63,12 @@ type batch struct {
 // leader, if known) are certain to have had no effect; after unavailable it is
 // unknown. When a command fails, all that wait behind it fail too.
 func (h *Host) Propose(id uint32, command []byte, done func(result any, err error)) {
+	h.ProposeTold(id, command, nil, done)
+}
+
+// ProposeTold is Propose that calls left, which must be quick, when the command has
+// waited for its turn and goes to the disks of the voters.
+func (h *Host) ProposeTold(id uint32, command []byte, left func(), done func(result any, err error)) {
 	if len(command) > EntryBytes {
 		done(nil, wire.TooLarge("command", uint64(len(command)), EntryBytes))
 		return
@@ -71,7 +78,7 @@ func (h *Host) Propose(id uint32, command []byte, done func(result any, err erro
 		done(nil, noGroup(id))
 		return
 	}
-	if err := g.lanes.add(proposal{command, done}); err != nil {
+	if err := g.lanes.add(proposal{command, left, done}); err != nil {
 		done(nil, err)
 	}
 }
@@ -161,6 +168,11 @@ func (l *lanes) next() (*batch, raft.ApplyFuture) {
 	r := l.g.instance()
 	if r.State() != raft.Leader || l.g.h.s.stall.stalled() {
 		return b, refusedFuture{raft.ErrNotLeader}
+	}
+	for _, p := range b.proposals {
+		if p.left != nil {
+			p.left()
+		}
 	}
 	return b, r.Apply(e.encode(), l.g.h.cfg.ProposeTimeout)
 }

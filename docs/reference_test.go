@@ -133,7 +133,9 @@ func inUnits(name string, value constant.Value) string {
 		return fmt.Sprintf("%d h", n/int64(time.Hour))
 	case n >= int64(time.Second):
 		return fmt.Sprintf("%d s", n/int64(time.Second))
-	case name == "PageEvents", name == "Follows", name == "InFlight":
+	case strings.HasSuffix(name, "Every"):
+		return fmt.Sprintf("%d ms", n/int64(time.Millisecond))
+	case name == "PageEvents", name == "Follows", name == "InFlight", name == "TypingNames", name == "Watches":
 		if n >= 1000 {
 			return fmt.Sprintf("%d,%03d", n/1000, n%1000)
 		}

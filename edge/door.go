@@ -3,7 +3,6 @@ package edge
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"io"
 	"log/slog"
@@ -20,6 +19,9 @@ import (
 type Config struct {
 	Node, Region string
 	SystemApp    string // the app whose tokens may carry the operator role
+	// Secret is the cluster's, for the tokens by which sessions are resumed on
+	// another node; nil = none are given.
+	Secret []byte
 	// Serve runs a client's session until it ends, and says why it did; it has
 	// told the client already.
 	Serve func(ctx context.Context, c Client) error
@@ -38,6 +40,10 @@ type Config struct {
 	// that have not said who they are (default 256). Afterwards only the user
 	// counts: a whole clinic may share one address.
 	PerAddress int
+	// PerSecond bounds how many come in per second, and PerSecondFrom how many of one
+	// address, as for PerAddress (default 2,000 and 1,000); the others are told when to
+	// come again. Operators come in always.
+	PerSecond, PerSecondFrom int
 	// TokenLife is the longest life of a token (default wire.TokenLife).
 	TokenLife time.Duration
 	Log       *slog.Logger
@@ -58,6 +64,9 @@ type Client struct {
 	Commands Commands     // where answers go, and frames come from
 	// Events opens the stream for events; nil: they go with the answers.
 	Events func(context.Context) (Stream, error)
+	// Datagram sends a frame that may be lost; it may wait until the connection ends. nil:
+	// the client takes none.
+	Datagram func([]byte) error
 }
 
 // Stream is where frames for a client go.
@@ -78,8 +87,9 @@ type Commands interface {
 type Door struct {
 	cfg Config
 
-	places  places
-	serving sync.WaitGroup // over WebSocket
+	places   places
+	entrance entrance
+	serving  sync.WaitGroup // over WebSocket
 }
 
 // New returns a door. It starts nothing.
@@ -88,11 +98,16 @@ func New(cfg Config) *Door {
 	cfg.PerUser = cmp.Or(cfg.PerUser, 16)
 	cfg.InFlight = cmp.Or(cfg.InFlight, wire.InFlight)
 	cfg.PerAddress = cmp.Or(cfg.PerAddress, 256)
+	cfg.PerSecond = cmp.Or(cfg.PerSecond, 2000)
+	cfg.PerSecondFrom = cmp.Or(cfg.PerSecondFrom, 1000)
 	cfg.TokenLife = cmp.Or(cfg.TokenLife, wire.TokenLife)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Door{cfg: cfg, places: places{users: make(map[string]int), strangers: make(map[netip.Prefix]int)}}
+	return &Door{
+		cfg: cfg, places: places{users: make(map[string]int), strangers: make(map[netip.Prefix]int)},
+		entrance: entrance{perSecond: cfg.PerSecond, perSecondFrom: cfg.PerSecondFrom, from: make(map[netip.Prefix]*pace)},
+	}
 }
 
 // Sessions returns how many connections are open.
@@ -130,13 +145,16 @@ func (d *Door) serve(ctx context.Context, l line) error {
 	if err != nil {
 		return err
 	}
-	peer, until, err := d.identify(hello.GetHello().GetToken())
+	peer, err := d.caller(hello.GetHello())
 	leaveUser := func() {}
+	if err == nil && !peer.Operator {
+		err = d.entrance.pass(network(l.remote), time.Now())
+	}
 	if err == nil && d.cfg.Closed != nil && !peer.Operator {
 		err = d.cfg.Closed()
 	}
 	if err == nil {
-		leaveUser, err = d.enterUser(peer)
+		leaveUser, err = d.enterUser(peer.Identity)
 	}
 	if err != nil {
 		refuse(l, commands, hello.Id, err)
@@ -151,8 +169,8 @@ func (d *Door) serve(ctx context.Context, l line) error {
 		return err
 	}
 	err = d.cfg.Serve(ctx, Client{
-		Identity: peer, Until: until, Frames: frames, Commands: commands,
-		Events: l.events,
+		Identity: peer.Identity, Until: peer.until(), Frames: frames, Commands: commands,
+		Events: l.events, Datagram: l.datagram,
 	})
 	var said *wire.Error
 	if errors.As(err, &said) {
@@ -164,7 +182,7 @@ func (d *Door) serve(ctx context.Context, l line) error {
 // hello waits for the first frame of a client, not for long.
 func (d *Door) hello(ctx context.Context, l line) (Commands, *wire.Reader, *wire.Frame, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, wire.AuthenticateWithin,
-		wire.Errorf(wire.CodeUnauthenticated, "no Hello within %v", wire.AuthenticateWithin))
+		wire.Errorf(wire.CodeOverloaded, "no Hello within %v", wire.AuthenticateWithin))
 	defer cancel()
 	commands, err := l.commands(ctx)
 	if err != nil {
@@ -187,43 +205,49 @@ func (d *Door) hello(ctx context.Context, l line) (Commands, *wire.Reader, *wire
 	return commands, frames, f, commands.SetReadDeadline(time.Time{})
 }
 
-// identify turns a token into a peer. While the node does not know the keys
-// yet, the client is told to come back.
-func (d *Door) identify(token string) (Identity, time.Time, error) {
+// verify finds out whose a token is.
+func (d *Door) verify(token string) (*caller, error) {
+	var key Key
 	ready := true
 	claims, app, err := Verify(token, d.cfg.TokenLife, func(kid string) (Key, bool) {
-		k, ok, r := d.cfg.Key(kid)
-		ready = r
-		return k, ok
+		var ok bool
+		key, ok, ready = d.cfg.Key(kid)
+		return key, ok
 	})
-	if !ready {
-		return Identity{}, time.Time{}, wire.Errorf(wire.CodeOverloaded, "the node is starting").After(100 * time.Millisecond)
+	switch {
+	case !ready:
+		return nil, errStarting()
+	case err != nil:
+		return nil, err
 	}
-	if err != nil {
-		return Identity{}, time.Time{}, err
-	}
-	return Identity{
-		App: app, User: claims.User, ActAs: claims.ActAs == "*",
-		Operator: claims.Role == Operator && app == d.cfg.SystemApp,
-	}, claims.Expires.Add(wire.ClockSkew), nil // as Verify allows for
+	return &caller{Identity: d.identity(claims, app), claims: claims, key: key}, nil
+}
+
+// errStarting tells a client to come back: the node does not know the keys yet.
+func errStarting() error {
+	return wire.Errorf(wire.CodeOverloaded, "the node is starting").After(100 * time.Millisecond)
+}
+
+func (d *Door) identity(c Claims, app string) Identity {
+	return Identity{App: app, User: c.User, ActAs: c.ActAs == "*", Operator: c.Role == Operator && app == d.cfg.SystemApp}
 }
 
 // Authenticate checks a token that is to prolong the session of id: it must
 // grant the very same.
 func (d *Door) Authenticate(id Identity, token string) (time.Time, error) {
-	fresh, until, err := d.identify(token)
+	fresh, err := d.verify(token)
 	if err != nil {
 		return time.Time{}, err
 	}
-	if fresh != id {
+	if fresh.Identity != id {
 		return time.Time{}, wire.Errorf(wire.CodeForbidden, "the token is for another user, or grants something else")
 	}
-	return until, nil
+	return fresh.until(), nil
 }
 
-func (d *Door) welcome(id uint64, p Identity) *wire.Frame {
+func (d *Door) welcome(id uint64, c *caller) *wire.Frame {
 	return &wire.Frame{Id: id, Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{
-		Session: rand.Text(), Node: d.cfg.Node, Region: d.cfg.Region, App: p.App, User: p.User,
+		Session: c.session, ResumeToken: d.resumeToken(c), Node: d.cfg.Node, Region: d.cfg.Region, App: c.App, User: c.User,
 		ServerTimeMs: time.Now().UnixMilli(), HeartbeatMs: uint32(wire.IdleTimeout.Milliseconds() / 3),
 		Limits: &wire.Limits{FrameBytes: wire.ClientFrame, ContentBytes: wire.Content, Follows: wire.Follows, InFlight: uint32(d.cfg.InFlight)},
 	}}}

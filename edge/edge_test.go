@@ -78,7 +78,7 @@ func TestMintRefuses(t *testing.T) {
 func TestOperatorsAreOfTheSystemApp(t *testing.T) {
 	for _, system := range []string{"demo", "starling"} {
 		d := New(Config{SystemApp: system, Key: func(string) (Key, bool, bool) { return key, true, true }})
-		id, _, err := d.identify(mint(t, key, Claims{User: "root", Role: Operator, Expires: time.Now().Add(time.Minute)}))
+		id, err := d.verify(mint(t, key, Claims{User: "root", Role: Operator, Expires: time.Now().Add(time.Minute)}))
 		if err != nil || id.Operator != (system == "demo") {
 			t.Errorf("system app %q: %+v, %v", system, id, err)
 		}

@@ -19,12 +19,20 @@ type line struct {
 	commands func(context.Context) (Commands, error)
 	// events opens the stream for events; nil: they go with the answers.
 	events func(context.Context) (Stream, error)
-	gone   <-chan struct{} // closed when the connection has ended
+	// datagram sends what may be lost, and may wait while much is unsent; nil: the client
+	// takes none.
+	datagram func([]byte) error
+	gone     <-chan struct{} // closed when the connection has ended
 }
 
 // quicLine is a line over a QUIC connection.
 func quicLine(conn *quic.Conn) line {
+	var datagram func([]byte) error
+	if conn.ConnectionState().SupportsDatagrams.Remote {
+		datagram = conn.SendDatagram
+	}
 	return line{
+		datagram: datagram,
 		remote:   conn.RemoteAddr(),
 		commands: func(ctx context.Context) (Commands, error) { return conn.AcceptStream(ctx) },
 		events: func(ctx context.Context) (Stream, error) {

@@ -58,10 +58,16 @@ func (d *Door) begin(ctx context.Context, f func()) bool {
 	return true
 }
 
+// ended is a context that is over.
+var ended = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
 // Wait waits until all that WebSocket's handler has let in are gone. Its ctx has ended.
 func (d *Door) Wait() {
-	d.places.mu.Lock() // so that nobody is about to begin
-	d.places.mu.Unlock()
+	d.begin(ended, nil) // nobody is about to begin after this
 	d.serving.Wait()
 }
 

@@ -120,6 +120,7 @@ type Mesh struct {
 	wg         sync.WaitGroup // all of Run's goroutines
 	large      sync.Map       // *quic.Conn of links, whose windows may grow
 	handshakes handshakes
+	tickets    tickets
 	meter      meter
 
 	mu            sync.Mutex // guards what follows, and the attempts
@@ -158,6 +159,7 @@ func New(cfg Config) (*Mesh, error) {
 		return nil, fmt.Errorf("%w: %w", ErrGossipKey, err)
 	}
 	m.keyring = ring
+	m.tickets.secret = cfg.Secret
 	m.transport = m.newTransport()
 	m.tunnels = newTunnels(m)
 	return m, nil

@@ -46,8 +46,7 @@ func isNodes(hello *tls.ClientHelloInfo) bool {
 }
 
 // derive makes a key for one purpose from the secret of the cluster. All nodes
-// have the same, so that a client resumes at another node, and learns at once
-// from whoever has the address now that the process it spoke to is gone.
+// have the same, so that a client resumes at another node.
 func derive(secret []byte, purpose string) [32]byte {
 	key, err := hkdf.Key(sha256.New, secret, nil, "starling "+purpose, 32)
 	if err != nil {
@@ -56,17 +55,25 @@ func derive(secret []byte, purpose string) [32]byte {
 	return [32]byte(key)
 }
 
+// resetKey is of the tokens by which a peer learns at once, from whoever has the address
+// now, that the process it spoke to is gone. Each address has its own: a node must not
+// be made to end the connections of another one, by packets that are sent to it instead
+// (RFC 9000, section 21.11).
+func (c Config) resetKey() *quic.StatelessResetKey {
+	key := quic.StatelessResetKey(derive(c.Secret, "stateless reset of "+c.Advertise))
+	return &key
+}
+
 // newTransport puts QUIC on the socket.
 func (m *Mesh) newTransport() *quic.Transport {
 	// quic-go logs a warning about small socket buffers on its own; hintBuffers
 	// says the same through slog. This switch is the only one that it has.
 	os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
-	reset := quic.StatelessResetKey(derive(m.cfg.Secret, "stateless reset"))
 	token := quic.TokenGeneratorKey(derive(m.cfg.Secret, "address token"))
 	return &quic.Transport{
 		Conn:                m.cfg.Conn,
 		ConnectionIDLength:  8,
-		StatelessResetKey:   &reset,
+		StatelessResetKey:   m.cfg.resetKey(),
 		TokenGeneratorKey:   &token,
 		VerifySourceAddress: m.handshakes.crowded,
 		ConnContext:         m.beginHandshake,
@@ -77,7 +84,7 @@ func (m *Mesh) newTransport() *quic.Transport {
 // a certificate that names it, under the cluster's root.
 func (m *Mesh) listenTLS() *tls.Config {
 	clients := m.strangersTLS(ALPNClient)
-	clients.SetSessionTicketKeys([][32]byte{derive(m.cfg.Secret, "session ticket")})
+	m.tickets.use(clients)
 	enroll, probe := m.enrollTLS(), m.strangersTLS(alpnProbe)
 	nodes := m.nodesTLS(ALPNLink, alpnOutbound, alpnJoin)
 	return &tls.Config{

@@ -49,8 +49,7 @@ type route struct {
 func newTunnels(m *Mesh) *tunnels {
 	t := &tunnels{m: m, pipes: make(map[string][]*pipe), routes: make(map[string]route)}
 	t.conn = newTunnelConn(m.cfg.Node, func(p packet) { t.forward(p, "") })
-	reset := quic.StatelessResetKey(derive(m.cfg.Secret, "stateless reset"))
-	t.transport = &quic.Transport{Conn: t.conn, ConnectionIDLength: 8, StatelessResetKey: &reset, ConnContext: m.beginHandshake}
+	t.transport = &quic.Transport{Conn: t.conn, ConnectionIDLength: 8, StatelessResetKey: m.cfg.resetKey(), ConnContext: m.beginHandshake}
 	return t
 }
 

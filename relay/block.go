@@ -10,9 +10,17 @@ import (
 // piece of memory as frames carry them (wire.Run). Bytes that were written never change,
 // so that readers keep slices of them without a lock or a copy.
 type block struct {
-	first uint64 // the seq of the first event
-	run   []byte // grows within its capacity
-	ends  []int32
+	first  uint64 // the seq of the first event
+	run    []byte // grows within its capacity
+	ends   []int32
+	traced bool // an event is (wire.EventTrace)
+}
+
+// A chunk is a part of a block.
+type chunk struct {
+	run    []byte
+	events int
+	traced bool // an event may be
 }
 
 const (
@@ -50,6 +58,7 @@ func (b *block) fits(event []byte) bool { return len(b.run)+wire.RunSize(len(eve
 func (b *block) add(event []byte) {
 	b.run = wire.AppendToRun(b.run, event)
 	b.ends = append(b.ends, int32(len(b.run)))
+	b.traced = b.traced || wire.EventTrace(event) != nil
 }
 
 // next is the seq after the last event.
@@ -63,19 +72,19 @@ func (b *block) has(after uint64) bool { return after+1 >= b.first && after+1 < 
 
 // after returns the events after a position that the block has: as many as fit into max
 // bytes, and at least one.
-func (b *block) after(after uint64, max int) (run []byte, n int) {
+func (b *block) after(after uint64, max int) chunk {
 	from := int(after + 1 - b.first)
 	start := 0
 	if from > 0 {
 		start = int(b.ends[from-1])
 	}
 	if end := len(b.run); end-start <= max {
-		return b.run[start:end:end], len(b.ends) - from
+		return chunk{b.run[start:end:end], len(b.ends) - from, b.traced}
 	}
-	n = sort.Search(len(b.ends)-from, func(i int) bool { return int(b.ends[from+i])-start > max })
+	n := sort.Search(len(b.ends)-from, func(i int) bool { return int(b.ends[from+i])-start > max })
 	if n == 0 {
 		n = 1
 	}
 	end := int(b.ends[from+n-1])
-	return b.run[start:end:end], n
+	return chunk{b.run[start:end:end], n, b.traced}
 }

@@ -11,28 +11,29 @@ type cursor struct {
 	life    uint64 // of the topic, when the follow began
 	fetched *block // of history, with the next event
 	ended   bool   // unfollowed; guarded by the session's lock
+	signals bool   // wants signals; likewise
 }
 
 // advance returns the events to send now, at most chunkBytes of frame or one. More says
 // that the cursor is to be asked again; else it waits, or others have it.
-func (c *cursor) advance() (run []byte, n int, more bool, err error) {
+func (c *cursor) advance() (got chunk, more bool, err error) {
 	if b := c.fetched; b != nil {
 		if err := c.topic.outlived(c.life); err != nil {
-			return nil, 0, false, err
+			return chunk{}, false, err
 		}
-		run, n = b.after(c.after, chunkBytes)
-		c.after += uint64(n)
+		got = b.after(c.after, chunkBytes)
+		c.after += uint64(got.events)
 		if !b.has(c.after) {
 			c.fetched = nil
 			c.session.fetchNext()
 		}
-		return run, n, true, nil
+		return got, true, nil
 	}
-	run, n, waits, older, err := c.topic.read(c, chunkBytes)
+	got, waits, older, err := c.topic.read(c, chunkBytes)
 	if older {
 		c.session.fetch(c)
 	}
-	return run, n, !waits && !older, err
+	return got, !waits && !older, err
 }
 
 // fetch has a cursor wait for history. A session reads that of one room at a time, so

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
@@ -40,6 +41,9 @@ type HubConfig struct {
 	NodeBytes int64
 	// Topics bounds the rooms that are followed (default 262,144).
 	Topics int
+	// Traced is called after each write for each traced event in it (wire.EventTrace),
+	// with the peer and when the write began; nil = nobody wants to know.
+	Traced func(event []byte, to Peer, begun time.Time)
 }
 
 // Hub holds the topics of a node.

@@ -21,6 +21,10 @@ type Limits struct {
 	// 100); a negative rate is none.
 	SendsPerSecond float64
 	SendsBurst     int
+	// SignalsPerSecond and SignalsBurst bound the rate of signals (default 10 and
+	// 50); a negative rate is none.
+	SignalsPerSecond float64
+	SignalsBurst     int
 	// UnsentBytes bounds the replies that wait (default wire.SessionUnsent).
 	UnsentBytes int
 	// WriteStall is how long the peer may take nothing (default wire.WriteStall).
@@ -34,9 +38,19 @@ func (l *Limits) fill() {
 	l.InFlight = cmp.Or(l.InFlight, wire.InFlight)
 	l.SendsPerSecond = cmp.Or(l.SendsPerSecond, 20)
 	l.SendsBurst = cmp.Or(l.SendsBurst, 100)
+	l.SignalsPerSecond = cmp.Or(l.SignalsPerSecond, 10)
+	l.SignalsBurst = cmp.Or(l.SignalsBurst, 50)
 	l.UnsentBytes = cmp.Or(l.UnsentBytes, wire.SessionUnsent)
 	l.WriteStall = cmp.Or(l.WriteStall, wire.WriteStall)
 	l.Asks = cmp.Or(l.Asks, 16)
+}
+
+// signalling bounds a session's signals.
+func (l *Limits) signalling() *rate.Limiter {
+	if l.SignalsPerSecond < 0 {
+		return rate.NewLimiter(rate.Inf, 0)
+	}
+	return rate.NewLimiter(rate.Limit(l.SignalsPerSecond), l.SignalsBurst)
 }
 
 // sends keeps the order and the bounds of a session's sends. The session's

@@ -52,9 +52,9 @@ func (r *Reader) Next(ctx context.Context) ([][]byte, error) {
 		case err != nil:
 			return nil, err
 		case b != nil:
-			run, n := b.after(r.after, chunkBytes)
-			r.after += uint64(n)
-			return wire.SplitRun(run), nil
+			got := b.after(r.after, chunkBytes)
+			r.after += uint64(got.events)
+			return wire.SplitRun(got.run), nil
 		case !waits:
 			continue
 		}

@@ -29,6 +29,12 @@ func (s *Session) handle(f *wire.Frame) error {
 		s.ask(f.Id, func(ctx context.Context) (*wire.Frame, error) { return s.query(ctx, b.Query) })
 	case *wire.Frame_Refresh:
 		s.ask(f.Id, func(context.Context) (*wire.Frame, error) { return s.refresh(b.Refresh) })
+	case *wire.Frame_Signal:
+		s.signal(f.Id, b.Signal)
+	case *wire.Frame_Presence:
+		s.present(f.Id, b.Presence)
+	case *wire.Frame_Aggregate:
+		return s.aggregate(b.Aggregate)
 	case *wire.Frame_Compression:
 		return s.agree(f.Id, b.Compression)
 	case *wire.Frame_Hello:
@@ -98,7 +104,7 @@ func (s *Session) publish(id uint64, p *wire.Publish) {
 	}
 	s.send(id, p.Attempt, room.Command{
 		ID: room.ID{App: s.cfg.Peer.App, Room: p.Room}, User: user, ClientMsgID: p.ClientMsgId,
-		Kind: kind, Type: p.Type, Content: p.Content,
+		Kind: kind, Type: p.Type, Content: p.Content, Trace: string(p.Trace),
 	})
 }
 
@@ -240,6 +246,7 @@ func (s *Session) follow(ctx context.Context, id uint64, f *wire.Follow) (*wire.
 	s.reply(&wire.Frame{Id: id, Body: &wire.Frame_Followed{Followed: &wire.Followed{
 		Recovered: f.FromHead || f.Epoch == 0 || f.Epoch == epoch, HeadSeq: head, Epoch: epoch,
 	}}})
+	s.listen(c, f.Signals)
 	s.enqueue(c)
 	return nil, nil
 }

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/starling-im/starling/internal/sendq"
 	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
@@ -66,6 +68,9 @@ type SessionConfig struct {
 	Replies Duplex       // where answers go, and frames come from
 	// Events opens the stream for events; nil: they go with the replies.
 	Events func(context.Context) (Stream, error)
+	// Datagram sends a frame that may be lost. It may wait while much is unsent, and
+	// after the session, until the connection ends. nil: the peer takes none.
+	Datagram func([]byte) error
 	// Until is when the peer's token expires; zero = never.
 	Until time.Time
 	// Going ends when the peer is to go to another node, and Goaway says then where
@@ -75,6 +80,8 @@ type SessionConfig struct {
 	Hub     *Hub
 	Backend Backend
 	Limits  Limits
+	// Signals are those of the node; nil = none.
+	Signals *Signals
 	// Admission bounds the sends of all clients of the node; needed by those
 	// sessions alone whose peer may publish.
 	Admission *Admission
@@ -91,6 +98,10 @@ type Session struct {
 	end     context.CancelCauseFunc
 	work    sync.WaitGroup
 	sends   sends
+	// signalling bounds the signals of a client; for the reader alone.
+	signalling *rate.Limiter
+	presence   presence
+	datagrams  atomic.Bool // one is being sent
 	// proposals is what a node must not pass on to groups.
 	proposals fences[uint32]
 
@@ -99,6 +110,7 @@ type Session struct {
 
 	sender Sender      // changed by a write alone
 	onSent func(error) // sent, made once
+	traced [][]byte    // traced events of the write under way
 
 	mu       sync.Mutex
 	follows  map[uint64]*cursor // nil: the session has ended
@@ -108,7 +120,8 @@ type Session struct {
 	fetching bool      // history is read, or was and has yet to be sent
 	writing  writing
 	quiet    chan struct{} // closed when a write is over; nil = nobody waits
-	flushed  time.Time     // when the last write was, zero if the next one need not wait
+	flushed  time.Time     // when the last write began
+	more     bool          // it left something: the next one need not wait for company
 	asking   int           // requests being answered by ask
 	expiry   *time.Timer
 	events   Stream
@@ -119,6 +132,7 @@ func NewSession(cfg SessionConfig) *Session {
 	cfg.Limits.fill()
 	s := &Session{cfg: cfg, follows: make(map[uint64]*cursor)}
 	s.sends.init(cfg.Limits)
+	s.signalling = cfg.Limits.signalling()
 	s.proposals = make(fences[uint32])
 	s.replies = sendq.New(cfg.Replies, sendq.Config{
 		Max:   cfg.Limits.UnsentBytes,
@@ -210,6 +224,7 @@ func (s *Session) close() {
 	if quiet != nil {
 		<-quiet
 	}
+	s.depart()
 	s.work.Wait()
 }
 

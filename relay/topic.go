@@ -215,27 +215,27 @@ func (t *topic) find(after uint64) (b *block, reached bool) {
 // read takes c on by events, as many as fit into max bytes and at least one. If it then
 // has all that there are, it waits: its next wake may come at any time. Older says that
 // the tail does not reach back so far, and c is where it was.
-func (t *topic) read(c *cursor, max int) (run []byte, n int, waits, older bool, err error) {
+func (t *topic) read(c *cursor, max int) (got chunk, waits, older bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := t.ended(c.life); err != nil {
-		return nil, 0, false, false, err
+		return chunk{}, false, false, err
 	}
 	b, reached := t.find(c.after)
 	switch {
 	case b != nil:
-		run, n = b.after(c.after, max)
-		c.after += uint64(n)
+		got = b.after(c.after, max)
+		c.after += uint64(got.events)
 		t.hub.stats.hits.Add(1)
 	case !reached:
 		t.hub.stats.misses.Add(1)
-		return nil, 0, false, true, nil
+		return chunk{}, false, true, nil
 	}
 	if c.after+1 >= t.next {
 		t.waiting = append(t.waiting, c)
 		waits = true
 	}
-	return run, n, waits, false, nil
+	return got, waits, false, nil
 }
 
 // await has c wait if it has all that there are, as far as is known.

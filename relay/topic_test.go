@@ -27,8 +27,8 @@ func newTopic(cfg HubConfig) *topic {
 func (t *topic) at(after uint64, max int) (events [][]byte, ok bool) {
 	c := &cursor{topic: t, after: after, life: t.life}
 	for {
-		run, n, waits, older, _ := t.read(c, max)
-		if events = append(events, wire.SplitRun(run)...); c.after != after+uint64(len(events)) || len(wire.SplitRun(run)) != n {
+		got, waits, older, _ := t.read(c, max)
+		if events = append(events, wire.SplitRun(got.run)...); c.after != after+uint64(len(events)) || len(wire.SplitRun(got.run)) != got.events {
 			panic("the cursor is not where it has read to")
 		}
 		if waits || older {
@@ -85,11 +85,11 @@ func TestTopicWakesOnceAndOnlyIfNothingWasMissed(t *testing.T) {
 	c := &cursor{topic: topic}
 	topic.append(1, event(1, 1))
 	topic.append(2, event(2, 1))
-	if _, n, waits, _, _ := topic.read(c, 1); n != 1 || waits {
-		t.Fatalf("%d events, waits: %v; there is one more", n, waits)
+	if got, waits, _, _ := topic.read(c, 1); got.events != 1 || waits {
+		t.Fatalf("%d events, waits: %v; there is one more", got.events, waits)
 	}
-	if _, n, waits, _, _ := topic.read(c, 1); n != 1 || !waits {
-		t.Fatalf("%d events, waits: %v; that was the last", n, waits)
+	if got, waits, _, _ := topic.read(c, 1); got.events != 1 || !waits {
+		t.Fatalf("%d events, waits: %v; that was the last", got.events, waits)
 	}
 	topic.append(3, event(3, 1))
 	topic.append(4, event(4, 1))
@@ -169,7 +169,7 @@ func TestTopicOfAnotherEpoch(t *testing.T) {
 	}
 	c := &cursor{topic: topic, after: 5, life: life}
 	topic.hub.pump.workers = 0
-	_, _, _, _, _ = topic.read(c, 1)
+	_, _, _, _ = topic.read(c, 1)
 	topic.begin(3, 7) // the room lost 4 and 5
 	if len(topic.hub.pump.jobs) != 1 || wire.Code(topic.outlived(life)) != wire.CodeEpochChanged {
 		t.Error("who read the earlier epoch is not told")

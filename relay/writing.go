@@ -52,12 +52,10 @@ func (s *Session) turn(state writing) bool {
 	if s.writing != resting || s.next == len(s.ready) || s.follows == nil {
 		return false
 	}
-	if !s.flushed.IsZero() {
-		if now := time.Now(); now.Sub(s.flushed) < gatherFor {
-			s.writing = queued
-			s.cfg.Hub.pump.later(s, s.flushed.Add(gatherFor))
-			return false
-		}
+	if !s.more && time.Since(s.flushed) < gatherFor {
+		s.writing = queued
+		s.cfg.Hub.pump.later(s, s.flushed.Add(gatherFor))
+		return false
 	}
 	s.writing = state
 	return true
@@ -114,10 +112,13 @@ func (s *Session) write(buf *[]byte) {
 		if c == nil {
 			break
 		}
-		run, n, more, err := c.advance()
-		if n > 0 {
-			out = s.appendRun(out, c.follow, run)
-			events += n
+		got, more, err := c.advance()
+		if got.events > 0 {
+			out = s.appendRun(out, c.follow, got.run)
+			events += got.events
+		}
+		if got.traced {
+			s.noteTraced(got.run)
 		}
 		s.after(c, more, err)
 	}
@@ -135,9 +136,7 @@ func (s *Session) write(buf *[]byte) {
 		return
 	}
 	s.writing, s.flushed = sending, time.Now()
-	if s.next < len(s.ready) {
-		s.flushed = time.Time{} // there is more than one write: no need to wait for company
-	}
+	s.more = s.next < len(s.ready)
 	s.mu.Unlock()
 	if s.cfg.Sent != nil {
 		s.cfg.Sent(events, len(out)+s.replies.Len())
@@ -170,6 +169,9 @@ func (s *Session) sent(err error) {
 	if err != nil {
 		s.end(stalled(err))
 	}
+	if len(s.traced) > 0 {
+		s.tellTraced(err)
+	}
 	s.mu.Lock()
 	s.rest()
 	again := s.turn(queued)
@@ -177,6 +179,28 @@ func (s *Session) sent(err error) {
 	if again {
 		s.cfg.Hub.pump.write(s)
 	}
+}
+
+// noteTraced keeps the traced events of what is about to be written.
+func (s *Session) noteTraced(run []byte) {
+	if s.cfg.Hub.cfg.Traced == nil {
+		return
+	}
+	for _, e := range wire.SplitRun(run) {
+		if wire.EventTrace(e) != nil {
+			s.traced = append(s.traced, e)
+		}
+	}
+}
+
+// tellTraced tells of the traced events of a write, unless that failed.
+func (s *Session) tellTraced(err error) {
+	for _, e := range s.traced {
+		if err == nil {
+			s.cfg.Hub.cfg.Traced(e, s.cfg.Peer, s.flushed)
+		}
+	}
+	s.traced = nil
 }
 
 // appendRun compresses what goes to a node: bytes between regions cost money.
@@ -217,6 +241,7 @@ func (s *Session) drop(c *cursor) {
 		return
 	}
 	c.ended = true
+	s.unlisten(c)
 	s.mu.Unlock()
 	c.topic.forget(c)
 	c.topic.hub.release(c.topic)

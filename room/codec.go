@@ -6,26 +6,50 @@ import "encoding/binary"
 // user, client_msg_id, type and content, each a uvarint length and bytes. In the
 // second placement and group, big-endian, come after the access; it is
 // written only where there is something to say, so that the release before reads
-// the rest.
+// the rest. In the third the trace comes after these two.
 const (
-	plainVersion   = 1
-	commandVersion = 2
-	placedBytes    = 8 + 4
+	plainVersion  = 1
+	placedVersion = 2
+	tracedVersion = 3
+	placedBytes   = 8 + 4
+	// tracedFrom is where the trace is in a command that has one.
+	tracedFrom = 3 + placedBytes
+	// commandVersion is the newest of these.
+	commandVersion = tracedVersion
 )
 
-// placed reports whether c needs the second format.
-func (c *Command) placed() bool {
-	return c.Placement != 0 || c.Group != 0 || c.Kind == Claim || c.Kind == Elsewhere || c.Kind == Renew
+// format is the first format that can hold c.
+func (c *Command) format() byte {
+	switch {
+	case c.Trace != "":
+		return tracedVersion
+	case c.Placement != 0 || c.Group != 0 || c.Kind == Claim || c.Kind == Elsewhere || c.Kind == Renew:
+		return placedVersion
+	}
+	return plainVersion
+}
+
+// Trace returns the trace id of an encoded command, which aliases b; nil if it is not
+// traced.
+func Trace(b []byte) []byte {
+	if len(b) < tracedFrom+TraceBytes || b[0] != tracedVersion {
+		return nil
+	}
+	return b[tracedFrom : tracedFrom+TraceBytes]
 }
 
 // Append appends the encoding of c to dst.
 func (c Command) Append(dst []byte) []byte {
-	if c.placed() {
-		dst = append(dst, commandVersion, byte(c.Kind), byte(c.Access))
+	format := c.format()
+	dst = append(dst, format, byte(c.Kind), byte(c.Access))
+	if format >= placedVersion {
 		dst = binary.BigEndian.AppendUint64(dst, c.Placement)
 		dst = binary.BigEndian.AppendUint32(dst, c.Group)
-	} else {
-		dst = append(dst, plainVersion, byte(c.Kind), byte(c.Access))
+	}
+	if format == tracedVersion {
+		var trace [TraceBytes]byte // whatever c has: it may not be valid
+		copy(trace[:], c.Trace)
+		dst = append(dst, trace[:]...)
 	}
 	dst = appendString(dst, c.ID.App)
 	dst = appendString(dst, c.ID.Room)
@@ -60,17 +84,23 @@ func decodeCommand(b []byte) (c Command, r *Refusal) {
 	}
 	c.Kind, c.Access = Kind(b[1]), Access(b[2])
 	fields := b[3:]
-	if b[0] == commandVersion {
+	if b[0] >= placedVersion {
 		if len(fields) < placedBytes {
 			return c, refuse(CodeBadRequest, "command is cut short")
 		}
 		c.Placement, c.Group = binary.BigEndian.Uint64(fields), binary.BigEndian.Uint32(fields[8:])
 		fields = fields[placedBytes:]
 	}
-	if c.newer() == nil && c.placed() != (b[0] == commandVersion) {
+	if b[0] == tracedVersion {
+		if len(fields) < TraceBytes {
+			return c, refuse(CodeBadRequest, "command is cut short")
+		}
+		c.Trace, fields = string(fields[:TraceBytes]), fields[TraceBytes:]
+	}
+	if c.newer() == nil && c.format() != b[0] {
 		return c, refuse(CodeBadRequest, "%v of format %d", c.Kind, b[0])
 	}
-	// One allocation for all fields.
+	// One allocation for all other fields.
 	rest := string(fields)
 	for _, field := range [...]*string{&c.ID.App, &c.ID.Room, &c.User, &c.ClientMsgID, &c.Type, &c.Content} {
 		n, size := uvarint(rest)

@@ -13,6 +13,8 @@ var goldenCommand = Command{
 	Kind: Message, Type: "text", Content: "héllo 👋", Access: Open,
 }
 
+const goldenTrace = "0123456789abcdef"
+
 // These bytes are in logs and on disks: if this test fails, a format has
 // changed, and needs a new version.
 func TestFormats(t *testing.T) {
@@ -27,6 +29,8 @@ func TestFormats(t *testing.T) {
 	id := goldenCommand.ID
 	placed := goldenCommand
 	placed.Placement = 7
+	traced := placed
+	traced.Trace = goldenTrace
 	elsewhere := Command{ID: ID{"acme", "r"}, Kind: Elsewhere, Placement: 7, Group: 9}
 	m.Apply(s, 1_700_000_000_001, [][]byte{elsewhere.Append(nil), Command{ID: id, Kind: Claim, Placement: 7}.Append(nil)})
 	get := func(key []byte) []byte {
@@ -43,6 +47,7 @@ func TestFormats(t *testing.T) {
 	}{
 		{"command", goldenCommand.Append(nil), "0101010461636d6507237562756e747505616c696365036d2d3104746578740b68c3a96c6c6f20f09f918b"},
 		{"placed command", placed.Append(nil), "0201010000000000000007000000000461636d6507237562756e747505616c696365036d2d3104746578740b68c3a96c6c6f20f09f918b"},
+		{"traced command", traced.Append(nil), "030101" + "0000000000000007" + "00000000" + "30313233343536373839616263646566" + "0461636d6507237562756e747505616c696365036d2d3104746578740b68c3a96c6c6f20f09f918b"},
 		{"claim", Command{ID: id, Kind: Claim, Placement: 7}.Append(nil), "0280000000000000000007000000000461636d6507237562756e747500000000"},
 		{"elsewhere", elsewhere.Append(nil), "0281000000000000000007000000090461636d650172000000" + "00"},
 		{"placement", get([]byte{tablePlacement}), "0100000000000000070000000000000001"},
@@ -82,6 +87,8 @@ func TestDecodeCommandRefuses(t *testing.T) {
 		"placed, and not": {append([]byte{2, 1, 1}, append(make([]byte, placedBytes), good[3:]...)...), CodeBadRequest},
 		"plain claim":     {append([]byte{1, byte(Claim), 0}, good[3:]...), CodeBadRequest},
 		"placed, cut":     {append([]byte{2, 1, 1}, make([]byte, placedBytes-1)...), CodeBadRequest},
+		"traced, cut":     {append([]byte{3, 1, 1}, make([]byte, placedBytes+TraceBytes-1)...), CodeBadRequest},
+		"a traced claim":  {Command{ID: goldenCommand.ID, Kind: Claim, Placement: 1, Trace: "x"}.Append(nil)[:20], CodeBadRequest},
 		"version 0":       {append([]byte{0}, good[1:]...), CodeBadRequest},
 		"padded length":   {append([]byte{1, 1, 1, 0x84, 0x00}, good[4:]...), CodeBadRequest},
 		"endless":         {[]byte{1, 1, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, CodeBadRequest},
@@ -94,11 +101,52 @@ func TestDecodeCommandRefuses(t *testing.T) {
 	}
 }
 
+// Who looks on changes nothing: a traced room is the room without traces, and a retry
+// may have another trace or none.
+func TestTraceIsNoPartOfTheRoom(t *testing.T) {
+	traced := goldenCommand
+	traced.Trace = goldenTrace
+	var hashes [2][32]byte
+	for i, commands := range [][]Command{{goldenCommand, traced}, {traced, goldenCommand}} {
+		s, m := newMemory(), NewMachine(Config{Encode: func(e *Event) []byte { return []byte(e.MsgID + e.Trace) }})
+		for n, r := range m.Apply(s, 1_700_000_000_000, [][]byte{commands[0].Append(nil), commands[1].Append(nil)}) {
+			if r := r.(Result); r.Refusal != nil || r.Ack.Duplicate != (n == 1) {
+				t.Errorf("command %d of case %d: %+v", n, i, r)
+			}
+		}
+		if published := m.Take(); len(published) != 1 || string(published[0].Data[26:]) != commands[0].Trace {
+			t.Errorf("published %+v", published)
+		}
+		hashes[i] = Hash(s)
+	}
+	if hashes[0] != hashes[1] {
+		t.Error("the trace is in the hash of the room")
+	}
+}
+
+// Whether a command is traced is seen without decoding it.
+func TestTraceOfACommand(t *testing.T) {
+	traced := goldenCommand
+	traced.Trace = goldenTrace
+	if got := Trace(traced.Append(nil)); string(got) != goldenTrace {
+		t.Errorf("Trace = %q", got)
+	}
+	for _, b := range [][]byte{nil, {tracedVersion}, goldenCommand.Append(nil), Command{ID: goldenCommand.ID, Kind: Claim, Placement: 1}.Append(nil)} {
+		if n := testing.AllocsPerRun(100, func() {
+			if Trace(b) != nil {
+				t.Fatalf("%x is traced", b)
+			}
+		}); n != 0 {
+			t.Errorf("%v allocations", n)
+		}
+	}
+}
+
 func TestLargestCommandFits(t *testing.T) {
 	name := strings.Repeat("n", NameBytes)
 	c := Command{
 		ID: ID{name, strings.Repeat("r", longRoomBytes)}, User: name, ClientMsgID: name, Type: name,
-		Kind: Message, Content: strings.Repeat("x", ContentBytes), Access: Open,
+		Kind: Message, Content: strings.Repeat("x", ContentBytes), Access: Open, Placement: 1, Trace: goldenTrace,
 	}
 	if got, err := DecodeCommand(c.Append(nil)); err != nil || got != c {
 		t.Errorf("DecodeCommand: %v", err)
@@ -137,6 +185,9 @@ func TestValidate(t *testing.T) {
 		"large content":       {func(c *Command) { c.Content = strings.Repeat("x", ContentBytes+1) }, CodeTooLarge},
 		"kind 0":              {func(c *Command) { c.Kind = 0 }, CodeBadRequest},
 		"kind 6":              {func(c *Command) { c.Kind = 6 }, CodeBadRequest},
+		"traced":              {func(c *Command) { c.Trace = goldenTrace }, ""},
+		"short trace":         {func(c *Command) { c.Trace = goldenTrace[1:] }, CodeBadRequest},
+		"long trace":          {func(c *Command) { c.Trace = goldenTrace + "0" }, CodeBadRequest},
 		"a claim":             {func(c *Command) { *c = Command{ID: c.ID, Kind: Claim, Placement: 1} }, CodeBadRequest},
 		"elsewhere":           {func(c *Command) { *c = Command{ID: c.ID, Kind: Elsewhere, Placement: 1, Group: 1} }, CodeBadRequest},
 		"a group":             {func(c *Command) { c.Group = 1 }, CodeBadRequest},
@@ -183,6 +234,7 @@ func FuzzDecodeCommand(f *testing.F) {
 	f.Add(Command{ID: ID{"a", "b"}, Kind: Claim, Placement: 3}.Append(nil))
 	f.Add(Command{ID: ID{"a", "b"}, Kind: Elsewhere, Placement: 3, Group: 2}.Append(nil))
 	f.Add(Command{ID: ID{"a", "b"}, User: "u", ClientMsgID: "1", Kind: Message, Access: Open, Placement: 3}.Append(nil))
+	f.Add(Command{ID: ID{"a", "b"}, User: "u", ClientMsgID: "1", Kind: Message, Access: Open, Trace: goldenTrace}.Append(nil))
 	f.Add(Command{ID: ID{"a", "b"}, User: "u", ClientMsgID: "1", Kind: Create + 1, Access: Members + 1}.Append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := DecodeCommand(b)

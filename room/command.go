@@ -18,6 +18,8 @@ const (
 	// longRoomBytes is what the log accepts as a room's id: room for the ids of
 	// direct conversations, which hold two users.
 	longRoomBytes = 300
+	// TraceBytes is the size of a trace id.
+	TraceBytes = 16
 	// commandBytes bounds an encoded command: all of the above fits.
 	commandBytes = 36 << 10
 )
@@ -104,6 +106,9 @@ type Command struct {
 	Placement uint64
 	// Group is where the room is, in Elsewhere only.
 	Group uint32
+	// Trace is an id of TraceBytes bytes under which nodes note what they do with the
+	// command and its event; "" = not traced. The room itself does not know of it.
+	Trace string
 }
 
 // Validate says whether a door may let c in: a *Refusal with code bad_request
@@ -180,6 +185,9 @@ func (c *Command) wellFormed() *Refusal {
 	if !utf8.ValidString(c.Content) {
 		return refuse(CodeBadRequest, "content is not UTF-8")
 	}
+	if len(c.Trace) != 0 && len(c.Trace) != TraceBytes {
+		return refuse(CodeBadRequest, "trace has %d bytes, not %d", len(c.Trace), TraceBytes)
+	}
 	return nil
 }
 
@@ -206,7 +214,7 @@ func checkName(what, name string, max int) *Refusal {
 
 // payload returns the hash that tells a retry from another command under the
 // same client_msg_id. The access that a send carries is the app's rule of that
-// moment, not the sender's words.
+// moment, and the trace is for who looks on; neither are the sender's words.
 func (c *Command) payload() (hash [16]byte) {
 	var stack [512]byte
 	b := append(stack[:0], byte(c.Kind), 0)

@@ -16,6 +16,7 @@ type Event struct {
 	TS          int64 // Unix milliseconds, never less than that of the event before
 	ClientMsgID string
 	MsgID       string // given by the room, unique, sorts by time
+	Trace       string // as in the command
 }
 
 // Ack says where a command's event stands.
@@ -121,7 +122,7 @@ func (s State) apply(c *Command, now int64, f Facts) (State, Outcome) {
 		Ack: ack,
 		Event: Event{
 			Seq: s.Head, User: c.User, Kind: c.Kind, Type: c.Type, Content: c.Content,
-			TS: s.TS, ClientMsgID: c.ClientMsgID, MsgID: ack.MsgID,
+			TS: s.TS, ClientMsgID: c.ClientMsgID, MsgID: ack.MsgID, Trace: c.Trace,
 		},
 		Receipt: receipt,
 		Change:  change,

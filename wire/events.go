@@ -120,6 +120,27 @@ func DecodeEvent(b []byte) (*Event, error) {
 	return e, nil
 }
 
+// TraceBytes is the size of a trace id.
+const TraceBytes = 16
+
+// eventTrace is what comes before the trace id in an encoded event: the tag of the
+// field Event.trace, and its length.
+const eventTrace = "\x4a\x10"
+
+// EventTrace returns the trace id of an encoded event, which aliases b; nil if it is
+// not traced. The id is the last field, so that the answer for all others is two
+// comparisons; those that pass by chance are decoded.
+func EventTrace(b []byte) []byte {
+	at := len(b) - TraceBytes - len(eventTrace)
+	if at < 0 || b[at] != eventTrace[0] || b[at+1] != eventTrace[1] {
+		return nil
+	}
+	if e, err := DecodeEvent(b); err != nil || len(e.Trace) != TraceBytes {
+		return nil
+	}
+	return b[len(b)-TraceBytes:]
+}
+
 // EventSeq returns the seq of an encoded event, 0 if there is none.
 func EventSeq(b []byte) uint64 {
 	num, typ, n := protowire.ConsumeTag(b)

@@ -14,7 +14,7 @@ import (
 func TestAppendRun(t *testing.T) {
 	events := []*Event{
 		{}, {Seq: 1}, {Seq: math.MaxUint64, User: "u", Kind: Kind_KIND_JOIN, Content: strings.Repeat("x", 300)},
-		{Seq: 3, Content: strings.Repeat("é", 20_000)},
+		{Seq: 3, Content: strings.Repeat("é", 20_000)}, {Seq: 4, MsgId: "m", Trace: []byte("0123456789abcdef")},
 	}
 	for n := range len(events) + 1 {
 		for _, follow := range []uint64{0, 1, 127, 128, math.MaxUint64} {
@@ -43,6 +43,31 @@ func TestAppendRun(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Whether an event is traced is seen at its end, also where that only looks so.
+func TestEventTrace(t *testing.T) {
+	const id = "0123456789abcdef"
+	traced := EncodeEvent(&Event{Seq: 1, Content: "x", MsgId: "01HF7YAT00XEG0HYE6QWA87ZF0", Trace: []byte(id)})
+	if got := EventTrace(traced); string(got) != id {
+		t.Errorf("EventTrace = %q", got)
+	}
+	for name, e := range map[string]*Event{
+		"nothing":    {},
+		"untraced":   {Seq: 1, Content: "x", MsgId: "01HF7YAT00XEG0HYE6QWA87ZF0"},
+		"looks so":   {Seq: 1, Content: eventTrace + id},
+		"too long":   {Seq: 1, Trace: []byte(eventTrace + id)},
+		"too short":  {Seq: 1, Trace: []byte("0123")},
+		"in its own": {Seq: 1, MsgId: "x" + eventTrace + id},
+	} {
+		if got := EventTrace(EncodeEvent(e)); got != nil {
+			t.Errorf("%s: EventTrace = %x", name, got)
+		}
+	}
+	untraced := EncodeEvent(&Event{Seq: 1, Content: "x", MsgId: "01HF7YAT00XEG0HYE6QWA87ZF0"})
+	if n := testing.AllocsPerRun(1000, func() { EventTrace(untraced) }); n != 0 {
+		t.Errorf("%v allocations to see that an event is not traced", n)
 	}
 }
 

@@ -65,7 +65,11 @@ type Reader struct {
 // NewReader reads frames of at most max bytes of decoded payload. Compressed
 // ones come from nodes only: up to ClientFrame they are refused.
 func NewReader(r io.Reader, max int) *Reader {
-	return &Reader{r: r, max: max, buf: make([]byte, 0, readBuffer)}
+	buffer := nodeBuffer
+	if max <= ClientFrame {
+		buffer = clientBuffer
+	}
+	return &Reader{r: r, max: max, buf: make([]byte, 0, buffer)}
 }
 
 // Payload returns the next frame's payload, decompressed, in memory of its
@@ -147,6 +151,13 @@ func (b *buffered) Read(p []byte) (int, error) {
 func (r *Reader) read(p []byte) error {
 	got := 0
 	for got < len(p) {
+		if rest := len(p) - got; r.pos == len(r.buf) && rest >= cap(r.buf) {
+			n, err := io.ReadFull(r.r, p[got:])
+			if got += n; err != nil && got > 0 {
+				return noEOF(err)
+			}
+			return err
+		}
 		if r.pos == len(r.buf) {
 			if err := r.fill(); err != nil {
 				if got > 0 {

@@ -135,6 +135,59 @@ func (Access) EnumDescriptor() ([]byte, []int) {
 	return file_im_proto_rawDescGZIP(), []int{1}
 }
 
+// State is how a user is.
+type State int32
+
+const (
+	State_STATE_UNSPECIFIED State = 0
+	State_STATE_OFFLINE     State = 1
+	State_STATE_AWAY        State = 2
+	State_STATE_ONLINE      State = 3
+)
+
+// Enum value maps for State.
+var (
+	State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "STATE_OFFLINE",
+		2: "STATE_AWAY",
+		3: "STATE_ONLINE",
+	}
+	State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"STATE_OFFLINE":     1,
+		"STATE_AWAY":        2,
+		"STATE_ONLINE":      3,
+	}
+)
+
+func (x State) Enum() *State {
+	p := new(State)
+	*p = x
+	return p
+}
+
+func (x State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (State) Descriptor() protoreflect.EnumDescriptor {
+	return file_im_proto_enumTypes[2].Descriptor()
+}
+
+func (State) Type() protoreflect.EnumType {
+	return &file_im_proto_enumTypes[2]
+}
+
+func (x State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use State.Descriptor instead.
+func (State) EnumDescriptor() ([]byte, []int) {
+	return file_im_proto_rawDescGZIP(), []int{2}
+}
+
 // Frame is the one unit of every command and event stream.
 type Frame struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -158,8 +211,12 @@ type Frame struct {
 	//	*Frame_Answer
 	//	*Frame_Goaway
 	//	*Frame_Refresh
+	//	*Frame_Signal
+	//	*Frame_Signals
+	//	*Frame_Presence
 	//	*Frame_Propose
 	//	*Frame_Compression
+	//	*Frame_Aggregate
 	Body          isFrame_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -353,6 +410,33 @@ func (x *Frame) GetRefresh() *Refresh {
 	return nil
 }
 
+func (x *Frame) GetSignal() *Signal {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_Signal); ok {
+			return x.Signal
+		}
+	}
+	return nil
+}
+
+func (x *Frame) GetSignals() *Signals {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_Signals); ok {
+			return x.Signals
+		}
+	}
+	return nil
+}
+
+func (x *Frame) GetPresence() *Presence {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_Presence); ok {
+			return x.Presence
+		}
+	}
+	return nil
+}
+
 func (x *Frame) GetPropose() *Propose {
 	if x != nil {
 		if x, ok := x.Body.(*Frame_Propose); ok {
@@ -366,6 +450,15 @@ func (x *Frame) GetCompression() *Compression {
 	if x != nil {
 		if x, ok := x.Body.(*Frame_Compression); ok {
 			return x.Compression
+		}
+	}
+	return nil
+}
+
+func (x *Frame) GetAggregate() *Aggregate {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_Aggregate); ok {
+			return x.Aggregate
 		}
 	}
 	return nil
@@ -439,6 +532,18 @@ type Frame_Refresh struct {
 	Refresh *Refresh `protobuf:"bytes,17,opt,name=refresh,proto3,oneof"`
 }
 
+type Frame_Signal struct {
+	Signal *Signal `protobuf:"bytes,18,opt,name=signal,proto3,oneof"`
+}
+
+type Frame_Signals struct {
+	Signals *Signals `protobuf:"bytes,19,opt,name=signals,proto3,oneof"`
+}
+
+type Frame_Presence struct {
+	Presence *Presence `protobuf:"bytes,20,opt,name=presence,proto3,oneof"`
+}
+
 type Frame_Propose struct {
 	// Only on links between nodes.
 	Propose *Propose `protobuf:"bytes,30,opt,name=propose,proto3,oneof"`
@@ -446,6 +551,10 @@ type Frame_Propose struct {
 
 type Frame_Compression struct {
 	Compression *Compression `protobuf:"bytes,31,opt,name=compression,proto3,oneof"`
+}
+
+type Frame_Aggregate struct {
+	Aggregate *Aggregate `protobuf:"bytes,32,opt,name=aggregate,proto3,oneof"`
 }
 
 func (*Frame_Hello) isFrame_Body() {}
@@ -480,9 +589,17 @@ func (*Frame_Goaway) isFrame_Body() {}
 
 func (*Frame_Refresh) isFrame_Body() {}
 
+func (*Frame_Signal) isFrame_Body() {}
+
+func (*Frame_Signals) isFrame_Body() {}
+
+func (*Frame_Presence) isFrame_Body() {}
+
 func (*Frame_Propose) isFrame_Body() {}
 
 func (*Frame_Compression) isFrame_Body() {}
+
+func (*Frame_Aggregate) isFrame_Body() {}
 
 // Hello opens a session; it is the first frame of a client.
 type Hello struct {
@@ -490,7 +607,9 @@ type Hello struct {
 	Token  string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	Device string                 `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
 	// What the client is, for logs: name and version.
-	Agent         string `protobuf:"bytes,3,opt,name=agent,proto3" json:"agent,omitempty"`
+	Agent string `protobuf:"bytes,3,opt,name=agent,proto3" json:"agent,omitempty"`
+	// The resume_token of an earlier session, instead of token.
+	Resume        string `protobuf:"bytes,4,opt,name=resume,proto3" json:"resume,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -546,17 +665,26 @@ func (x *Hello) GetAgent() string {
 	return ""
 }
 
+func (x *Hello) GetResume() string {
+	if x != nil {
+		return x.Resume
+	}
+	return ""
+}
+
 // Welcome answers Hello.
 type Welcome struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Session       string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
-	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
-	Region        string                 `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
-	App           string                 `protobuf:"bytes,4,opt,name=app,proto3" json:"app,omitempty"`
-	User          string                 `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
-	ServerTimeMs  int64                  `protobuf:"varint,6,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
-	HeartbeatMs   uint32                 `protobuf:"varint,7,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
-	Limits        *Limits                `protobuf:"bytes,8,opt,name=limits,proto3" json:"limits,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Session      string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	Node         string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Region       string                 `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
+	App          string                 `protobuf:"bytes,4,opt,name=app,proto3" json:"app,omitempty"`
+	User         string                 `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	ServerTimeMs int64                  `protobuf:"varint,6,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
+	HeartbeatMs  uint32                 `protobuf:"varint,7,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
+	Limits       *Limits                `protobuf:"bytes,8,opt,name=limits,proto3" json:"limits,omitempty"`
+	// Good on every node of the cluster, for as long as the token of the session.
+	ResumeToken   string `protobuf:"bytes,9,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -645,6 +773,13 @@ func (x *Welcome) GetLimits() *Limits {
 		return x.Limits
 	}
 	return nil
+}
+
+func (x *Welcome) GetResumeToken() string {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return ""
 }
 
 // Limits are the bounds that the server sets on this session.
@@ -833,7 +968,10 @@ type Publish struct {
 	ActAs string `protobuf:"bytes,6,opt,name=act_as,json=actAs,proto3" json:"act_as,omitempty"`
 	// Raised by the sender each time it starts again with its open sends to
 	// this room; sends of an earlier attempt are refused with out_of_order.
-	Attempt       uint32 `protobuf:"varint,7,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Attempt uint32 `protobuf:"varint,7,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// 16 bytes, an OpenTelemetry trace id: each node notes what it does with the
+	// event, and when. Empty = not traced.
+	Trace         []byte `protobuf:"bytes,8,opt,name=trace,proto3" json:"trace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -915,6 +1053,13 @@ func (x *Publish) GetAttempt() uint32 {
 		return x.Attempt
 	}
 	return 0
+}
+
+func (x *Publish) GetTrace() []byte {
+	if x != nil {
+		return x.Trace
+	}
+	return nil
 }
 
 // Create makes a room with a policy; rooms of open apps need none.
@@ -1083,15 +1228,17 @@ func (x *Ack) GetDuplicate() bool {
 
 // Event is one numbered entry of a room's history.
 type Event struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
-	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
-	Kind          Kind                   `protobuf:"varint,3,opt,name=kind,proto3,enum=starling.v1.Kind" json:"kind,omitempty"`
-	Type          string                 `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
-	Content       string                 `protobuf:"bytes,5,opt,name=content,proto3" json:"content,omitempty"`
-	TsMs          int64                  `protobuf:"varint,6,opt,name=ts_ms,json=tsMs,proto3" json:"ts_ms,omitempty"`
-	ClientMsgId   string                 `protobuf:"bytes,7,opt,name=client_msg_id,json=clientMsgId,proto3" json:"client_msg_id,omitempty"`
-	MsgId         string                 `protobuf:"bytes,8,opt,name=msg_id,json=msgId,proto3" json:"msg_id,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Seq         uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	User        string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	Kind        Kind                   `protobuf:"varint,3,opt,name=kind,proto3,enum=starling.v1.Kind" json:"kind,omitempty"`
+	Type        string                 `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
+	Content     string                 `protobuf:"bytes,5,opt,name=content,proto3" json:"content,omitempty"`
+	TsMs        int64                  `protobuf:"varint,6,opt,name=ts_ms,json=tsMs,proto3" json:"ts_ms,omitempty"`
+	ClientMsgId string                 `protobuf:"bytes,7,opt,name=client_msg_id,json=clientMsgId,proto3" json:"client_msg_id,omitempty"`
+	MsgId       string                 `protobuf:"bytes,8,opt,name=msg_id,json=msgId,proto3" json:"msg_id,omitempty"`
+	// As in Publish. It stays the last field: see EventTrace.
+	Trace         []byte `protobuf:"bytes,9,opt,name=trace,proto3" json:"trace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1182,6 +1329,13 @@ func (x *Event) GetMsgId() string {
 	return ""
 }
 
+func (x *Event) GetTrace() []byte {
+	if x != nil {
+		return x.Trace
+	}
+	return nil
+}
+
 // Follow asks for the events of a room after a position, for as long as the
 // session lives. The frame's id names the follow in Events and Unfollow.
 type Follow struct {
@@ -1195,9 +1349,11 @@ type Follow struct {
 	// the answerer to bring the room into their region instead of following another
 	// relay there, and whether it counts on it to go to a replica itself. The latter goes
 	// with as_relay, which older releases understand so.
-	App           string `protobuf:"bytes,5,opt,name=app,proto3" json:"app,omitempty"`
-	AsRelay       bool   `protobuf:"varint,6,opt,name=as_relay,json=asRelay,proto3" json:"as_relay,omitempty"`
-	ToReplica     bool   `protobuf:"varint,7,opt,name=to_replica,json=toReplica,proto3" json:"to_replica,omitempty"`
+	App       string `protobuf:"bytes,5,opt,name=app,proto3" json:"app,omitempty"`
+	AsRelay   bool   `protobuf:"varint,6,opt,name=as_relay,json=asRelay,proto3" json:"as_relay,omitempty"`
+	ToReplica bool   `protobuf:"varint,7,opt,name=to_replica,json=toReplica,proto3" json:"to_replica,omitempty"`
+	// Send Signals of the room too.
+	Signals       bool `protobuf:"varint,8,opt,name=signals,proto3" json:"signals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1277,6 +1433,13 @@ func (x *Follow) GetAsRelay() bool {
 func (x *Follow) GetToReplica() bool {
 	if x != nil {
 		return x.ToReplica
+	}
+	return false
+}
+
+func (x *Follow) GetSignals() bool {
+	if x != nil {
+		return x.Signals
 	}
 	return false
 }
@@ -1965,11 +2128,474 @@ func (x *Compression) GetDictionaries() []uint32 {
 	return nil
 }
 
+// Signal says what a user does in a room just now. It is not answered, never stored,
+// and the first thing to be dropped.
+type Signal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Room  string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	// The user types; said again every 3 s, since it is forgotten after 6 s. False = no
+	// longer.
+	Typing bool `protobuf:"varint,2,opt,name=typing,proto3" json:"typing,omitempty"`
+	// Speak for this user; needs the token's act_as grant.
+	ActAs         string `protobuf:"bytes,3,opt,name=act_as,json=actAs,proto3" json:"act_as,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Signal) Reset() {
+	*x = Signal{}
+	mi := &file_im_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Signal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Signal) ProtoMessage() {}
+
+func (x *Signal) ProtoReflect() protoreflect.Message {
+	mi := &file_im_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Signal.ProtoReflect.Descriptor instead.
+func (*Signal) Descriptor() ([]byte, []int) {
+	return file_im_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Signal) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *Signal) GetTyping() bool {
+	if x != nil {
+		return x.Typing
+	}
+	return false
+}
+
+func (x *Signal) GetActAs() string {
+	if x != nil {
+		return x.ActAs
+	}
+	return ""
+}
+
+// Signals tells a client what goes on in a room besides its events, at most once in
+// 250 ms; or, with follow = 0, how users are that it watches.
+type Signals struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The frame id of the Follow that asked for them.
+	Follow uint64 `protobuf:"varint,1,opt,name=follow,proto3" json:"follow,omitempty"`
+	// Some of the users who type, in no order, and how many others do. Said again every
+	// 4 s; who has heard nothing for 10 s holds that nobody types.
+	Typing []string `protobuf:"bytes,2,rep,name=typing,proto3" json:"typing,omitempty"`
+	Others uint32   `protobuf:"varint,3,opt,name=others,proto3" json:"others,omitempty"`
+	// Of the whole mesh: the follows with signals, and the users who have them, of whom
+	// one who is on two nodes counts twice.
+	Sessions uint32 `protobuf:"varint,4,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	Users    uint32 `protobuf:"varint,5,opt,name=users,proto3" json:"users,omitempty"`
+	// Answers Presence: those of whom there is news.
+	States []*UserState `protobuf:"bytes,6,rep,name=states,proto3" json:"states,omitempty"`
+	// Of a follow: rises with each. A lower one than was heard before came late.
+	Edition       uint64 `protobuf:"varint,7,opt,name=edition,proto3" json:"edition,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Signals) Reset() {
+	*x = Signals{}
+	mi := &file_im_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Signals) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Signals) ProtoMessage() {}
+
+func (x *Signals) ProtoReflect() protoreflect.Message {
+	mi := &file_im_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Signals.ProtoReflect.Descriptor instead.
+func (*Signals) Descriptor() ([]byte, []int) {
+	return file_im_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Signals) GetFollow() uint64 {
+	if x != nil {
+		return x.Follow
+	}
+	return 0
+}
+
+func (x *Signals) GetTyping() []string {
+	if x != nil {
+		return x.Typing
+	}
+	return nil
+}
+
+func (x *Signals) GetOthers() uint32 {
+	if x != nil {
+		return x.Others
+	}
+	return 0
+}
+
+func (x *Signals) GetSessions() uint32 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+func (x *Signals) GetUsers() uint32 {
+	if x != nil {
+		return x.Users
+	}
+	return 0
+}
+
+func (x *Signals) GetStates() []*UserState {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+func (x *Signals) GetEdition() uint64 {
+	if x != nil {
+		return x.Edition
+	}
+	return 0
+}
+
+// UserState is how one user is.
+type UserState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	State         State                  `protobuf:"varint,2,opt,name=state,proto3,enum=starling.v1.State" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserState) Reset() {
+	*x = UserState{}
+	mi := &file_im_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserState) ProtoMessage() {}
+
+func (x *UserState) ProtoReflect() protoreflect.Message {
+	mi := &file_im_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserState.ProtoReflect.Descriptor instead.
+func (*UserState) Descriptor() ([]byte, []int) {
+	return file_im_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *UserState) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *UserState) GetState() State {
+	if x != nil {
+		return x.State
+	}
+	return State_STATE_UNSPECIFIED
+}
+
+// Presence says how the session's user is, as far as this session goes, and whom
+// the session watches. It replaces an earlier one, and is answered by an empty Answer.
+type Presence struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unspecified: this session says nothing of its user. It holds until the
+	// session ends.
+	Own           State    `protobuf:"varint,1,opt,name=own,proto3,enum=starling.v1.State" json:"own,omitempty"`
+	Watch         []string `protobuf:"bytes,2,rep,name=watch,proto3" json:"watch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Presence) Reset() {
+	*x = Presence{}
+	mi := &file_im_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Presence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Presence) ProtoMessage() {}
+
+func (x *Presence) ProtoReflect() protoreflect.Message {
+	mi := &file_im_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Presence.ProtoReflect.Descriptor instead.
+func (*Presence) Descriptor() ([]byte, []int) {
+	return file_im_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Presence) GetOwn() State {
+	if x != nil {
+		return x.Own
+	}
+	return State_STATE_UNSPECIFIED
+}
+
+func (x *Presence) GetWatch() []string {
+	if x != nil {
+		return x.Watch
+	}
+	return nil
+}
+
+// Aggregate is what nodes have said of a room's signals, passed on along the way by
+// which the room is followed, at most once in 250 ms. A node that sends one to the
+// node that it follows gets those of others for 10 s.
+type Aggregate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	App   string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	Room  string                 `protobuf:"bytes,2,opt,name=room,proto3" json:"room,omitempty"`
+	// Those that are new to the node that gets it.
+	Shares []*Share `protobuf:"bytes,3,rep,name=shares,proto3" json:"shares,omitempty"`
+	// The sender no longer wants those of others.
+	Over bool `protobuf:"varint,4,opt,name=over,proto3" json:"over,omitempty"`
+	// Instead of a room: how this user is. Such shares live 45 s.
+	User          string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Aggregate) Reset() {
+	*x = Aggregate{}
+	mi := &file_im_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Aggregate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Aggregate) ProtoMessage() {}
+
+func (x *Aggregate) ProtoReflect() protoreflect.Message {
+	mi := &file_im_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Aggregate.ProtoReflect.Descriptor instead.
+func (*Aggregate) Descriptor() ([]byte, []int) {
+	return file_im_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Aggregate) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *Aggregate) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *Aggregate) GetShares() []*Share {
+	if x != nil {
+		return x.Shares
+	}
+	return nil
+}
+
+func (x *Aggregate) GetOver() bool {
+	if x != nil {
+		return x.Over
+	}
+	return false
+}
+
+func (x *Aggregate) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+// Share is what one node says of its own sessions. A newer one replaces it.
+type Share struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Rises with each share that the node gives out: Unix time in milliseconds, or more.
+	Stamp uint64 `protobuf:"varint,2,opt,name=stamp,proto3" json:"stamp,omitempty"`
+	// How long ago the node gave it out; at 10 s it is forgotten, that of a user at 45 s.
+	AgeMs uint32 `protobuf:"varint,3,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	// Some of its users who type, and how many do.
+	Typing []string `protobuf:"bytes,4,rep,name=typing,proto3" json:"typing,omitempty"`
+	Typers uint32   `protobuf:"varint,5,opt,name=typers,proto3" json:"typers,omitempty"`
+	// Follows with signals, and their users.
+	Sessions uint32 `protobuf:"varint,6,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	Users    uint32 `protobuf:"varint,7,opt,name=users,proto3" json:"users,omitempty"`
+	// Of a user: sessions that say how the user is, and those of them that say away.
+	Away          uint32 `protobuf:"varint,8,opt,name=away,proto3" json:"away,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Share) Reset() {
+	*x = Share{}
+	mi := &file_im_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Share) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Share) ProtoMessage() {}
+
+func (x *Share) ProtoReflect() protoreflect.Message {
+	mi := &file_im_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Share.ProtoReflect.Descriptor instead.
+func (*Share) Descriptor() ([]byte, []int) {
+	return file_im_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Share) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Share) GetStamp() uint64 {
+	if x != nil {
+		return x.Stamp
+	}
+	return 0
+}
+
+func (x *Share) GetAgeMs() uint32 {
+	if x != nil {
+		return x.AgeMs
+	}
+	return 0
+}
+
+func (x *Share) GetTyping() []string {
+	if x != nil {
+		return x.Typing
+	}
+	return nil
+}
+
+func (x *Share) GetTypers() uint32 {
+	if x != nil {
+		return x.Typers
+	}
+	return 0
+}
+
+func (x *Share) GetSessions() uint32 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+func (x *Share) GetUsers() uint32 {
+	if x != nil {
+		return x.Users
+	}
+	return 0
+}
+
+func (x *Share) GetAway() uint32 {
+	if x != nil {
+		return x.Away
+	}
+	return 0
+}
+
 var File_im_proto protoreflect.FileDescriptor
 
 const file_im_proto_rawDesc = "" +
 	"\n" +
-	"\bim.proto\x12\vstarling.v1\"\xff\x06\n" +
+	"\bim.proto\x12\vstarling.v1\"\xcd\b\n" +
 	"\x05Frame\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12*\n" +
 	"\x05hello\x18\x02 \x01(\v2\x12.starling.v1.HelloH\x00R\x05hello\x120\n" +
@@ -1988,14 +2614,19 @@ const file_im_proto_rawDesc = "" +
 	"\x05query\x18\x0e \x01(\v2\x12.starling.v1.QueryH\x00R\x05query\x12-\n" +
 	"\x06answer\x18\x0f \x01(\v2\x13.starling.v1.AnswerH\x00R\x06answer\x12-\n" +
 	"\x06goaway\x18\x10 \x01(\v2\x13.starling.v1.GoawayH\x00R\x06goaway\x120\n" +
-	"\arefresh\x18\x11 \x01(\v2\x14.starling.v1.RefreshH\x00R\arefresh\x120\n" +
+	"\arefresh\x18\x11 \x01(\v2\x14.starling.v1.RefreshH\x00R\arefresh\x12-\n" +
+	"\x06signal\x18\x12 \x01(\v2\x13.starling.v1.SignalH\x00R\x06signal\x120\n" +
+	"\asignals\x18\x13 \x01(\v2\x14.starling.v1.SignalsH\x00R\asignals\x123\n" +
+	"\bpresence\x18\x14 \x01(\v2\x15.starling.v1.PresenceH\x00R\bpresence\x120\n" +
 	"\apropose\x18\x1e \x01(\v2\x14.starling.v1.ProposeH\x00R\apropose\x12<\n" +
-	"\vcompression\x18\x1f \x01(\v2\x18.starling.v1.CompressionH\x00R\vcompressionB\x06\n" +
-	"\x04body\"K\n" +
+	"\vcompression\x18\x1f \x01(\v2\x18.starling.v1.CompressionH\x00R\vcompression\x126\n" +
+	"\taggregate\x18  \x01(\v2\x16.starling.v1.AggregateH\x00R\taggregateB\x06\n" +
+	"\x04body\"c\n" +
 	"\x05Hello\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12\x14\n" +
-	"\x05agent\x18\x03 \x01(\tR\x05agent\"\xeb\x01\n" +
+	"\x05agent\x18\x03 \x01(\tR\x05agent\x12\x16\n" +
+	"\x06resume\x18\x04 \x01(\tR\x06resume\"\x8e\x02\n" +
 	"\aWelcome\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x16\n" +
@@ -2004,7 +2635,8 @@ const file_im_proto_rawDesc = "" +
 	"\x04user\x18\x05 \x01(\tR\x04user\x12$\n" +
 	"\x0eserver_time_ms\x18\x06 \x01(\x03R\fserverTimeMs\x12!\n" +
 	"\fheartbeat_ms\x18\a \x01(\rR\vheartbeatMs\x12+\n" +
-	"\x06limits\x18\b \x01(\v2\x13.starling.v1.LimitsR\x06limits\"\x85\x01\n" +
+	"\x06limits\x18\b \x01(\v2\x13.starling.v1.LimitsR\x06limits\x12!\n" +
+	"\fresume_token\x18\t \x01(\tR\vresumeToken\"\x85\x01\n" +
 	"\x06Limits\x12\x1f\n" +
 	"\vframe_bytes\x18\x01 \x01(\rR\n" +
 	"frameBytes\x12#\n" +
@@ -2019,7 +2651,7 @@ const file_im_proto_rawDesc = "" +
 	"\x05limit\x18\x05 \x01(\x04R\x05limit\x12\x19\n" +
 	"\bhead_seq\x18\x06 \x01(\x04R\aheadSeq\x12\x12\n" +
 	"\x04node\x18\a \x01(\tR\x04node\x12\x14\n" +
-	"\x05group\x18\b \x01(\rR\x05group\"\xc7\x01\n" +
+	"\x05group\x18\b \x01(\rR\x05group\"\xdd\x01\n" +
 	"\aPublish\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\"\n" +
 	"\rclient_msg_id\x18\x02 \x01(\tR\vclientMsgId\x12%\n" +
@@ -2027,7 +2659,8 @@ const file_im_proto_rawDesc = "" +
 	"\x04type\x18\x04 \x01(\tR\x04type\x12\x18\n" +
 	"\acontent\x18\x05 \x01(\tR\acontent\x12\x15\n" +
 	"\x06act_as\x18\x06 \x01(\tR\x05actAs\x12\x18\n" +
-	"\aattempt\x18\a \x01(\rR\aattempt\"\x9e\x01\n" +
+	"\aattempt\x18\a \x01(\rR\aattempt\x12\x14\n" +
+	"\x05trace\x18\b \x01(\fR\x05trace\"\x9e\x01\n" +
 	"\x06Create\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\"\n" +
 	"\rclient_msg_id\x18\x02 \x01(\tR\vclientMsgId\x12+\n" +
@@ -2040,7 +2673,7 @@ const file_im_proto_rawDesc = "" +
 	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x13\n" +
 	"\x05ts_ms\x18\x05 \x01(\x03R\x04tsMs\x12\x1c\n" +
-	"\tduplicate\x18\x06 \x01(\bR\tduplicate\"\xd2\x01\n" +
+	"\tduplicate\x18\x06 \x01(\bR\tduplicate\"\xe8\x01\n" +
 	"\x05Event\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12%\n" +
@@ -2049,7 +2682,8 @@ const file_im_proto_rawDesc = "" +
 	"\acontent\x18\x05 \x01(\tR\acontent\x12\x13\n" +
 	"\x05ts_ms\x18\x06 \x01(\x03R\x04tsMs\x12\"\n" +
 	"\rclient_msg_id\x18\a \x01(\tR\vclientMsgId\x12\x15\n" +
-	"\x06msg_id\x18\b \x01(\tR\x05msgId\"\xb8\x01\n" +
+	"\x06msg_id\x18\b \x01(\tR\x05msgId\x12\x14\n" +
+	"\x05trace\x18\t \x01(\fR\x05trace\"\xd2\x01\n" +
 	"\x06Follow\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x1b\n" +
 	"\tafter_seq\x18\x02 \x01(\x04R\bafterSeq\x12\x14\n" +
@@ -2058,7 +2692,8 @@ const file_im_proto_rawDesc = "" +
 	"\x03app\x18\x05 \x01(\tR\x03app\x12\x19\n" +
 	"\bas_relay\x18\x06 \x01(\bR\aasRelay\x12\x1d\n" +
 	"\n" +
-	"to_replica\x18\a \x01(\bR\ttoReplica\"Y\n" +
+	"to_replica\x18\a \x01(\bR\ttoReplica\x12\x18\n" +
+	"\asignals\x18\b \x01(\bR\asignals\"Y\n" +
 	"\bFollowed\x12\x1c\n" +
 	"\trecovered\x18\x01 \x01(\bR\trecovered\x12\x19\n" +
 	"\bhead_seq\x18\x02 \x01(\x04R\aheadSeq\x12\x14\n" +
@@ -2107,7 +2742,40 @@ const file_im_proto_rawDesc = "" +
 	"\acommand\x18\x02 \x01(\fR\acommand\x12\x18\n" +
 	"\aattempt\x18\x03 \x01(\x04R\aattempt\"1\n" +
 	"\vCompression\x12\"\n" +
-	"\fdictionaries\x18\x01 \x03(\rR\fdictionaries*o\n" +
+	"\fdictionaries\x18\x01 \x03(\rR\fdictionaries\"K\n" +
+	"\x06Signal\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
+	"\x06typing\x18\x02 \x01(\bR\x06typing\x12\x15\n" +
+	"\x06act_as\x18\x03 \x01(\tR\x05actAs\"\xcd\x01\n" +
+	"\aSignals\x12\x16\n" +
+	"\x06follow\x18\x01 \x01(\x04R\x06follow\x12\x16\n" +
+	"\x06typing\x18\x02 \x03(\tR\x06typing\x12\x16\n" +
+	"\x06others\x18\x03 \x01(\rR\x06others\x12\x1a\n" +
+	"\bsessions\x18\x04 \x01(\rR\bsessions\x12\x14\n" +
+	"\x05users\x18\x05 \x01(\rR\x05users\x12.\n" +
+	"\x06states\x18\x06 \x03(\v2\x16.starling.v1.UserStateR\x06states\x12\x18\n" +
+	"\aedition\x18\a \x01(\x04R\aedition\"I\n" +
+	"\tUserState\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12(\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x12.starling.v1.StateR\x05state\"F\n" +
+	"\bPresence\x12$\n" +
+	"\x03own\x18\x01 \x01(\x0e2\x12.starling.v1.StateR\x03own\x12\x14\n" +
+	"\x05watch\x18\x02 \x03(\tR\x05watch\"\x85\x01\n" +
+	"\tAggregate\x12\x10\n" +
+	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
+	"\x04room\x18\x02 \x01(\tR\x04room\x12*\n" +
+	"\x06shares\x18\x03 \x03(\v2\x12.starling.v1.ShareR\x06shares\x12\x12\n" +
+	"\x04over\x18\x04 \x01(\bR\x04over\x12\x12\n" +
+	"\x04user\x18\x05 \x01(\tR\x04user\"\xbe\x01\n" +
+	"\x05Share\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05stamp\x18\x02 \x01(\x04R\x05stamp\x12\x15\n" +
+	"\x06age_ms\x18\x03 \x01(\rR\x05ageMs\x12\x16\n" +
+	"\x06typing\x18\x04 \x03(\tR\x06typing\x12\x16\n" +
+	"\x06typers\x18\x05 \x01(\rR\x06typers\x12\x1a\n" +
+	"\bsessions\x18\x06 \x01(\rR\bsessions\x12\x14\n" +
+	"\x05users\x18\a \x01(\rR\x05users\x12\x12\n" +
+	"\x04away\x18\b \x01(\rR\x04away*o\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_MESSAGE\x10\x01\x12\x0f\n" +
@@ -2119,7 +2787,13 @@ const file_im_proto_rawDesc = "" +
 	"\x06Access\x12\x16\n" +
 	"\x12ACCESS_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vACCESS_OPEN\x10\x01\x12\x12\n" +
-	"\x0eACCESS_MEMBERS\x10\x02B+Z)github.com/starling-im/starling/wire;wireb\x06proto3"
+	"\x0eACCESS_MEMBERS\x10\x02*S\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rSTATE_OFFLINE\x10\x01\x12\x0e\n" +
+	"\n" +
+	"STATE_AWAY\x10\x02\x12\x10\n" +
+	"\fSTATE_ONLINE\x10\x03B+Z)github.com/starling-im/starling/wire;wireb\x06proto3"
 
 var (
 	file_im_proto_rawDescOnce sync.Once
@@ -2133,63 +2807,78 @@ func file_im_proto_rawDescGZIP() []byte {
 	return file_im_proto_rawDescData
 }
 
-var file_im_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_im_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_im_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_im_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_im_proto_goTypes = []any{
 	(Kind)(0),           // 0: starling.v1.Kind
 	(Access)(0),         // 1: starling.v1.Access
-	(*Frame)(nil),       // 2: starling.v1.Frame
-	(*Hello)(nil),       // 3: starling.v1.Hello
-	(*Welcome)(nil),     // 4: starling.v1.Welcome
-	(*Limits)(nil),      // 5: starling.v1.Limits
-	(*Error)(nil),       // 6: starling.v1.Error
-	(*Publish)(nil),     // 7: starling.v1.Publish
-	(*Create)(nil),      // 8: starling.v1.Create
-	(*Ack)(nil),         // 9: starling.v1.Ack
-	(*Event)(nil),       // 10: starling.v1.Event
-	(*Follow)(nil),      // 11: starling.v1.Follow
-	(*Followed)(nil),    // 12: starling.v1.Followed
-	(*Unfollow)(nil),    // 13: starling.v1.Unfollow
-	(*Events)(nil),      // 14: starling.v1.Events
-	(*History)(nil),     // 15: starling.v1.History
-	(*Page)(nil),        // 16: starling.v1.Page
-	(*Query)(nil),       // 17: starling.v1.Query
-	(*Answer)(nil),      // 18: starling.v1.Answer
-	(*Goaway)(nil),      // 19: starling.v1.Goaway
-	(*Refresh)(nil),     // 20: starling.v1.Refresh
-	(*Propose)(nil),     // 21: starling.v1.Propose
-	(*Compression)(nil), // 22: starling.v1.Compression
+	(State)(0),          // 2: starling.v1.State
+	(*Frame)(nil),       // 3: starling.v1.Frame
+	(*Hello)(nil),       // 4: starling.v1.Hello
+	(*Welcome)(nil),     // 5: starling.v1.Welcome
+	(*Limits)(nil),      // 6: starling.v1.Limits
+	(*Error)(nil),       // 7: starling.v1.Error
+	(*Publish)(nil),     // 8: starling.v1.Publish
+	(*Create)(nil),      // 9: starling.v1.Create
+	(*Ack)(nil),         // 10: starling.v1.Ack
+	(*Event)(nil),       // 11: starling.v1.Event
+	(*Follow)(nil),      // 12: starling.v1.Follow
+	(*Followed)(nil),    // 13: starling.v1.Followed
+	(*Unfollow)(nil),    // 14: starling.v1.Unfollow
+	(*Events)(nil),      // 15: starling.v1.Events
+	(*History)(nil),     // 16: starling.v1.History
+	(*Page)(nil),        // 17: starling.v1.Page
+	(*Query)(nil),       // 18: starling.v1.Query
+	(*Answer)(nil),      // 19: starling.v1.Answer
+	(*Goaway)(nil),      // 20: starling.v1.Goaway
+	(*Refresh)(nil),     // 21: starling.v1.Refresh
+	(*Propose)(nil),     // 22: starling.v1.Propose
+	(*Compression)(nil), // 23: starling.v1.Compression
+	(*Signal)(nil),      // 24: starling.v1.Signal
+	(*Signals)(nil),     // 25: starling.v1.Signals
+	(*UserState)(nil),   // 26: starling.v1.UserState
+	(*Presence)(nil),    // 27: starling.v1.Presence
+	(*Aggregate)(nil),   // 28: starling.v1.Aggregate
+	(*Share)(nil),       // 29: starling.v1.Share
 }
 var file_im_proto_depIdxs = []int32{
-	3,  // 0: starling.v1.Frame.hello:type_name -> starling.v1.Hello
-	4,  // 1: starling.v1.Frame.welcome:type_name -> starling.v1.Welcome
-	6,  // 2: starling.v1.Frame.error:type_name -> starling.v1.Error
-	7,  // 3: starling.v1.Frame.publish:type_name -> starling.v1.Publish
-	9,  // 4: starling.v1.Frame.ack:type_name -> starling.v1.Ack
-	8,  // 5: starling.v1.Frame.create:type_name -> starling.v1.Create
-	11, // 6: starling.v1.Frame.follow:type_name -> starling.v1.Follow
-	12, // 7: starling.v1.Frame.followed:type_name -> starling.v1.Followed
-	13, // 8: starling.v1.Frame.unfollow:type_name -> starling.v1.Unfollow
-	14, // 9: starling.v1.Frame.events:type_name -> starling.v1.Events
-	15, // 10: starling.v1.Frame.history:type_name -> starling.v1.History
-	16, // 11: starling.v1.Frame.page:type_name -> starling.v1.Page
-	17, // 12: starling.v1.Frame.query:type_name -> starling.v1.Query
-	18, // 13: starling.v1.Frame.answer:type_name -> starling.v1.Answer
-	19, // 14: starling.v1.Frame.goaway:type_name -> starling.v1.Goaway
-	20, // 15: starling.v1.Frame.refresh:type_name -> starling.v1.Refresh
-	21, // 16: starling.v1.Frame.propose:type_name -> starling.v1.Propose
-	22, // 17: starling.v1.Frame.compression:type_name -> starling.v1.Compression
-	5,  // 18: starling.v1.Welcome.limits:type_name -> starling.v1.Limits
-	0,  // 19: starling.v1.Publish.kind:type_name -> starling.v1.Kind
-	1,  // 20: starling.v1.Create.access:type_name -> starling.v1.Access
-	0,  // 21: starling.v1.Event.kind:type_name -> starling.v1.Kind
-	10, // 22: starling.v1.Events.events:type_name -> starling.v1.Event
-	10, // 23: starling.v1.Page.events:type_name -> starling.v1.Event
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	4,  // 0: starling.v1.Frame.hello:type_name -> starling.v1.Hello
+	5,  // 1: starling.v1.Frame.welcome:type_name -> starling.v1.Welcome
+	7,  // 2: starling.v1.Frame.error:type_name -> starling.v1.Error
+	8,  // 3: starling.v1.Frame.publish:type_name -> starling.v1.Publish
+	10, // 4: starling.v1.Frame.ack:type_name -> starling.v1.Ack
+	9,  // 5: starling.v1.Frame.create:type_name -> starling.v1.Create
+	12, // 6: starling.v1.Frame.follow:type_name -> starling.v1.Follow
+	13, // 7: starling.v1.Frame.followed:type_name -> starling.v1.Followed
+	14, // 8: starling.v1.Frame.unfollow:type_name -> starling.v1.Unfollow
+	15, // 9: starling.v1.Frame.events:type_name -> starling.v1.Events
+	16, // 10: starling.v1.Frame.history:type_name -> starling.v1.History
+	17, // 11: starling.v1.Frame.page:type_name -> starling.v1.Page
+	18, // 12: starling.v1.Frame.query:type_name -> starling.v1.Query
+	19, // 13: starling.v1.Frame.answer:type_name -> starling.v1.Answer
+	20, // 14: starling.v1.Frame.goaway:type_name -> starling.v1.Goaway
+	21, // 15: starling.v1.Frame.refresh:type_name -> starling.v1.Refresh
+	24, // 16: starling.v1.Frame.signal:type_name -> starling.v1.Signal
+	25, // 17: starling.v1.Frame.signals:type_name -> starling.v1.Signals
+	27, // 18: starling.v1.Frame.presence:type_name -> starling.v1.Presence
+	22, // 19: starling.v1.Frame.propose:type_name -> starling.v1.Propose
+	23, // 20: starling.v1.Frame.compression:type_name -> starling.v1.Compression
+	28, // 21: starling.v1.Frame.aggregate:type_name -> starling.v1.Aggregate
+	6,  // 22: starling.v1.Welcome.limits:type_name -> starling.v1.Limits
+	0,  // 23: starling.v1.Publish.kind:type_name -> starling.v1.Kind
+	1,  // 24: starling.v1.Create.access:type_name -> starling.v1.Access
+	0,  // 25: starling.v1.Event.kind:type_name -> starling.v1.Kind
+	11, // 26: starling.v1.Events.events:type_name -> starling.v1.Event
+	11, // 27: starling.v1.Page.events:type_name -> starling.v1.Event
+	26, // 28: starling.v1.Signals.states:type_name -> starling.v1.UserState
+	2,  // 29: starling.v1.UserState.state:type_name -> starling.v1.State
+	2,  // 30: starling.v1.Presence.own:type_name -> starling.v1.State
+	29, // 31: starling.v1.Aggregate.shares:type_name -> starling.v1.Share
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_im_proto_init() }
@@ -2214,8 +2903,12 @@ func file_im_proto_init() {
 		(*Frame_Answer)(nil),
 		(*Frame_Goaway)(nil),
 		(*Frame_Refresh)(nil),
+		(*Frame_Signal)(nil),
+		(*Frame_Signals)(nil),
+		(*Frame_Presence)(nil),
 		(*Frame_Propose)(nil),
 		(*Frame_Compression)(nil),
+		(*Frame_Aggregate)(nil),
 	}
 	file_im_proto_msgTypes[13].OneofWrappers = []any{}
 	file_im_proto_msgTypes[14].OneofWrappers = []any{}
@@ -2224,8 +2917,8 @@ func file_im_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_im_proto_rawDesc), len(file_im_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   21,
+			NumEnums:      3,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

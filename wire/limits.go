@@ -30,10 +30,25 @@ const (
 	IdleTimeout = 60 * time.Second
 	// WriteStall is how long a peer may take nothing of what is written to it.
 	WriteStall = 10 * time.Second
+	// TypingFor is how long who types is held to type, TypingAgain how often that is
+	// to be said meanwhile.
+	TypingFor   = 6 * time.Second
+	TypingAgain = 3 * time.Second
+	// AggregateEvery is the least time between two aggregates of one room over one
+	// link, and between two Signals of one follow.
+	AggregateEvery = 250 * time.Millisecond
+	// TypingNames bounds the users who type that are named; others are counted.
+	TypingNames = 8
+	// Watches bounds the users whom one session watches.
+	Watches = 256
 	// TokenLife and ClockSkew bound what a token may claim.
 	TokenLife = time.Hour
 	ClockSkew = 30 * time.Second
 )
 
-// readBuffer is how much a Reader asks of its stream at once, in bytes.
-const readBuffer = 4 << 10
+// nodeBuffer and clientBuffer are how much a Reader asks of its stream at once, in bytes:
+// of clients there are many, and they say little.
+const (
+	nodeBuffer   = 4 << 10
+	clientBuffer = 512
+)

@@ -38,8 +38,9 @@ type (
 		id  string
 		err error
 	}
-	linkMsg  struct{ text string }
-	endedMsg struct{ err error }
+	linkMsg    struct{ text string }
+	signalsMsg client.Signals
+	endedMsg   struct{ err error }
 )
 
 // chatScreen shows a room on a terminal until the user leaves.
@@ -52,7 +53,8 @@ func (a *app) chatScreen(ctx context.Context, c *client.Client, state *linkState
 	if page.Head > chatHistory {
 		from = page.Head - chatHistory
 	}
-	follow, err := c.Follow(ctx, room, from)
+	heard := make(chan client.Signals, 1)
+	follow, err := c.Follow(ctx, room, from, client.WithSignals(newest(heard)))
 	if err != nil {
 		return err
 	}
@@ -61,6 +63,7 @@ func (a *app) chatScreen(ctx context.Context, c *client.Client, state *linkState
 	defer cancel()
 	typed := make(chan client.Message, chatUnsent)
 	m := newScreen(c.Node, name, room, typed)
+	m.types, m.rests = func() { c.Typing(room) }, func() { c.StopTyping(room) }
 	p := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(a.stdin), tea.WithOutput(a.stdout))
 	state.listen(func(text string) { p.Send(linkMsg{text}) })
 	go func() {
@@ -71,6 +74,16 @@ func (a *app) chatScreen(ctx context.Context, c *client.Client, state *linkState
 				return
 			}
 			p.Send(saidMsg(events))
+		}
+	}()
+	go func() {
+		for {
+			select {
+			case is := <-heard:
+				p.Send(signalsMsg(is))
+			case <-ctx.Done():
+				return
+			}
 		}
 	}()
 	go func() { // one sender, so that what is typed keeps its order
@@ -110,6 +123,9 @@ type screen struct {
 	note    string // stands in the status line until the next key
 	leaving bool   // once nothing is on its way
 	failed  error
+	signals client.Signals
+	// types says that the user types, rests that they no longer do.
+	types, rests func()
 
 	input textinput.Model
 	width int
@@ -134,7 +150,7 @@ func newScreen(node func() (id, region string), name, room string, typed chan<- 
 	in.CharLimit = wire.Content
 	in.KeyMap.Paste.SetEnabled(false) // it would lose lines; the terminal's own paste does not
 	in.Placeholder = "say something, or /help"
-	return &screen{node: node, name: name, room: room, typed: typed, input: in, session: rand.Text(), link: "connected"}
+	return &screen{node: node, name: name, room: room, typed: typed, types: func() {}, rests: func() {}, input: in, session: rand.Text(), link: "connected"}
 }
 
 // Init implements tea.Model.
@@ -155,6 +171,9 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			s.text.failed(msg.id, oneLine(msg.err))
 		}
 		return s, s.leaveDone()
+	case signalsMsg:
+		s.signals = client.Signals(msg)
+		return s, nil
 	case linkMsg:
 		s.link = msg.text
 	case endedMsg:
@@ -185,9 +204,17 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			return s, nil
 		}
 	}
-	var cmd tea.Cmd
+	return s, s.edit(msg)
+}
+
+// edit changes the input.
+func (s *screen) edit(msg tea.Msg) (cmd tea.Cmd) {
+	was := s.input.Value()
 	s.input, cmd = s.input.Update(msg)
-	return s, cmd
+	if s.input.Value() != was {
+		s.signal()
+	}
+	return cmd
 }
 
 // leave ends the chat once nothing is on its way any more, or after quitWithin. Who
@@ -226,9 +253,7 @@ func (s *screen) paste(text string) tea.Cmd {
 		s.note = fmt.Sprintf("not pasted: %v", wire.TooLarge("message", uint64(n), wire.Content))
 		return nil
 	}
-	var cmd tea.Cmd
-	s.input, cmd = s.input.Update(tea.PasteMsg{Content: toInput.Replace(text)})
-	return cmd
+	return s.edit(tea.PasteMsg{Content: toInput.Replace(text)})
 }
 
 // enter sends what was typed. What cannot be sent stays in the input.
@@ -267,6 +292,7 @@ func (s *screen) enter() tea.Cmd {
 	}
 	s.said++
 	s.input.Reset()
+	s.signal()
 	s.text.await(unsaid(m.ID, client.Event{Room: s.room, User: s.name, Kind: m.Kind, Content: m.Content}))
 	return nil
 }
@@ -277,6 +303,7 @@ func (s *screen) View() tea.View {
 	if s.note == "" {
 		node, region := s.node()
 		status = fmt.Sprintf(" %s  %s at %s (%s)  %s", printable(s.room), printable(s.name), node, region, s.link)
+		status += also(s.signals)
 		if n := len(s.text.pending); n > 0 {
 			status += fmt.Sprintf("  %d pending", n)
 		}

@@ -98,6 +98,10 @@ func TestExitStatuses(t *testing.T) {
 		{"run --data nowhere --token " + someToken + " --join 10.0.0.1:7400 --listen 127.0.0.1:1x", exitFailed, "not host:port"},
 		{"run --data nowhere --token " + someToken + " --join 127.0.0.1:1 --listen " + taken.Addr().String(), exitFailed, "port in use"},
 		{"cluster init nowhere --regions fra --listen 127.0.0.1:99999", exitUsage, "not host:port"},
+		{"trace", exitUsage, "ROOM is missing; usage: edge-node trace ROOM"},
+		{"trace lobby --within 0s", exitUsage, "--within is 0s"},
+		{"trace lobby --otlp collector:4318", exitUsage, "--otlp"},
+		{"trace lobby", exitFailed, "start a mesh"},
 		{"netcheck 127.0.0.1:99999", exitUsage, "not host:port"},
 	} {
 		out, status := runHere(t, "", words(tt.args)...)

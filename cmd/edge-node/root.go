@@ -96,7 +96,7 @@ func (a *app) root() *cobra.Command {
 		a.devCommand(), a.clusterCommand(), a.joinTokenCommand(), a.runCommand(), a.drainCommand(), a.leaveCommand(), a.configCommand(),
 		a.chatCommand(), a.replayCommand(), a.exportCommand(), a.tokenCommand(),
 		a.roomsCommand(), a.membersCommand(), a.nodeCommand(), a.keysCommand(), a.groupsCommand(), a.linksCommand(), a.monitorCommand(),
-		a.netcheckCommand(), a.rttCommand(), a.pathCommand(), a.appsCommand(),
+		a.netcheckCommand(), a.rttCommand(), a.pathCommand(), a.traceCommand(), a.appsCommand(),
 		a.benchCommand(), a.versionCommand(), a.docsCommand(),
 	)
 	must(root.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {

@@ -166,6 +166,9 @@ func runNode(ctx context.Context, cfg starling.Config, bound sockets, log *slog.
 		}
 		return err
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go giveBack(ctx)
 	return n.Run(ctx)
 }
 

@@ -1,0 +1,195 @@
+package relay
+
+import (
+	"bytes"
+	"maps"
+	"time"
+
+	"github.com/starling-im/starling/wire"
+)
+
+// flush tells others what is new in a room.
+func (x *Signals) flush(g *gathering, now time.Time) {
+	g.flushed, g.lagging = now, false
+	g.crowd.tick(now)
+	maps.DeleteFunc(g.children, func(_ string, c *child) bool { return now.Sub(c.heard) >= g.crowd.lease.forget })
+	g.gone = g.over && g.idle()
+	x.tellParent(g, now)
+	for node, c := range g.children {
+		shares, upto := g.crowd.news(node, false, c.told, now)
+		if len(shares) == 0 {
+			continue
+		}
+		f := g.aggregate(shares)
+		if c.session.replies.Len() > aggregatesBelow {
+			x.slow(g)
+			continue
+		}
+		c.session.reply(f)
+		c.told = upto
+		x.sent(g, node)
+		g.lagging = g.lagging || upto < g.crowd.version
+	}
+	x.tellListeners(g, now)
+}
+
+// tellParent tells the parent what is new, and from time to time that this node is
+// there and wants to hear of others.
+func (x *Signals) tellParent(g *gathering, now time.Time) {
+	parent := x.cfg.Parent(g.about)
+	if parent != g.parent {
+		if g.parent != "" {
+			last := g.aggregate(nil)
+			last.GetAggregate().Over = true
+			if x.cfg.Send(g.parent, last, aggregatesBelow) {
+				x.sent(g, g.parent)
+			}
+		}
+		g.parent, g.told, g.toldAt = parent, 0, time.Time{}
+	}
+	said, over := g.over, g.idle()
+	g.over = over
+	if parent == "" || over && (said || g.toldAt.IsZero()) {
+		return
+	}
+	shares, upto := g.crowd.news(parent, true, g.told, now)
+	if len(shares) == 0 && !over && now.Sub(g.toldAt) < g.crowd.lease.renew {
+		g.told = upto
+		return
+	}
+	f := g.aggregate(shares)
+	f.GetAggregate().Over = over
+	if !x.cfg.Send(parent, f, aggregatesBelow) {
+		x.slow(g)
+		return
+	}
+	g.told, g.toldAt = upto, now
+	x.sent(g, parent)
+	g.lagging = g.lagging || upto < g.crowd.version
+}
+
+// tellListeners tells the clients on this node, if what they would see has changed or
+// was said long ago.
+func (x *Signals) tellListeners(g *gathering, now time.Time) {
+	if len(g.listeners) == 0 {
+		return
+	}
+	v := g.crowd.view()
+	if !v.same(g.view) || g.edition == 0 || len(v.typing) > 0 && now.Sub(g.viewAt) >= roomLease.renew {
+		g.view, g.viewAt = v, now
+		g.edition++
+	}
+	early := g.about.User != "" && v.sessions == 0 && now.Sub(g.since) < userSettles
+	if early {
+		g.lagging = true
+		return
+	}
+	f := g.signals(v)
+	var out []byte
+	for to, l := range g.listeners {
+		if l.told == g.edition {
+			continue
+		}
+		f.GetSignals().Follow = to.follow
+		out = wire.AppendMessage(out[:0], f)
+		lossy := to.follow != 0 && l.told > 0 && l.sessions == v.sessions && l.users == v.users
+		switch {
+		case lossy && to.session.datagram(out):
+			x.stats.Datagrams++
+		case !to.session.offer(out, signalsBelow):
+			x.slow(g)
+			continue
+		}
+		*l = listener{told: g.edition, sessions: v.sessions, users: v.users}
+		x.stats.Signals++
+	}
+}
+
+// userSettles is how long a user is not said to be offline after it was first asked for:
+// other nodes may know better.
+const userSettles = 2 * time.Second
+
+// signals says a view to clients.
+func (g *gathering) signals(v view) *wire.Frame {
+	is := &wire.Signals{Typing: v.typing, Others: uint32(v.others), Sessions: uint32(v.sessions), Users: uint32(v.users), Edition: g.edition}
+	if g.about.User != "" {
+		is = &wire.Signals{States: []*wire.UserState{{User: g.about.User, State: v.state()}}}
+	}
+	return &wire.Frame{Body: &wire.Frame_Signals{Signals: is}}
+}
+
+// datagramBytes is the largest frame that is sent as a datagram: it fits any path.
+const datagramBytes = 1100
+
+// datagram sends a frame that may be lost, if the peer takes such and the last one has
+// gone. Who types is said again before long; the counts are not, and go on the stream.
+func (s *Session) datagram(frame []byte) bool {
+	if s.cfg.Datagram == nil || len(frame) > datagramBytes || !s.datagrams.CompareAndSwap(false, true) {
+		return false
+	}
+	frame = bytes.Clone(frame)
+	go func() {
+		defer s.datagrams.Store(false)
+		if s.cfg.Datagram(frame) != nil {
+			s.offer(frame, signalsBelow)
+		}
+	}()
+	return true
+}
+
+// offer sends a frame unless more than below bytes wait for the peer.
+func (s *Session) offer(frame []byte, below int) bool {
+	return s.replies.Len() <= below && s.replies.Push(frame) == nil
+}
+
+func (x *Signals) sent(g *gathering, node string) {
+	x.stats.Aggregates++
+	x.cfg.Sent(node, g.about)
+}
+
+func (x *Signals) slow(g *gathering) {
+	x.stats.DroppedSlow++
+	g.lagging = true
+}
+
+func (g *gathering) aggregate(shares []*wire.Share) *wire.Frame {
+	return &wire.Frame{Body: &wire.Frame_Aggregate{Aggregate: &wire.Aggregate{App: g.about.App, Room: g.about.Room, User: g.about.User, Shares: shares}}}
+}
+
+// next is when a room that was just flushed is to be flushed again; zero = it has no
+// signals any more.
+func (g *gathering) next(now time.Time) time.Time {
+	at, turn := now.Add(g.crowd.lease.renew), now.Add(wire.AggregateEvery)
+	sooner := func(t time.Time) {
+		if t.Before(at) {
+			at = t
+		}
+	}
+	switch {
+	case g.gone:
+		return time.Time{}
+	case g.idle():
+		return turn // for whoever comes back at once
+	}
+	if next := g.crowd.next(); !next.IsZero() {
+		sooner(next)
+	}
+	if g.parent != "" {
+		sooner(g.toldAt.Add(g.crowd.lease.renew))
+	}
+	if len(g.view.typing) > 0 {
+		sooner(g.viewAt.Add(roomLease.renew))
+	}
+	if g.lagging {
+		sooner(now.Add(renewalsWait))
+	}
+	if at.Before(turn) {
+		return turn
+	}
+	return at
+}
+
+// idle: nobody says or wants anything here.
+func (g *gathering) idle() bool {
+	return g.crowd.idle() && len(g.children) == 0 && len(g.listeners) == 0
+}

@@ -1,0 +1,152 @@
+package relay
+
+import (
+	"time"
+
+	"github.com/starling-im/starling/room"
+	"github.com/starling-im/starling/wire"
+)
+
+// signal takes what a client says that nobody keeps. Too many are dropped without a
+// word: the next one says the same.
+func (s *Session) signal(id uint64, b *wire.Signal) {
+	if !s.signals() {
+		return
+	}
+	user, err := s.speaker(b.ActAs)
+	if err == nil {
+		err = named(user)
+	}
+	if err != nil {
+		s.replyError(id, err)
+		return
+	}
+	where, err := s.roomID("", b.Room)
+	if err != nil {
+		s.replyError(id, err)
+		return
+	}
+	s.cfg.Signals.typing(Subject{App: where.App, Room: where.Room}, user, b.Typing)
+}
+
+// signals reports whether the session may signal now.
+func (s *Session) signals() bool {
+	switch {
+	case s.cfg.Signals == nil:
+		return false
+	case s.signalling.AllowN(time.Now(), 1):
+		return true
+	}
+	s.cfg.Signals.limited()
+	return false
+}
+
+// named refuses what no user is called; users are named as rooms are.
+func named(user string) error {
+	if err := (room.ID{App: user, Room: user}).Validate(); err != nil {
+		return refused(err)
+	}
+	return nil
+}
+
+// presence is what a session has said of its user and whom it watches; for the reader
+// alone.
+type presence struct {
+	own   wire.State
+	watch map[string]bool
+}
+
+// presence takes how the session's user is, and whom it watches.
+func (s *Session) present(id uint64, b *wire.Presence) {
+	if err := s.watchable(b); err != nil {
+		s.replyError(id, err)
+		return
+	}
+	app, x := s.cfg.Peer.App, s.cfg.Signals
+	if b.Own != s.presence.own {
+		s.presence.own = x.is(Subject{App: app, User: s.cfg.Peer.User}, b.Own, s.presence.own)
+	}
+	before := s.presence.watch
+	s.presence.watch = make(map[string]bool, len(b.Watch))
+	for _, user := range b.Watch {
+		s.presence.watch[user] = true
+		x.listen(Subject{App: app, User: user}, ear{session: s})
+	}
+	for user := range before {
+		if !s.presence.watch[user] {
+			x.unlisten(Subject{App: app, User: user}, ear{session: s})
+		}
+	}
+	s.reply(&wire.Frame{Id: id, Body: &wire.Frame_Answer{Answer: &wire.Answer{}}})
+}
+
+func (s *Session) watchable(b *wire.Presence) error {
+	if s.cfg.Peer.Node != "" {
+		return wire.Errorf(wire.CodeForbidden, "nodes are not present")
+	}
+	if s.cfg.Signals == nil {
+		return wire.Errorf(wire.CodeUnsupported, "this node has no signals")
+	}
+	if !s.signals() {
+		return wire.Errorf(wire.CodeRateLimited, "more than %v signals per second", s.signalling.Limit()).After(time.Second)
+	}
+	if len(b.Watch) > wire.Watches {
+		e := wire.Errorf(wire.CodeTooMany, "a session watches at most %d users", wire.Watches)
+		e.Limit = wire.Watches
+		return e
+	}
+	for _, user := range b.Watch {
+		if err := named(user); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// depart ends what the session has said of its user, and its watching.
+func (s *Session) depart() {
+	app := s.cfg.Peer.App
+	if s.presence.own != 0 {
+		s.cfg.Signals.is(Subject{App: app, User: s.cfg.Peer.User}, 0, s.presence.own)
+	}
+	for user := range s.presence.watch {
+		s.cfg.Signals.unlisten(Subject{App: app, User: user}, ear{session: s})
+	}
+}
+
+// aggregate takes what another node tells.
+func (s *Session) aggregate(a *wire.Aggregate) error {
+	if s.cfg.Peer.Node == "" {
+		return wire.Errorf(wire.CodeProtocol, "aggregates are for links between nodes")
+	}
+	var err error
+	if a.User == "" {
+		_, err = s.roomID(a.App, a.Room)
+	} else if err = named(a.User); a.Room != "" {
+		err = wire.Errorf(wire.CodeBadRequest, "an aggregate is of a room or of a user")
+	}
+	if err == nil && s.cfg.Signals != nil {
+		s.cfg.Signals.hearChild(s, a)
+	}
+	return err
+}
+
+// listen tells a client's follow of signals, if wanted.
+func (s *Session) listen(c *cursor, wanted bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if wanted && !c.ended && s.cfg.Peer.Node == "" && s.cfg.Signals != nil {
+		c.signals = true
+		s.cfg.Signals.listen(c.subject(), ear{s, c.follow})
+	}
+}
+
+// unlisten ends that; s is locked.
+func (s *Session) unlisten(c *cursor) {
+	if c.signals {
+		c.signals = false
+		s.cfg.Signals.unlisten(c.subject(), ear{s, c.follow})
+	}
+}
+
+func (c *cursor) subject() Subject { return Subject{App: c.topic.id.App, Room: c.topic.id.Room} }

@@ -1,0 +1,362 @@
+package relay
+
+import (
+	"container/heap"
+	"context"
+	"sync"
+	"time"
+
+	"github.com/starling-im/starling/room"
+	"github.com/starling-im/starling/wire"
+)
+
+const (
+	// signalSubjects bounds the rooms with signals on a node, and the users of whom is
+	// said or asked how they are, together.
+	signalSubjects = 64 << 10
+	// signalsBelow and aggregatesBelow are the most bytes that may wait for a client
+	// or a node that is to get signals; with more, it gets the next ones.
+	signalsBelow    = 16 << 10
+	aggregatesBelow = 256 << 10
+	// renewalsWait is how long shares that say nothing new wait for company.
+	renewalsWait = time.Second
+)
+
+// Subject is what signals are about: what goes on in a room, or how a user is.
+type Subject struct{ App, Room, User string }
+
+// about is the subject of an aggregate.
+func about(a *wire.Aggregate) Subject {
+	return Subject{App: a.GetApp(), Room: a.GetRoom(), User: a.GetUser()}
+}
+
+// SignalsConfig says where a node's signals go.
+type SignalsConfig struct {
+	// Self is the node.
+	Self string
+	// Parent returns the node to which this one tells signals, "" if others tell this
+	// one. It must not block.
+	Parent func(Subject) string
+	// Send sends a frame to a node unless more than below bytes wait for it, and
+	// reports whether it did.
+	Send func(node string, f *wire.Frame, below int) bool
+	// Sent is called for each aggregate that goes to a node; may be nil.
+	Sent func(node string, about Subject)
+}
+
+// Signals gathers what clients say that nobody keeps, and tells those who want to
+// know: for each room or user at most one Aggregate per node and one Signals per follow in
+// wire.AggregateEvery. It is safe for concurrent use.
+type Signals struct {
+	cfg   SignalsConfig
+	woken chan struct{}
+
+	mu    sync.Mutex
+	all   map[Subject]*gathering
+	due   schedule
+	stats SignalStats
+}
+
+// SignalStats counts what became of signals since the node started.
+type SignalStats struct {
+	Aggregates uint64 // sent to nodes
+	Signals    uint64 // sent to clients
+	Datagrams  uint64 // those of them that went as datagrams
+	// What was dropped: signals of sessions that sent too many, what there was no place
+	// for, and aggregates and Signals for peers that do not read fast enough.
+	DroppedRate, DroppedFull, DroppedSlow uint64
+}
+
+// gathering is a subject of signals on this node.
+type gathering struct {
+	about     Subject
+	since     time.Time
+	crowd     *crowd
+	parent    string
+	told      uint64 // the version up to which the parent knows the crowd
+	toldAt    time.Time
+	children  map[string]*child // nodes that tell this one
+	listeners map[ear]*listener
+	view      view // what listeners were told last
+	edition   uint64
+	viewAt    time.Time
+	over      bool      // nobody says or wants anything here, and the parent knows
+	gone      bool      // that was so for a while
+	lagging   bool      // somebody was not told the newest
+	flushed   time.Time // when others were told last
+	at        time.Time // when to flush
+	index     int       // in the schedule
+}
+
+type child struct {
+	session *Session
+	told    uint64
+	heard   time.Time
+}
+
+// ear is who wants to hear of a subject: a follow, or a session that watches (0).
+type ear struct {
+	session *Session
+	follow  uint64
+}
+
+type listener struct {
+	told            uint64 // the edition of the view
+	sessions, users int    // as told on the stream
+}
+
+// NewSignals returns a Signals that knows nothing. It starts nothing.
+func NewSignals(cfg SignalsConfig) *Signals {
+	if cfg.Sent == nil {
+		cfg.Sent = func(string, Subject) {}
+	}
+	return &Signals{cfg: cfg, woken: make(chan struct{}, 1), all: map[Subject]*gathering{}}
+}
+
+// Stats returns the counts of now.
+func (x *Signals) Stats() SignalStats {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.stats
+}
+
+// Run tells others what is new until ctx ends.
+func (x *Signals) Run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-x.woken:
+		case <-ctx.Done():
+			return
+		}
+		if wait, ok := x.flushDue(time.Now()); ok {
+			timer.Reset(wait)
+		}
+	}
+}
+
+// flushDue flushes the rooms whose time has come; it returns how long to wait for the
+// next one, if there is one.
+func (x *Signals) flushDue(now time.Time) (time.Duration, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for len(x.due) > 0 {
+		g := x.due[0]
+		if g.at.After(now) {
+			return g.at.Sub(now), true
+		}
+		x.flush(g, now)
+		if next := g.next(now); next.IsZero() {
+			heap.Pop(&x.due)
+			delete(x.all, g.about)
+		} else {
+			g.at = next
+			heap.Fix(&x.due, 0)
+		}
+	}
+	return 0, false
+}
+
+// gather returns the gathering of a subject, made if need be; nil if there are too many.
+func (x *Signals) gather(about Subject) *gathering {
+	g := x.all[about]
+	if g != nil {
+		return g
+	}
+	if len(x.all) >= signalSubjects {
+		x.stats.DroppedFull++
+		return nil
+	}
+	l := roomLease
+	if about.User != "" {
+		l = userLease
+	}
+	g = &gathering{
+		about: about, since: time.Now(), crowd: newCrowd(x.cfg.Self, l),
+		children: map[string]*child{}, listeners: map[ear]*listener{}, at: never,
+	}
+	x.all[about] = g
+	heap.Push(&x.due, g)
+	return g
+}
+
+// never is far from now.
+var never = time.Unix(1<<40, 0)
+
+// wake has a room flushed after a while, but not before its turn.
+func (x *Signals) wake(g *gathering, after time.Duration) {
+	at := time.Now().Add(after)
+	if turn := g.flushed.Add(wire.AggregateEvery); at.Before(turn) {
+		at = turn
+	}
+	if !at.Before(g.at) {
+		return
+	}
+	g.at = at
+	heap.Fix(&x.due, g.index)
+	if g.index == 0 {
+		select {
+		case x.woken <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// limited counts a signal of a session that sends too many.
+func (x *Signals) limited() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.stats.DroppedRate++
+}
+
+// typing takes the signal of a client of this node.
+func (x *Signals) typing(about Subject, user string, on bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !on && x.all[about] == nil {
+		return
+	}
+	g := x.gather(about)
+	if g == nil {
+		return
+	}
+	_, was := g.crowd.typers[user]
+	if !g.crowd.typing(user, on, time.Now()) {
+		x.stats.DroppedFull++
+		return
+	}
+	if was != on {
+		x.wake(g, 0)
+	}
+}
+
+// listen tells a session of a subject from now on. Of a room it counts as there.
+func (x *Signals) listen(about Subject, to ear) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	g := x.gather(about)
+	if g == nil || g.listeners[to] != nil {
+		return
+	}
+	g.listeners[to] = &listener{}
+	if about.Room != "" {
+		g.crowd.join(to.session.cfg.Peer.User)
+	}
+	x.wake(g, 0)
+}
+
+// unlisten ends listen.
+func (x *Signals) unlisten(about Subject, to ear) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	g := x.all[about]
+	if g == nil || g.listeners[to] == nil {
+		return
+	}
+	delete(g.listeners, to)
+	if about.Room != "" {
+		g.crowd.part(to.session.cfg.Peer.User)
+	}
+	x.wake(g, 0)
+}
+
+// is takes how a session says its user is, after what it said before. It returns what
+// counts now.
+func (x *Signals) is(about Subject, now, before wire.State) wire.State {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	g := x.gather(about)
+	if g == nil {
+		return before // nothing, or it would be there
+	}
+	g.crowd.present(now, before)
+	x.wake(g, 0)
+	return now
+}
+
+// hearChild takes what a node tells that has this one for its parent.
+func (x *Signals) hearChild(s *Session, a *wire.Aggregate) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if a.Over && x.all[about(a)] == nil {
+		return
+	}
+	g := x.gather(about(a))
+	if g == nil {
+		return
+	}
+	node := s.cfg.Peer.Node
+	c := g.children[node]
+	if c == nil || c.session != s {
+		c = &child{session: s}
+		g.children[node] = c
+		x.wake(g, 0)
+	}
+	c.heard = time.Now()
+	x.hear(g, node, false, a.Shares)
+	if a.Over {
+		delete(g.children, node)
+		x.wake(g, 0)
+	}
+}
+
+// HearParent takes what a node tells to which this one tells.
+func (x *Signals) HearParent(node string, a *wire.Aggregate) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if g := x.all[about(a)]; g != nil && g.parent == node {
+		x.hear(g, node, true, a.GetShares())
+	}
+}
+
+func (x *Signals) hear(g *gathering, node string, down bool, shares []*wire.Share) {
+	for _, s := range shares {
+		if !proper(s) {
+			return
+		}
+	}
+	newer, changed, full := g.crowd.hear(node, down, shares, time.Now())
+	switch {
+	case changed:
+		x.wake(g, 0)
+	case newer:
+		x.wake(g, renewalsWait)
+	}
+	if full {
+		x.stats.DroppedFull++
+	}
+}
+
+// proper holds a share to the bounds of what nodes say.
+func proper(s *wire.Share) bool {
+	for _, name := range s.Typing {
+		if name == "" || len(name) > room.NameBytes {
+			return false
+		}
+	}
+	return s.Node != "" && len(s.Node) <= room.NameBytes && len(s.Typing) <= wire.TypingNames
+}
+
+// schedule is a heap of rooms by when they are to be flushed.
+type schedule []*gathering
+
+func (s schedule) Len() int           { return len(s) }
+func (s schedule) Less(i, k int) bool { return s[i].at.Before(s[k].at) }
+func (s schedule) Swap(i, k int) {
+	s[i], s[k] = s[k], s[i]
+	s[i].index, s[k].index = i, k
+}
+
+// Push and Pop implement heap.Interface.
+func (s *schedule) Push(g any) {
+	g.(*gathering).index = len(*s)
+	*s = append(*s, g.(*gathering))
+}
+
+func (s *schedule) Pop() any {
+	last := (*s)[len(*s)-1]
+	*s = (*s)[:len(*s)-1]
+	return last
+}
