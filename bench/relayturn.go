@@ -82,7 +82,9 @@ func perMillion(w *stopwatch, deliveries int) *float64 {
 
 // idle measures the memory of quiet connections.
 func (m *machine) idle(ctx context.Context, p *peer, w relayWork) ([]row, error) {
-	before, err := settle(ctx, p, w)
+	brief := w
+	brief.Seconds = min(w.Seconds, settleFor)
+	before, err := settle(ctx, p, brief)
 	if err != nil {
 		return nil, err
 	}
@@ -107,6 +109,9 @@ func (m *machine) idle(ctx context.Context, p *peer, w relayWork) ([]row, error)
 	}
 	return []row{r}, nil
 }
+
+// settleFor is how long a server that has just started is left alone, in s.
+const settleFor = 10
 
 // memory is what a server has.
 type memory struct{ residentKiB, heap float64 }
