@@ -82,7 +82,17 @@ func perMillion(w *stopwatch, deliveries int) *float64 {
 
 // idle measures the memory of quiet connections.
 func (m *machine) idle(ctx context.Context, p *peer, w relayWork) ([]row, error) {
-	before, err := settle(ctx, p, min(w.Seconds, settleFor))
+	// What the first few make a server load and allocate is not theirs.
+	few := w
+	few.Clients = min(w.Clients, fewClients)
+	if _, err := m.crowd(ctx, p, few, func(crowd *crowdProcess, begins bool) {
+		if begins {
+			_ = crowd.stdin.Close()
+		}
+	}); err != nil {
+		return nil, err
+	}
+	before, err := settle(ctx, p, w.Seconds)
 	if err != nil {
 		return nil, err
 	}
@@ -108,9 +118,8 @@ func (m *machine) idle(ctx context.Context, p *peer, w relayWork) ([]row, error)
 	return []row{r}, nil
 }
 
-// settleFor is how long a server that has just started is left alone, in s: a
-// node gives memory back within 20 s of becoming quiet.
-const settleFor = 25
+// fewClients come and go before a server's memory is measured.
+const fewClients = 50
 
 // memory is what a server has.
 type memory struct{ residentKiB, heap float64 }

@@ -10,12 +10,16 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // What Starling's own client asks of QUIC.
 const (
 	quicKeepAlive = 5 * time.Second
 	quicIdle      = 10 * time.Second
+	// quicHeartbeat is how often it asks something, so that a node that was killed and
+	// started again tells at once that it does not know the connection.
+	quicHeartbeat = 2 * time.Second
 )
 
 // dialQUIC begins a session over QUIC, from a socket of its own as a client on
@@ -50,7 +54,25 @@ func dialQUIC(ctx context.Context, t Target, config *tls.Config) (Conn, error) {
 		s.close()
 		return nil, err
 	}
+	go heartbeat(q, commands)
 	return s, commands.SetReadDeadline(time.Time{})
+}
+
+// heartbeat asks what no node knows, in a packet that is long enough for an answer by one
+// that has forgotten the connection (RFC 9000, section 10.3), until the connection ends.
+func heartbeat(q *quic.Conn, commands *quic.Stream) {
+	what := protowire.AppendString(protowire.AppendTag(nil, queryWhat, protowire.BytesType), "are you still there?")
+	frame := appendFrame(nil, heartbeatFrame, frameQuery, what)
+	tick := time.NewTicker(quicHeartbeat)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			_, _ = commands.Write(frame)
+		case <-q.Context().Done():
+			return
+		}
+	}
 }
 
 func overQUIC(q *quic.Conn, commands *quic.Stream) *starlingConn {

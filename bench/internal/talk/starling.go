@@ -25,6 +25,7 @@ const (
 	framePublish = 5
 	frameFollow  = 8
 	frameEvents  = 11
+	frameQuery   = 14
 
 	helloToken = 1
 
@@ -43,6 +44,8 @@ const (
 	followAfter    = 2
 	followFromHead = 4
 
+	queryWhat = 1
+
 	eventsEvents = 2
 	eventSeq     = 1
 	eventContent = 5
@@ -58,6 +61,8 @@ const (
 	helloFrame  = 1
 	firstFollow = 2
 	firstSend   = 10_000
+
+	heartbeatFrame = firstSend - 1
 )
 
 // A starlingConn speaks Starling's frames, over streams of QUIC or a WebSocket.
@@ -179,6 +184,7 @@ func (s *starlingConn) Read(h *Handler) error {
 			return err
 		case f.field == frameEvents:
 			err = messages(f.body, h)
+		case f.id == heartbeatFrame:
 		case f.field == frameError && f.id >= firstSend:
 			h.Acked(f.id-firstSend, refused(f.body))
 		case f.field == frameError:
