@@ -20,11 +20,17 @@ import (
 	"github.com/starling-im/starling/edge"
 )
 
-// crowd is how many clients come back at once, crowdFrom from how many addresses.
-const (
-	crowd     = 2000
-	crowdFrom = 50
-)
+// crowd is how many clients come back at once: 2,000 with STARLING_LONG. All share this
+// machine's processors with the nodes, and with whatever else is tested. crowdFrom is from
+// how many addresses.
+var crowd = func() int {
+	if os.Getenv("STARLING_LONG") != "" {
+		return 2000
+	}
+	return 300
+}()
+
+const crowdFrom = 50
 
 // storm is a crowd, and what it costs to let it in.
 type storm struct {
@@ -35,7 +41,7 @@ type storm struct {
 	tokens, dials, failed, resumed atomic.Int64
 }
 
-// A node with 2,000 clients is killed. All are back on the other nodes soon, without a
+// A node with a crowd of clients is killed. All are back on the other nodes soon, without a
 // new token and with every message; nobody is refused for good, and those who were on
 // the other nodes stay there.
 func TestFault12StormOfClients(t *testing.T) {
@@ -88,7 +94,7 @@ func TestFault12StormOfClients(t *testing.T) {
 	t.Logf("%d clients are back after %v (half), %v (99 %%), %v (all); %d dials, %d failed, %d resumed TLS", crowd,
 		took[crowd/2], took[crowd*99/100], took[crowd-1], s.dials.Load(), s.failed.Load(), s.resumed.Load())
 	t.Logf("acks of others at 99 %%: %v before, %v in the storm", calm[len(calm)*99/100], others[len(others)*99/100])
-	if n := s.tokens.Load(); n != crowd {
+	if n := s.tokens.Load(); n != int64(crowd) {
 		t.Errorf("%d tokens were asked for", n)
 	}
 	for _, c := range s.judged.clients[1:] {
