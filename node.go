@@ -69,7 +69,9 @@ type Node struct {
 	root       root
 	// aggregated is called for each aggregate that goes to a node; for tests.
 	aggregated func(node string, about relay.Subject)
-	sent       counters // events that relay sessions sent to other nodes
+	// fed is called for each frame of events from a node that is followed; for tests.
+	fed  func(from string, events [][]byte)
+	sent counters // events that relay sessions sent to other nodes
 	// unsent is the most bytes that ever waited for one client.
 	unsent atomic.Int64
 	fail   context.CancelCauseFunc
