@@ -17,8 +17,12 @@ import (
 // then twice that. The window is never the bound, and nothing slows down after a loss.
 type Ordered func(from, to netip.Addr) bool
 
-// leastRTO is the shortest time-out of TCP beside the round trip.
-const leastRTO = 200 * time.Millisecond
+const (
+	// leastRTO is the shortest time-out of TCP beside the round trip.
+	leastRTO = 200 * time.Millisecond
+	// mostAgain bounds how often what was sent again is lost.
+	mostAgain = 6
+)
 
 // carriage is what is under way from one host to another, in order.
 type carriage struct {
@@ -51,7 +55,7 @@ func (n *Net) carry(way path, to netip.AddrPort, p quicsim.Packet, now time.Time
 	x := carried{packet: p, to: to, arrives: now.Add(c.trip), lost: n.happens(n.noise.Loss)}
 	if x.lost {
 		n.lost++
-		for rto := 2*c.trip + leastRTO; n.happens(n.noise.Loss); rto *= 2 {
+		for i, rto := 0, 2*c.trip+leastRTO; i < mostAgain && n.happens(n.noise.Loss); i, rto = i+1, 2*rto {
 			x.again += rto
 		}
 		x.arrives = x.arrives.Add(4*c.trip + x.again)

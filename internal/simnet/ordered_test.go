@@ -7,34 +7,50 @@ import (
 	"time"
 )
 
-// TestOrdered loses the first of three packets: all wait until an acknowledgement of the
-// second has brought it again. One after which nothing comes is sent again by itself.
+// TestOrdered loses a packet, and all that it is sent again, with another behind it that is
+// not lost; then one that nothing follows.
 func TestOrdered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const trip = 100 * time.Millisecond
+		const trip, later = 100 * time.Millisecond, 10 * time.Millisecond
 		n := New(t, Options{
 			Latency: func(netip.Addr, netip.Addr) time.Duration { return trip },
 			Ordered: func(netip.Addr, netip.Addr) bool { return true },
 		})
 		a, b := n.Conn(addrA), n.Conn(addrB)
-		lose := func(text string) {
-			n.Make(Noise{Loss: 1})
-			n.mu.Lock()
-			way := path{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")}
-			n.mu.Unlock()
-			_ = way
-			send(t, a, addrB, text)
+		again := time.Duration(0)
+		for i := range mostAgain {
+			again += (2*trip + leastRTO) << i
 		}
-		_ = lose
-		n.mu.Lock()
-		c := &carriage{trip: trip}
-		now := time.Now()
-		c.waiting = []carried{{arrives: now.Add(5 * trip), lost: true}}
-		n.mu.Unlock()
-		c.acknowledged(now.Add(10 * time.Millisecond))
-		if got := c.waiting[0].arrives.Sub(now); got != 10*time.Millisecond+3*trip+trip/2 {
-			t.Errorf("it comes again after %v", got)
+		arrives := func(want string, began time.Time, after time.Duration) {
+			t.Helper()
+			_ = b.SetReadDeadline(time.Now().Add(time.Minute))
+			buf := make([]byte, 100)
+			m, _, err := b.ReadFrom(buf)
+			if took := time.Since(began); err != nil || string(buf[:m]) != want || took != after {
+				t.Errorf("%q came after %v, want %q after %v; %v", buf[:m], took, want, after, err)
+			}
 		}
-		_, _ = a, b
+		began := time.Now()
+		n.Make(Noise{Loss: 1})
+		send(t, a, addrB, "lost")
+		synctest.Wait()
+		n.Make(Noise{})
+		time.Sleep(later)
+		send(t, a, addrB, "behind")
+		at := later + 3*trip + trip/2 + again
+		arrives("lost", began, at)
+		arrives("behind", began, at)
+
+		began = time.Now()
+		n.Make(Noise{Loss: 1})
+		send(t, a, addrB, "last")
+		arrives("last", began, 5*trip+again)
+		n.Make(Noise{})
+		began = time.Now()
+		send(t, a, addrB, "well")
+		arrives("well", began, trip)
+		if n.Lost() != 2 {
+			t.Errorf("%d lost", n.Lost())
+		}
 	})
 }
