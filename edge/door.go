@@ -22,9 +22,9 @@ type Config struct {
 	// Secret is the cluster's, for the tokens by which sessions are resumed on
 	// another node; nil = none are given.
 	Secret []byte
-	// Serve runs a client's session until it ends, and says why it did; it has
-	// told the client already.
-	Serve func(ctx context.Context, c Client) error
+	// Serve returns what runs a client's session until it ends, and says why it did; it
+	// has told the client already.
+	Serve func(c Client) (run func(context.Context) error)
 	// Key finds the key of a token; ready = false if the node cannot tell yet.
 	Key func(kid string) (k Key, ok, ready bool)
 	// Closed says why clients other than operators are sent elsewhere, nil if they
@@ -117,10 +117,14 @@ func (d *Door) Sessions() int {
 	return d.places.open
 }
 
-// ServeQUIC serves one connection with ALPN im/1 until it ends. It always
-// closes the connection, with a code that says whether to come back.
-func (d *Door) ServeQUIC(ctx context.Context, conn *quic.Conn) {
-	err := d.serve(ctx, quicLine(conn))
+// ServeQUIC serves one connection with ALPN im/1, from a goroutine that begin runs once it
+// is known whose it is. It always closes the connection in the end, with a code that says
+// whether to come back.
+func (d *Door) ServeQUIC(ctx context.Context, conn *quic.Conn, begin func(func())) {
+	d.serve(ctx, quicLine(conn), begin, func(err error) { d.closeQUIC(ctx, conn, err) })
+}
+
+func (d *Door) closeQUIC(ctx context.Context, conn *quic.Conn, err error) {
 	e := wire.AsError(err)
 	var app *quic.ApplicationError
 	var idle *quic.IdleTimeoutError
@@ -135,18 +139,36 @@ func (d *Door) ServeQUIC(ctx context.Context, conn *quic.Conn) {
 	_ = conn.CloseWithError(quic.ApplicationErrorCode(wire.CloseCode(e)), e.Error())
 }
 
-func (d *Door) serve(ctx context.Context, l line) error {
+// serve finds out who a client is, and then serves it from a goroutine that begin runs: one
+// that waits for years keeps the stack that it once needed, and a token takes a deep one.
+// end is called when it is over.
+func (d *Door) serve(ctx context.Context, l line, begin func(func()), end func(error)) {
+	run, err := d.admit(ctx, l)
+	if err != nil {
+		end(err)
+		return
+	}
+	begin(func() { end(run(ctx)) })
+}
+
+// admit returns what serves a client, once it has said who it is.
+func (d *Door) admit(ctx context.Context, l line) (run func(context.Context) error, err error) {
 	known, leave, err := d.enter(l.remote)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer leave()
+	leaveUser := func() {}
+	defer func() {
+		if run == nil {
+			leaveUser()
+			leave()
+		}
+	}()
 	commands, frames, hello, err := d.hello(ctx, l)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	peer, err := d.caller(hello.GetHello())
-	leaveUser := func() {}
 	if err == nil && !peer.Operator {
 		err = d.entrance.pass(network(l.remote), time.Now())
 	}
@@ -154,29 +176,37 @@ func (d *Door) serve(ctx context.Context, l line) error {
 		err = d.cfg.Closed()
 	}
 	if err == nil {
-		leaveUser, err = d.enterUser(peer.Identity)
+		var left func()
+		if left, err = d.enterUser(peer.Identity); err == nil {
+			leaveUser = left
+		}
 	}
 	if err != nil {
 		refuse(l, commands, hello.Id, err)
-		return err
+		return nil, err
 	}
 	known()
-	defer leaveUser()
 	if err := commands.SetWriteDeadline(time.Now().Add(wire.WriteStall)); err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := commands.Write(wire.AppendMessage(nil, d.welcome(hello.Id, peer))); err != nil {
-		return err
+		return nil, err
 	}
-	err = d.cfg.Serve(ctx, Client{
+	session := d.cfg.Serve(Client{
 		Identity: peer.Identity, Until: peer.until(), Frames: frames, Commands: commands,
 		Events: l.events, Datagram: l.datagram,
 	})
-	var said *wire.Error
-	if errors.As(err, &said) {
-		l.linger()
-	}
-	return err
+	gone := l.gone
+	return func(ctx context.Context) error {
+		defer leave()
+		defer leaveUser()
+		err := session(ctx)
+		var said *wire.Error
+		if errors.As(err, &said) {
+			linger(gone)
+		}
+		return err
+	}, nil
 }
 
 // hello waits for the first frame of a client, not for long.

@@ -55,15 +55,15 @@ func refuse(l line, commands Commands, id uint64, err error) {
 		return
 	}
 	_ = commands.Close()
-	l.linger()
+	linger(l.gone)
 }
 
 // linger waits a moment for the client to go.
-func (l line) linger() {
+func linger(gone <-chan struct{}) {
 	t := time.NewTimer(lastWords)
 	defer t.Stop()
 	select {
-	case <-l.gone:
+	case <-gone:
 	case <-t.C:
 	}
 }

@@ -72,12 +72,18 @@ func (d *Door) Wait() {
 }
 
 func (d *Door) serveWebSocket(ctx context.Context, s *webSocket) {
-	defer context.AfterFunc(ctx, s.interrupt)()
-	err := d.serve(ctx, line{
+	stop := context.AfterFunc(ctx, s.interrupt)
+	d.serve(ctx, line{
 		remote:   s.conn.RemoteAddr(),
 		commands: func(context.Context) (Commands, error) { return s, nil },
 		gone:     s.gone,
+	}, d.serving.Go, func(err error) {
+		stop()
+		d.closeWebSocket(ctx, s, err)
 	})
+}
+
+func (d *Door) closeWebSocket(ctx context.Context, s *webSocket, err error) {
 	e := wire.AsError(err)
 	var broken net.Error
 	switch {

@@ -3,6 +3,7 @@ package relay
 import (
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/starling-im/starling/wire"
@@ -17,6 +18,7 @@ import (
 type pump struct {
 	workers int
 	stats   *stats
+	gather  atomic.Int64 // how long events are gathered now, ns
 
 	mu    sync.Mutex
 	busy  int    // goroutines that run
@@ -51,12 +53,31 @@ const (
 	chunkBytes = 16 << 10
 )
 
-// gatherFor is how long events wait for company after a write. The first one
-// after a pause leaves at once. A write of one event costs about as much CPU
-// as one of thirty.
-const gatherFor = 3 * time.Millisecond
+// gatherLeast and gatherMost bound how long events wait for company after a write. The
+// first one after a pause leaves at once. A write of one event costs about as much CPU
+// as one of thirty: so the more work waits for the pump, the longer they wait.
+const (
+	gatherLeast = 2 * time.Millisecond
+	gatherMost  = 10 * time.Millisecond
+)
 
-func newPump(s *stats) *pump { return &pump{workers: runtime.GOMAXPROCS(0), stats: s} }
+func newPump(s *stats) *pump {
+	p := &pump{workers: runtime.GOMAXPROCS(0), stats: s}
+	p.gather.Store(int64(gatherLeast))
+	return p
+}
+
+// adapt takes how long a part of a job has waited. A pump that is busy for half of the
+// time that events are gathered for gathers longer.
+func (p *pump) adapt(waited time.Duration) {
+	g := time.Duration(p.gather.Load())
+	if waited > g/2 {
+		g += g / 16
+	} else {
+		g -= g / 64
+	}
+	p.gather.Store(int64(min(max(g, gatherLeast), gatherMost)))
+}
 
 // wake takes the cursors that waited in a topic. It does not block.
 func (p *pump) wake(t *topic, woken []*cursor) {
@@ -164,6 +185,7 @@ func (p *pump) work() {
 				s.write(buf)
 			}
 		}
+		p.adapt(began.Sub(j.since))
 		p.stats.turn(began.Sub(j.since), time.Since(began))
 	}
 }

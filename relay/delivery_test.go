@@ -1,0 +1,147 @@
+package relay
+
+import (
+	"context"
+	"io"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/starling-im/starling/wire"
+)
+
+// sink is the connection of a client that takes everything at once.
+type sink struct {
+	frames  io.Reader
+	said    chan struct{}
+	bytes   atomic.Int64
+	crowd   *crowdOfSinks
+	stopped chan struct{}
+}
+
+func (s *sink) Write(p []byte) (int, error)      { return len(p), nil }
+func (s *sink) SetReadDeadline(time.Time) error  { close(s.stopped); return nil }
+func (s *sink) SetWriteDeadline(time.Time) error { return nil }
+func (s *sink) Send(buf []byte, _ func(error)) (bool, error) {
+	s.bytes.Add(int64(len(buf) - wire.Headroom))
+	s.crowd.writes.Add(1)
+	return true, nil
+}
+
+// Read gives the Follow, and then nothing until the session ends.
+func (s *sink) Read(p []byte) (int, error) {
+	if n, err := s.frames.Read(p); err == nil {
+		return n, nil
+	}
+	<-s.stopped
+	return 0, io.EOF
+}
+
+// crowdOfSinks are many clients that follow one room.
+type crowdOfSinks struct {
+	store  *store
+	hub    *Hub
+	writes atomic.Int64
+	size   int
+}
+
+// newCrowdOfSinks has so many clients follow theRoom.
+func newCrowdOfSinks(t testing.TB, size int) *crowdOfSinks {
+	s, hub := newStore()
+	c := &crowdOfSinks{store: s, hub: hub, size: size}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{}, size)
+	for range size {
+		follow := wire.AppendMessage(nil, follow(1, 0))
+		to := &sink{frames: io.LimitReader(&repeated{follow}, int64(len(follow))), crowd: c, stopped: make(chan struct{})}
+		go func() {
+			_ = NewSession(SessionConfig{
+				Peer: Peer{App: "demo", User: "u"}, Frames: wire.NewReader(to, wire.ClientFrame), Replies: to,
+				Hub: hub, Backend: new(backend), Admission: NewAdmission(AdmissionConfig{}),
+			}).Run(ctx)
+			ended <- struct{}{}
+		}()
+	}
+	t.Cleanup(func() {
+		cancel()
+		for range size {
+			<-ended
+		}
+		hub.Close()
+	})
+	for c.waiting() < size {
+		time.Sleep(time.Millisecond) // nothing tells when a cursor waits
+	}
+	return c
+}
+
+// repeated is a reader of the same bytes again and again.
+type repeated struct{ b []byte }
+
+func (r *repeated) Read(p []byte) (int, error) { return copy(p, r.b), nil }
+
+// waiting is how many cursors wait for an event.
+func (c *crowdOfSinks) waiting() int {
+	c.hub.mu.Lock()
+	t := c.hub.topics[theRoom]
+	c.hub.mu.Unlock()
+	if t == nil {
+		return 0
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.waiting)
+}
+
+// deliver appends an event and waits until all have it.
+func (c *crowdOfSinks) deliver(e []byte) {
+	before := c.writes.Load()
+	c.hub.Append(theRoom, wire.EventSeq(e), e)
+	for c.writes.Load() < before+int64(c.size) || c.waiting() < c.size {
+		time.Sleep(100 * time.Microsecond)
+	}
+}
+
+// TestDeliveriesAllocateNothing has a thousand clients follow one room: what an event
+// costs in garbage does not depend on how many follow.
+func TestDeliveriesAllocateNothing(t *testing.T) {
+	if underRace {
+		t.Log("the race detector allocates")
+		return
+	}
+	const followers, events = 1000, 200
+	c := newCrowdOfSinks(t, followers)
+	var encoded [][]byte
+	for seq := range uint64(events + 50) {
+		encoded = append(encoded, event(seq+1, 100))
+	}
+	next := 0
+	deliver := func() {
+		c.deliver(encoded[next])
+		next++
+	}
+	for range 40 { // lists and buffers grow to their size
+		deliver()
+	}
+	per := testing.AllocsPerRun(events, deliver)
+	t.Logf("%.1f allocations per event for %d followers", per, followers)
+	if per > followers/50 {
+		t.Errorf("%.1f allocations per event for %d followers", per, followers)
+	}
+}
+
+// BenchmarkDelivery measures what the relay itself takes per delivery, without a
+// connection: no cipher, no system call.
+func BenchmarkDelivery(b *testing.B) {
+	c := newCrowdOfSinks(b, 1000)
+	var encoded [][]byte
+	for seq := range uint64(b.N) {
+		encoded = append(encoded, event(seq+1, 100))
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for _, e := range encoded {
+		c.deliver(e)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*c.size), "ns/delivery")
+}
