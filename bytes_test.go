@@ -90,7 +90,7 @@ func TestBytes(t *testing.T) {
 	regions := []string{"fra", "fra", "fra", "iad", "iad", "sin", "sin"}
 	paces := []pace{{"busy", 250 * time.Microsecond, true, 1.1}, {"calm", 0, false, 1.15}}
 	if os.Getenv("STARLING_LONG") != "" {
-		logs = theLogs(t, 500, 20*time.Second)
+		logs = theLogs(t, 300, 10*time.Second)
 		regions = append([]string{"fra", "fra", "iad"}, twelve...)
 		paces = append(paces, pace{"brisk", time.Millisecond, true, 1.1})
 	}

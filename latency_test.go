@@ -301,7 +301,7 @@ func TestLatency(t *testing.T) {
 	logs := theLogs(t, 60, 2*time.Second)
 	long := os.Getenv("STARLING_LONG") != ""
 	if long {
-		logs = theLogs(t, 500, 20*time.Second)
+		logs = theLogs(t, 300, 10*time.Second)
 	}
 	for _, part := range []struct {
 		name    string
