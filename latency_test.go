@@ -22,6 +22,7 @@ import (
 
 	"github.com/starling-im/starling"
 	"github.com/starling-im/starling/client"
+	"github.com/starling-im/starling/geo"
 	"github.com/starling-im/starling/internal/simnet"
 )
 
@@ -163,10 +164,11 @@ func (d delivery) ratio() float64 { return float64(d.took) / float64(d.least) }
 // chatRun plays logs through a mesh and notes when what was said comes where.
 type chatRun struct {
 	*world
-	mu   sync.Mutex
-	sent map[string]sending
-	got  []delivery
-	bad  []string
+	homes []string // of the rooms
+	mu    sync.Mutex
+	sent  map[string]sending
+	got   []delivery
+	bad   []string
 }
 
 type sending struct {
@@ -175,19 +177,34 @@ type sending struct {
 	room string
 }
 
-// over plays logs over a network of so much loss; ordered: what goes between two nodes is in one
-// stream. It returns the deliveries.
-func over(t *testing.T, logs []line, loss float64, ordered bool) (all []delivery) {
+// condition is under which logs are played.
+type condition struct {
+	name    string
+	loss    float64
+	ordered bool // what goes between two nodes is in one stream
+	near    bool // rooms are at home in four regions, with the voters on three nodes each
+}
+
+// over plays logs in a mesh and returns the deliveries.
+func over(t *testing.T, logs []line, is condition) (all []delivery) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &chatRun{world: newWorld(t, twelve...), sent: map[string]sending{}}
+		regions, homes := twelve, twelve
+		if is.near {
+			homes = []string{"fra", "iad", "sin", "hkg"}
+			regions = slices.Concat(twelve, homes, homes)
+		}
+		r := &chatRun{world: newWorld(t, regions...), sent: map[string]sending{}, homes: homes}
+		if is.near {
+			r.survive = geo.SurviveNode
+		}
 		r.net = simnet.New(t, simnet.Options{Latency: r.latency, Ordered: func(a, b netip.Addr) bool {
-			return ordered && a.As4()[3] == 1 && b.As4()[3] == 1
+			return is.ordered && a.As4()[3] == 1 && b.As4()[3] == 1
 		}})
 		r.actAs = "*"
 		for _, p := range r.peers {
 			r.start(p.ID)
 		}
-		all = r.play(logs, loss)
+		all = r.play(logs, is.loss)
 		r.stopAll()
 	})
 	return all
@@ -197,7 +214,7 @@ func (r *chatRun) play(logs []line, loss float64) []delivery {
 	t := r.t
 	ctx, cancel := context.WithCancel(t.Context())
 	var clients []*client.Client
-	for i := range r.peers {
+	for i := range twelve {
 		clients = append(clients, r.dial(fmt.Sprint("user-", i), i))
 	}
 	rooms := r.rooms(logs)
@@ -219,7 +236,7 @@ func (r *chatRun) play(logs []line, loss float64) []delivery {
 	var talk sync.WaitGroup
 	for k, l := range logs {
 		time.Sleep(time.Until(began.Add(l.at)))
-		room, from, id := rooms[l.room], regionOf(l.from, len(r.peers)), fmt.Sprint("m", k)
+		room, from, id := rooms[l.room], regionOf(l.from, len(twelve)), fmt.Sprint("m", k)
 		r.mu.Lock()
 		r.sent[id] = sending{time.Now(), from, room}
 		r.mu.Unlock()
@@ -252,7 +269,7 @@ func (r *chatRun) rooms(logs []line) map[string]string {
 	for _, l := range logs {
 		if of[l.room] == "" {
 			clean := strings.NewReplacer("#", "", "/", "-").Replace(l.room)
-			of[l.room] = fmt.Sprintf("~%s/%s", r.peers[len(of)*5%len(r.peers)].Region, clean)
+			of[l.room] = fmt.Sprintf("~%s/%s", r.homes[len(of)*5%len(r.homes)], clean)
 		}
 	}
 	return of
@@ -303,17 +320,15 @@ func TestLatency(t *testing.T) {
 	if long {
 		logs = theLogs(t, 300, 10*time.Second)
 	}
-	for _, part := range []struct {
-		name    string
-		loss    float64
-		ordered bool
-	}{{"least", 0.001, false}, {"lossy", 0.02, false}, {"stream", 0.02, true}} {
-		if !long && part.loss > 0.001 {
-			continue
+	for i, part := range []condition{
+		{name: "least", loss: 0.001}, {name: "near", loss: 0.001, near: true}, {name: "lossy", loss: 0.02}, {name: "stream", loss: 0.02, ordered: true},
+	} {
+		if !long && i > 0 {
+			break
 		}
 		t.Run(part.name, func(t *testing.T) {
 			began := time.Now()
-			got := over(t, logs, part.loss, part.ordered)
+			got := over(t, logs, part)
 			slices.SortFunc(got, func(a, b delivery) int { return cmp.Compare(a.ratio(), b.ratio()) })
 			ratio := func(q float64) float64 { return got[int(q*float64(len(got)-1))].ratio() }
 			t.Logf("%d messages, %d deliveries, %.1f %% loss: p50 %.3f, p90 %.3f, p99 %.3f, p99.9 %.3f, most %.3f of the bound; beyond it %s; %v of the machine",
