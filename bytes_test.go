@@ -21,7 +21,7 @@ import (
 // had to.
 type freight struct {
 	mu    sync.Mutex
-	bytes map[[2]string]int // frames of events, as they were written
+	bytes map[[2]string]int // frames of events, as they were written, and what waited before them
 	least map[[2]string]int // of the events, by regions
 	count map[[2]string]int // the events
 	// frames are those in which they came.
@@ -199,7 +199,7 @@ func (f *freight) judge(t *testing.T, all map[[2]string]int, said int, p pace) {
 		if way[0] == way[1] {
 			continue
 		}
-		net := float64(f.bytes[way])
+		net := float64(min(f.bytes[way], all[way])) // both are at least what events took
 		worst = max(worst, net/float64(f.least[way]))
 		whole = max(whole, float64(all[way])/float64(f.least[way]))
 		bytes, least = bytes+net, least+float64(f.least[way])

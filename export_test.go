@@ -69,8 +69,8 @@ func (n *Node) Metrics() http.Handler { return n.serveMetrics() }
 // it follows. To be called before Run.
 func (n *Node) OnFed(each func(from string, events [][]byte)) { n.fed = each }
 
-// OnWritten calls each for each write of frames of events to another node, with its size in
-// bytes. To be called before Run.
+// OnWritten calls each for each write of frames of events to another node, with its size and
+// that of what waits before it, in bytes. To be called before Run.
 func (n *Node) OnWritten(each func(to string, bytes int)) { n.written = each }
 
 // Traffic returns what has gone between the node and others.
