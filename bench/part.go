@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -26,8 +28,11 @@ const (
 // parts are what each system's processes do.
 var (
 	servers = map[string]func(ctx context.Context, s serverSpec, ready func() error) error{
-		jetstreamName: serveJetStream,
-		raftName:      serveRaft,
+		jetstreamName:  serveJetStream,
+		raftName:       serveRaft,
+		natsName:       serveNATS,
+		centrifugeName: serveCentrifuge,
+		mochiName:      serveMochi,
 	}
 	senders = map[string]func(ctx context.Context, s senderSpec) (measured, error){
 		jetstreamName: sendToJetStream,
@@ -56,15 +61,20 @@ type senderSpec struct {
 func partCommands() []*cobra.Command {
 	serve := &cobra.Command{Use: servePart, Hidden: true, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 		var s serverSpec
-		ctx, err := readSpec(cmd, &s)
+		say := func() error { return json.NewEncoder(cmd.OutOrStdout()).Encode(started{os.Getpid()}) }
+		ctx, err := readSpec(cmd, &s, func() {
+			runtime.GC()
+			debug.FreeOSMemory()
+			_ = say()
+		})
 		if err != nil {
 			return err
 		}
-		return servers[args[0]](ctx, s, func() error { return json.NewEncoder(cmd.OutOrStdout()).Encode(started{os.Getpid()}) })
+		return servers[args[0]](ctx, s, say)
 	}}
 	send := &cobra.Command{Use: sendPart, Hidden: true, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 		var s senderSpec
-		ctx, err := readSpec(cmd, &s)
+		ctx, err := readSpec(cmd, &s, nil)
 		if err != nil {
 			return err
 		}
@@ -74,18 +84,36 @@ func partCommands() []*cobra.Command {
 		}
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(m)
 	}}
-	return []*cobra.Command{serve, send}
+	crowd := &cobra.Command{Use: crowdPart, Hidden: true, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		var s crowdSpec
+		ctx, err := readSpec(cmd, &s, nil)
+		if err != nil {
+			return err
+		}
+		said, err := runCrowd(ctx, s)
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(said)
+	}}
+	return []*cobra.Command{serve, send, crowd}
 }
 
-// readSpec reads what a part shall do. The context ends with standard input.
-func readSpec(cmd *cobra.Command, spec any) (context.Context, error) {
+// readSpec reads what a part shall do, and calls asked for each line that comes
+// later. The context ends with standard input.
+func readSpec(cmd *cobra.Command, spec any, asked func()) (context.Context, error) {
 	in := json.NewDecoder(cmd.InOrStdin())
 	if err := in.Decode(spec); err != nil {
 		return nil, fmt.Errorf("a part of the bench is not to be called: %w", err)
 	}
 	ctx, cancel := context.WithCancel(cmd.Context())
 	go func() {
-		_, _ = io.Copy(io.Discard, cmd.InOrStdin())
+		lines := bufio.NewScanner(io.MultiReader(in.Buffered(), cmd.InOrStdin()))
+		for lines.Scan() {
+			if asked != nil && lines.Text() != "" {
+				asked()
+			}
+		}
 		cancel()
 	}()
 	return ctx, nil
@@ -99,7 +127,8 @@ type started struct {
 // A child is a server's process, perhaps behind strace.
 type child struct {
 	cmd   *exec.Cmd
-	stdin io.Closer
+	stdin io.WriteCloser
+	said  *json.Decoder
 	pid   int // of the server itself
 }
 
@@ -121,12 +150,12 @@ func startServers(ctx context.Context, log io.Writer, system string, delay time.
 	defer cancel()
 	ready := make(chan error, len(specs))
 	for _, spec := range specs {
-		s, out, err := startServer(log, system, delay, spec)
+		s, err := startServer(log, system, delay, spec)
 		if err != nil {
 			return all, err
 		}
 		all = append(all, s)
-		go func() { ready <- s.hear(out) }()
+		go func() { ready <- s.hear() }()
 	}
 	for range specs {
 		select {
@@ -141,40 +170,48 @@ func startServers(ctx context.Context, log io.Writer, system string, delay time.
 	return all, nil
 }
 
-func startServer(log io.Writer, system string, delay time.Duration, spec serverSpec) (*child, io.Reader, error) {
+func startServer(log io.Writer, system string, delay time.Duration, spec serverSpec) (*child, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	line, err := slowed(delay, self, servePart, system)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Stderr = log
 	cmd.Env = partEnv()
 	in, err := cmd.StdinPipe()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return &child{cmd: cmd, stdin: in}, out, json.NewEncoder(in).Encode(spec)
+	return &child{cmd: cmd, stdin: in, said: json.NewDecoder(out)}, json.NewEncoder(in).Encode(spec)
 }
 
 // hear waits for the server's first words.
-func (s *child) hear(out io.Reader) error {
+func (s *child) hear() error {
 	var up started
-	if err := json.NewDecoder(out).Decode(&up); err != nil {
+	if err := s.said.Decode(&up); err != nil {
 		return fmt.Errorf("a server did not start: %w", err)
 	}
 	s.pid = up.PID
 	return nil
+}
+
+// collect lets the server free the memory that nothing refers to.
+func (s *child) collect(context.Context) error {
+	if _, err := io.WriteString(s.stdin, "collect\n"); err != nil {
+		return err
+	}
+	return s.said.Decode(new(started))
 }
 
 // stopServers ends them, by force if they take long.

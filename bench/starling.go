@@ -98,7 +98,7 @@ func startStarling(ctx context.Context, m *machine, dir string, w workload) (*cl
 		return nil, err
 	}
 	c := &cluster{limits: limitsProfile, stop: func() { stopDev(dev, nil) }}
-	if err := c.awaitDev(ctx, out, dev); err != nil {
+	if err := c.awaitDev(ctx, out, dev, 3); err != nil {
 		c.stop()
 		return nil, fmt.Errorf("%w: %s", err, said)
 	}
@@ -112,15 +112,15 @@ func startStarling(ctx context.Context, m *machine, dir string, w workload) (*cl
 	return c, nil
 }
 
-// awaitDev waits until dev says that its mesh is ready.
-func (c *cluster) awaitDev(ctx context.Context, out io.Reader, dev *exec.Cmd) error {
+// awaitDev waits until dev says that its mesh of so many nodes is ready.
+func (c *cluster) awaitDev(ctx context.Context, out io.Reader, dev *exec.Cmd, nodes int) error {
 	late := context.AfterFunc(ctx, func() { _ = dev.Process.Kill() })
 	defer late()
 	slow := time.AfterFunc(startWithin, func() { _ = dev.Process.Kill() })
 	defer slow.Stop()
 	var up devReady
-	if err := json.NewDecoder(out).Decode(&up); err != nil || !up.Ready || len(up.Nodes) != 3 {
-		return fmt.Errorf("edge-node dev did not start a mesh of three: %w", errors.Join(err, context.Cause(ctx)))
+	if err := json.NewDecoder(out).Decode(&up); err != nil || !up.Ready || len(up.Nodes) != nodes {
+		return fmt.Errorf("edge-node dev did not start a mesh of %d: %w", nodes, errors.Join(err, context.Cause(ctx)))
 	}
 	for _, n := range up.Nodes {
 		c.pids = append(c.pids, n.PID)

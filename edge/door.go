@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -89,6 +90,7 @@ type Door struct {
 
 	places   places
 	entrance entrance
+	stats    *stats
 	serving  sync.WaitGroup // over WebSocket
 }
 
@@ -105,7 +107,7 @@ func New(cfg Config) *Door {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Door{
-		cfg: cfg, places: places{users: make(map[string]int), strangers: make(map[netip.Prefix]int)},
+		cfg: cfg, stats: newStats(), places: places{users: make(map[string]int), strangers: make(map[netip.Prefix]int)},
 		entrance: entrance{perSecond: cfg.PerSecond, perSecondFrom: cfg.PerSecondFrom, from: make(map[netip.Prefix]*pace)},
 	}
 }
@@ -155,13 +157,17 @@ func (d *Door) serve(ctx context.Context, l line, begin func(func()), end func(e
 func (d *Door) admit(ctx context.Context, l line) (run func(context.Context) error, err error) {
 	known, leave, err := d.enter(l.remote)
 	if err != nil {
+		d.stats.refused.count(wire.AsError(err).Code)
 		return nil, err
 	}
+	open := &d.stats.open[l.transport]
+	open.Add(1)
 	leaveUser := func() {}
 	defer func() {
 		if run == nil {
 			leaveUser()
 			leave()
+			open.Add(-1)
 		}
 	}()
 	commands, frames, hello, err := d.hello(ctx, l)
@@ -182,10 +188,13 @@ func (d *Door) admit(ctx context.Context, l line) (run func(context.Context) err
 		}
 	}
 	if err != nil {
-		refuse(l, commands, hello.Id, err)
+		d.refuse(l, commands, hello.Id, err)
 		return nil, err
 	}
 	known()
+	if hello.GetHello().Resume != "" {
+		d.stats.resumed.Add(1)
+	}
 	if err := commands.SetWriteDeadline(time.Now().Add(wire.WriteStall)); err != nil {
 		return nil, err
 	}
@@ -198,21 +207,24 @@ func (d *Door) admit(ctx context.Context, l line) (run func(context.Context) err
 	})
 	gone := l.gone
 	return func(ctx context.Context) error {
+		defer open.Add(-1)
 		defer leave()
 		defer leaveUser()
 		err := session(ctx)
 		var said *wire.Error
 		if errors.As(err, &said) {
+			d.stats.ended.count(said.Code)
 			linger(gone)
 		}
 		return err
 	}, nil
 }
 
+var errSilent = wire.Errorf(wire.CodeOverloaded, "no Hello within %v", wire.AuthenticateWithin)
+
 // hello waits for the first frame of a client, not for long.
 func (d *Door) hello(ctx context.Context, l line) (Commands, *wire.Reader, *wire.Frame, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, wire.AuthenticateWithin,
-		wire.Errorf(wire.CodeOverloaded, "no Hello within %v", wire.AuthenticateWithin))
+	ctx, cancel := context.WithTimeoutCause(ctx, wire.AuthenticateWithin, errSilent)
 	defer cancel()
 	commands, err := l.commands(ctx)
 	if err != nil {
@@ -223,13 +235,16 @@ func (d *Door) hello(ctx context.Context, l line) (Commands, *wire.Reader, *wire
 	}
 	frames := wire.NewReader(commands, wire.ClientFrame)
 	f, err := frames.Frame()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errSilent
+	}
 	if err != nil {
-		refuse(l, commands, 0, err)
+		d.refuse(l, commands, 0, err)
 		return nil, nil, nil, err
 	}
 	if f.GetHello() == nil {
 		err := wire.Errorf(wire.CodeProtocol, "the first frame must be Hello")
-		refuse(l, commands, f.Id, err)
+		d.refuse(l, commands, f.Id, err)
 		return nil, nil, nil, err
 	}
 	return commands, frames, f, commands.SetReadDeadline(time.Time{})

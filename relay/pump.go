@@ -166,11 +166,8 @@ var buffers = sync.Pool{New: func() any {
 func (p *pump) work() {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	var j *job
 	for {
-		var cursors []*cursor
-		var sessions []*Session
-		j, cursors, sessions = p.take(j)
+		j, cursors, sessions := p.take()
 		if j == nil {
 			return
 		}
@@ -185,20 +182,27 @@ func (p *pump) work() {
 				s.write(buf)
 			}
 		}
+		p.done(j)
 		p.adapt(began.Sub(j.since))
 		p.stats.turn(began.Sub(j.since), time.Since(began))
 	}
 }
 
-// take ends a worker's part of a job and gives it the next one, nil if there is none.
-func (p *pump) take(done *job) (j *job, cursors []*cursor, sessions []*Session) {
+// done ends a worker's part of a job. A topic is locked before the pump, never after.
+func (p *pump) done(j *job) {
+	p.mu.Lock()
+	j.open--
+	over := j.open == 0 && j.at >= len(j.cursors)
+	p.mu.Unlock()
+	if over && j.topic != nil {
+		j.topic.reuse(j.cursors)
+	}
+}
+
+// take gives a worker a part of the next job, nil if there is none.
+func (p *pump) take() (j *job, cursors []*cursor, sessions []*Session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if done != nil {
-		if done.open--; done.open == 0 && done.at >= len(done.cursors) && done.topic != nil {
-			defer done.topic.reuse(done.cursors)
-		}
-	}
 	if len(p.jobs) == 0 {
 		p.busy--
 		return nil, nil, nil

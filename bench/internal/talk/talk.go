@@ -1,0 +1,142 @@
+// Package talk speaks to each of the systems that the bench measures, as their
+// clients do, at the lowest cost for whoever has a thousand connections: a
+// buffer and a goroutine that reads for each, and no more.
+//
+// It promises that every connection is encrypted and checks the server's
+// certificate, and that what it hands over came from the server as it was sent.
+// It does not connect again by itself.
+package talk
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+)
+
+// The protocols that can be spoken.
+const (
+	StarlingQUIC = "starling-quic"
+	StarlingWS   = "starling-ws"
+	NATS         = "nats"
+	Centrifuge   = "centrifuge"
+	MQTT         = "mqtt" // 3.1.1, QoS 0
+)
+
+// A Target says where a server is and how to talk to it.
+type Target struct {
+	Protocol string
+	Addr     string // host:port
+	CA       string // PEM
+	Name     string // that the certificate is for
+	Token    string // of Starling
+	UserHost string // what follows the user's name and @ in MQTT; "" = no user is named
+}
+
+// A Handler hears what a connection reads; its functions are called by Read,
+// and hold it up.
+type Handler struct {
+	// Message gets a message, whose memory is good until it returns, and the
+	// position to follow on from, 0 if the system has none.
+	Message func(content []byte, seq uint64)
+	// Acked gets how a message of a system with acks ended.
+	Acked func(id uint64, err error)
+}
+
+// A Conn is one connection. It either follows rooms or publishes. Publish and
+// Flush go together with Read, but not with each other.
+type Conn interface {
+	// Follow asks for the messages of rooms, those after a position or from now
+	// on if that is 0, and returns once the server has agreed to all. It comes
+	// before Read; messages that are faster than the answer go to h.
+	Follow(rooms []string, after uint64, h *Handler) error
+	// Publish sends a message, whose id Acked will name, at the next Flush or
+	// before. attempt rises each time that open messages are sent again.
+	Publish(id uint64, attempt uint32, room string, content []byte) error
+	Flush() error
+	// Read reads until the connection ends, and says why.
+	Read(h *Handler) error
+	Close()
+}
+
+// BeatEvery is how often a Conn wants its Beat called, if it has one.
+const BeatEvery = 20 * time.Second
+
+// HasAcks reports whether a publisher learns what became of a message.
+func HasAcks(protocol string) bool {
+	return protocol == StarlingQUIC || protocol == StarlingWS || protocol == Centrifuge
+}
+
+// A Dialer opens connections to one target.
+type Dialer struct {
+	target Target
+	tls    *tls.Config
+}
+
+// NewDialer returns a dialer.
+func NewDialer(t Target) (*Dialer, error) {
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(t.CA)) {
+		return nil, errors.New("the target has no certificate to trust")
+	}
+	return &Dialer{t, &tls.Config{RootCAs: roots, ServerName: t.Name, MinVersion: tls.VersionTLS13}}, nil
+}
+
+// TLS is how the connections are encrypted.
+func (d *Dialer) TLS() *tls.Config { return d.tls.Clone() }
+
+// dialWithin bounds how long it takes until a connection can be used.
+const dialWithin = 20 * time.Second
+
+// Dial opens a connection as a user, whose name is for the systems that want
+// one. tickets, which may be nil, remembers the server for the next time.
+func (d *Dialer) Dial(ctx context.Context, user string, tickets tls.ClientSessionCache) (Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialWithin)
+	defer cancel()
+	config := d.tls
+	if tickets != nil {
+		config = config.Clone()
+		config.ClientSessionCache = tickets
+	}
+	if d.target.Protocol == StarlingQUIC {
+		return dialQUIC(ctx, d.target, config)
+	}
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", d.target.Addr)
+	if err != nil {
+		return nil, err
+	}
+	// What greets must come within the time, too.
+	_ = c.SetDeadline(time.Now().Add(dialWithin))
+	conn, err := d.greet(ctx, c, config, user)
+	if err == nil {
+		err = c.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+func (d *Dialer) greet(ctx context.Context, c net.Conn, config *tls.Config, user string) (Conn, error) {
+	switch d.target.Protocol {
+	case StarlingWS:
+		return greetStarling(ctx, c, config, d.target)
+	case NATS:
+		return greetNATS(ctx, c, config)
+	case Centrifuge:
+		return greetCentrifuge(ctx, c, config, d.target.Addr)
+	case MQTT:
+		return greetMQTT(ctx, c, config, user, d.target.UserHost)
+	}
+	return nil, fmt.Errorf("nobody speaks %q", d.target.Protocol)
+}
+
+// encrypt begins TLS on a connection.
+func encrypt(ctx context.Context, c net.Conn, config *tls.Config) (*tls.Conn, error) {
+	t := tls.Client(c, config)
+	return t, t.HandshakeContext(ctx)
+}

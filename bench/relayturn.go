@@ -1,0 +1,213 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+)
+
+// relayTurn measures a system once; a workload of several phases has as many rows.
+func (m *machine) relayTurn(ctx context.Context, name, system string, w relayWork) ([]row, error) {
+	dir := filepath.Join(m.dir, name)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	p, err := peers[system](ctx, m, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { p.stop() }()
+	switch w.Kind {
+	case kindIdle:
+		return m.idle(ctx, p, w)
+	case kindReconnect:
+		return m.reconnect(ctx, p, w)
+	}
+	return m.publish(ctx, p, w)
+}
+
+// publish measures phases in which a crowd publishes.
+func (m *machine) publish(ctx context.Context, p *peer, w relayWork) ([]row, error) {
+	var servers, clients []*stopwatch
+	said, err := m.crowd(ctx, p, w, func(crowd *crowdProcess, begins bool) {
+		if begins {
+			servers = append(servers, &stopwatch{pids: []int{p.pid}})
+			clients = append(clients, &stopwatch{pids: []int{crowd.cmd.Process.Pid}})
+		}
+		servers[len(servers)-1].take(begins)
+		clients[len(clients)-1].take(begins)
+	})
+	if err == nil && len(said.Phases) != len(servers) {
+		err = fmt.Errorf("the clients counted %d times and tell of %d", len(servers), len(said.Phases))
+	}
+	if err != nil {
+		return nil, err
+	}
+	var rows []row
+	for i, ph := range said.Phases {
+		r := relayRow(p, ph)
+		r.CPUPerM = perMillion(servers[i], ph.Deliveries)
+		r.ClientCPUPerM = perMillion(clients[i], ph.Deliveries)
+		rows = append(rows, r)
+	}
+	return rows, nil
+}
+
+func relayRow(p *peer, ph phase) row {
+	r := row{Workload: ph.Name, Limits: p.limits, Messages: ph.Messages, Seconds: ph.Seconds, P50: ph.P50, P99: ph.P99}
+	r.Deliveries, r.Lost = ph.Deliveries, &ph.Lost
+	if ph.Seconds > 0 {
+		r.PerS = float64(ph.Messages) / ph.Seconds
+		r.DeliveriesPerS = float64(ph.Deliveries) / ph.Seconds
+	}
+	return r
+}
+
+// perMillion is in s per million deliveries; nil = not known.
+func perMillion(w *stopwatch, deliveries int) *float64 {
+	per := w.per100k(deliveries)
+	if per != nil {
+		*per *= 10
+	}
+	return per
+}
+
+// idle measures the memory of quiet connections.
+func (m *machine) idle(ctx context.Context, p *peer, w relayWork) ([]row, error) {
+	// What the first few make a server load and allocate is not theirs.
+	few := w
+	few.Clients = min(w.Clients, fewClients)
+	if _, err := m.crowd(ctx, p, few, func(crowd *crowdProcess, begins bool) {
+		if begins {
+			_ = crowd.stdin.Close()
+		}
+	}); err != nil {
+		return nil, err
+	}
+	before, err := settle(ctx, p, w.Seconds)
+	if err != nil {
+		return nil, err
+	}
+	var after memory
+	var failed error
+	_, err = m.crowd(ctx, p, w, func(crowd *crowdProcess, begins bool) {
+		if begins {
+			after, failed = settle(ctx, p, w.Seconds)
+			_ = crowd.stdin.Close()
+		}
+	})
+	if err := errors.Join(err, failed); err != nil {
+		return nil, err
+	}
+	r := row{Workload: kindIdle, Limits: p.limits, Seconds: w.Seconds}
+	r.Connections = w.Clients
+	per := (after.residentKiB - before.residentKiB) / float64(w.Clients)
+	r.KiBPerConn = &per
+	if p.heap != nil {
+		heap := (after.heap - before.heap) / 1024 / float64(w.Clients)
+		r.HeapKiBPerConn = &heap
+	}
+	return []row{r}, nil
+}
+
+// fewClients come and go before a server's memory is measured.
+const fewClients = 50
+
+// memory is what a server has.
+type memory struct{ residentKiB, heap float64 }
+
+// settle waits, lets the server free what it does not use if it can be asked to,
+// and reads how much it has. To wait for a node's own collection takes memory,
+// and so comes after that.
+func settle(ctx context.Context, p *peer, seconds float64) (got memory, err error) {
+	if err := pause(ctx, time.Duration(seconds*float64(time.Second))); err != nil {
+		return got, err
+	}
+	if p.collect != nil && p.heap == nil {
+		if err := p.collect(ctx); err != nil {
+			return got, err
+		}
+	}
+	if got.residentKiB, err = residentKiB(p.pid); err != nil || p.heap == nil {
+		return got, err
+	}
+	if err := p.collect(ctx); err != nil {
+		return got, err
+	}
+	got.heap, err = p.heap(ctx)
+	return got, err
+}
+
+// reconnect kills the server and starts it again.
+func (m *machine) reconnect(ctx context.Context, p *peer, w relayWork) ([]row, error) {
+	var killed time.Time
+	var failed error
+	said, err := m.crowd(ctx, p, w, func(crowd *crowdProcess, begins bool) {
+		if !begins {
+			return
+		}
+		killed = time.Now()
+		kill(p.pid)
+		if failed = p.again(ctx); failed != nil {
+			_ = crowd.stdin.Close()
+		}
+	})
+	if err := errors.Join(failed, err); err != nil {
+		return nil, err
+	}
+	r := relayRow(p, said.Phases[0])
+	back := time.Unix(0, said.BackUnixNs).Sub(killed).Seconds()
+	r.BackS, r.Repeated, r.Connections = &back, said.Repeated, w.Clients
+	return []row{r}, nil
+}
+
+// A crowdProcess is the process of all clients.
+type crowdProcess struct {
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+}
+
+// crowd runs the clients of a turn, and calls counts when they begin to count
+// and when they end.
+func (m *machine) crowd(ctx context.Context, p *peer, w relayWork, counts func(c *crowdProcess, begins bool)) (said crowdSaid, err error) {
+	limit := 3*(w.WarmUp+time.Duration(w.Seconds*float64(time.Second))) + afterCounting
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	self, err := os.Executable()
+	if err != nil {
+		return said, err
+	}
+	c := &crowdProcess{cmd: exec.CommandContext(ctx, self, crowdPart)}
+	c.cmd.Env = partEnv()
+	var out bytes.Buffer
+	c.cmd.Stdout = &out
+	lines, err := c.cmd.StderrPipe()
+	if err != nil {
+		return said, err
+	}
+	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
+		return said, err
+	}
+	if err := c.cmd.Start(); err != nil {
+		return said, err
+	}
+	if err := json.NewEncoder(c.stdin).Encode(crowdSpec{p.target, w}); err != nil {
+		return said, errors.Join(err, c.cmd.Process.Kill(), c.cmd.Wait())
+	}
+	last := follow(lines, func(begins bool) { counts(c, begins) })
+	if err := c.cmd.Wait(); err != nil {
+		return said, fmt.Errorf("the clients failed: %w: %s", errors.Join(err, ctx.Err()), last)
+	}
+	if err := json.Unmarshal(out.Bytes(), &said); err != nil {
+		return said, fmt.Errorf("the clients said %q: %w", out.String(), err)
+	}
+	return said, nil
+}
