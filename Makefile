@@ -1,7 +1,7 @@
 # Short names for what is done often. `make help` lists them; nothing here is
 # needed to build or test: the go command is enough.
 
-.PHONY: help build test race lint generate ci measure-chat measure-idle measure-kills measure-failover measure-durable measure-relay measure-groups measure-geo measure-gossip measure-compression measure-links measure-service measure-snapshot measure-rooms sizes clean
+.PHONY: help build test race lint generate ci measure-chat measure-idle measure-kills measure-failover measure-durable measure-relay measure-groups measure-geo measure-gossip measure-compression measure-links measure-latency measure-service measure-snapshot measure-rooms sizes clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -51,6 +51,9 @@ measure-compression: ## how much smaller frames of links become, and at what cos
 
 measure-links: ## what a snapshot and a flood of history cost the events on their link; a few minutes
 	.ci/measure-links
+
+measure-latency: ## deliveries over twelve regions beside their bounds, copies and bytes: STARLING_DATA=folder; within an hour
+	.ci/measure-latency
 
 measure-service: ## drains, renewals and new keys while chat goes on, none noticed: STARLING_DATA=folder; ten minutes
 	.ci/measure-service

@@ -65,6 +65,26 @@ func (n *Node) ServeHTTP(l net.Listener) { n.env.HTTP = l }
 // Metrics answers GET /metrics.
 func (n *Node) Metrics() http.Handler { return n.serveMetrics() }
 
+// OnFed calls each for each frame of events that comes to the node from another one that
+// it follows. To be called before Run.
+func (n *Node) OnFed(each func(from string, events [][]byte)) { n.fed = each }
+
+// OnWritten calls each for each write of frames of events to another node, with its size and
+// that of what waits before it, in bytes. To be called before Run.
+func (n *Node) OnWritten(each func(to string, bytes int)) { n.written = each }
+
+// Traffic returns what has gone between the node and others.
+func (n *Node) Traffic() []mesh.Traffic { return n.mesh.Stats().Traffic }
+
+// Serve serves a user over conn as a door does, who may follow as much as he likes.
+func (n *Node) Serve(ctx context.Context, conn net.Conn, app, user string) error {
+	<-n.ready
+	return relay.NewSession(relay.SessionConfig{
+		Peer: relay.Peer{App: app, User: user}, Frames: wire.NewReader(conn, wire.ClientFrame), Replies: conn,
+		Hub: n.hub, Backend: (*backend)(n), Limits: relay.Limits{Follows: linkFollows, Asks: linkAsks},
+	}).Run(ctx)
+}
+
 // Histories returns the sessions for pages that are open.
 func (n *Node) Histories() int {
 	n.histories.mu.Lock()

@@ -81,6 +81,9 @@ func (n *Node) feedFrom(ctx context.Context, id room.ID, t *taken, last func() (
 	ask := &wire.Follow{App: id.App, Room: id.Room, AfterSeq: after, FromHead: !known, Epoch: epoch, AsRelay: way.Asks() >= geo.RelayDuty, ToReplica: way.Asks() == geo.LastDuty}
 	timeout, cancel := context.WithTimeout(ctx, followWithin)
 	is, ended, stop, err := link.follow(timeout, ask, func(events [][]byte) {
+		if n.fed != nil {
+			n.fed(parent, events)
+		}
 		for _, e := range events {
 			n.tracer.arrived(e, HopRelay, parent, time.Time{})
 			n.hub.Append(id, wire.EventSeq(e), e)

@@ -211,7 +211,12 @@ func (n *Node) serveNode(ctx context.Context, node string, s *mesh.Stream, limit
 	session := relay.NewSession(relay.SessionConfig{
 		Peer: relay.Peer{Node: node}, Frames: wire.NewReader(s, wire.NodeFrame), Replies: s,
 		Hub: n.hub, Backend: (*backend)(n), Limits: limits, Signals: n.signals,
-		Sent: func(events, _ int) { n.sent.add(node, events) },
+		Sent: func(events, unsent int) {
+			n.sent.add(node, events)
+			if n.written != nil {
+				n.written(node, unsent-wire.Headroom)
+			}
+		},
 	})
 	err := session.Run(ctx)
 	n.log.Debug("relay stream ended", "peer", node, "err", err)

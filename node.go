@@ -69,7 +69,11 @@ type Node struct {
 	root       root
 	// aggregated is called for each aggregate that goes to a node; for tests.
 	aggregated func(node string, about relay.Subject)
-	sent       counters // events that relay sessions sent to other nodes
+	// fed is called for each frame of events from a node that is followed; for tests.
+	fed func(from string, events [][]byte)
+	// written is called for each write of events to a node; for tests.
+	written func(to string, bytes int)
+	sent    counters // events that relay sessions sent to other nodes
 	// unsent is the most bytes that ever waited for one client.
 	unsent atomic.Int64
 	fail   context.CancelCauseFunc

@@ -124,8 +124,12 @@ func (n *Node) hop(id room.ID, group uint32, duty geo.Duty) (geo.Hop, error) {
 	}
 	q := geo.Hop{Self: geo.Site{Node: n.cfg.Node, Region: n.cfg.Region}, Room: id.App + "/" + id.Room, Duty: duty, Links: n.known()}
 	here := n.replicates(group)
+	leader, _ := n.leader(group)
 	for _, m := range n.mesh.View().Members {
 		site := geo.Site{Node: m.ID, Region: m.Region}
+		if m.ID == leader {
+			q.Leader = site
+		}
 		if m.ID == n.cfg.Node || m.Linked && m.State != mesh.Draining {
 			q.Alive = append(q.Alive, site)
 		}

@@ -56,7 +56,8 @@ func (q Hop) detour(relay Site) (Way, bool) {
 		if then.By != Measured {
 			continue
 		}
-		w := Way{To: relay, Role: Detour, Then: r, RTT: first.RTT + then.RTT, By: Measured, Price: first.Price + then.Price}
+		then = q.fromLeader(r, then)
+		w := Way{To: relay, Role: Detour, Then: r, RTT: first.RTT + then.RTT, By: then.By, Price: first.Price + then.Price}
 		if slices.Contains(q.Carries, relay.Node) {
 			w.Price = first.Price
 		}
@@ -77,6 +78,6 @@ func (q Hop) waitsFor(relay Site, w, straight Way) bool {
 	}
 	back := q.Links(relay, q.Self)
 	mirrored := worth(back.RTT+straight.RTT, back.Price)
-	own := q.Links(relay, w.Then)
+	own := q.fromLeader(w.Then, q.Links(relay, w.Then))
 	return clearlyBetter(mirrored, worth(own.RTT, own.Price))
 }

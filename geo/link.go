@@ -16,6 +16,9 @@ const (
 	Guessed   Source = "guessed"   // nothing is known
 )
 
+// sources are all of them, the best first.
+var sources = []Source{Measured, Estimated, Tabled, Guessed}
+
 // guess stands for a round trip of which nothing is known: longer than any on
 // land, so that what is known comes first.
 const guess = 500 * time.Millisecond

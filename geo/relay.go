@@ -24,6 +24,7 @@ type Hop struct {
 	// Room spreads the work of relaying over the nodes of a region.
 	Room     string
 	Replicas []Site // of the room's group
+	Leader   Site   // of the group: its events come to the replicas from there; empty = not known
 	Alive    []Site // the nodes that Self can reach; it counts as one itself
 	Duty     Duty   // of Self
 	// Carries are relays that have the room already, straight from a replica: what
@@ -53,8 +54,8 @@ type Way struct {
 	Role Role
 	// Then is the replica at which To is counted on to follow, if it is a detour.
 	Then Site
-	// RTT is that of all of the way, Price what a GB costs on all of it that is not
-	// carried anyway.
+	// RTT is that of all of the way, from the leader on if that is known; Price what a GB
+	// costs on all of it that is not carried anyway.
 	RTT   time.Duration
 	By    Source // the worst of its parts
 	Price float64
@@ -192,7 +193,24 @@ func contains(sites []Site, node string) bool {
 // straight is the way to a node itself.
 func (q Hop) straight(to Site, role Role) Way {
 	l := q.Links(q.Self, to)
+	if role == FarReplica {
+		l = q.fromLeader(to, l)
+	}
 	return Way{To: to, Role: role, RTT: l.RTT, By: l.By, Price: l.Price}
+}
+
+// fromLeader adds to a way to a replica how events come to that: a near one may be far from
+// the leader. They go there in any case, so that costs nothing.
+func (q Hop) fromLeader(replica Site, l Link) Link {
+	if q.Leader.Node == "" || q.Leader == replica {
+		return l
+	}
+	on := q.Links(q.Leader, replica)
+	l.RTT += on.RTT
+	if slices.Index(sources, on.By) > slices.Index(sources, l.By) {
+		l.By = on.By
+	}
+	return l
 }
 
 // spread orders ways to replicas, which come by rank: the best first, but those of

@@ -83,6 +83,29 @@ not i in iad, a replica: 220.0 ms (measured), 0.2 per GB; 30.0 ms longer, 0.2 pe
 	}
 }
 
+// The nearest replica may be farther from the leader than what it saves; how far leader and
+// replica are counts for detours too.
+func TestLeaderIsWhereEventsComeFrom(t *testing.T) {
+	q := Hop{
+		Self: Site{"s", "syd"}, Room: "r", Replicas: sites("n@nrt h@hkg"), Alive: sites("s@syd n@nrt h@hkg"), Duty: RelayDuty,
+		Links: table("s n 111\ns h 94\nn h 70"),
+	}
+	for leader, want := range map[string]string{"": "h 94ms", "n": "n 111ms", "h": "h 94ms"} {
+		if leader != "" {
+			q.Leader = Site{leader, map[string]string{"n": "nrt", "h": "hkg"}[leader]}
+		}
+		if d := NextRelay(q, Decision{}, time.Time{}); fmt.Sprint(d.To.Node, " ", d.RTT) != want {
+			t.Errorf("led by %q: follows %s, %v, want %s", leader, d.To.Node, d.RTT, want)
+		}
+	}
+	q.Leader = Site{}
+	q.Replicas, q.Alive = sites("n@nrt"), sites("s@syd n@nrt h@hkg g@gum")
+	q.Leader, q.Links = Site{"n", "nrt"}, table("s n 200\ns g 50\ng n 60")
+	if d := NextRelay(q, Decision{}, time.Time{}); d.To.Node != "g" || d.RTT != 110*time.Millisecond {
+		t.Errorf("follows %s, %v", d.To.Node, d.RTT)
+	}
+}
+
 // A better way is taken when it has been better for a while without a break.
 func TestHysteresis(t *testing.T) {
 	began := time.Unix(0, 0)

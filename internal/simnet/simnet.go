@@ -31,6 +31,8 @@ type Options struct {
 	Line func(from, to netip.Addr) Line
 	// Loss is the part of the packets that is lost, 0 to 1; short for a Noise.
 	Loss float64
+	// Ordered are the hosts between which all goes in one stream; nil = none.
+	Ordered Ordered
 	// Seed decides which packets meet something.
 	Seed uint64
 }
@@ -61,6 +63,8 @@ type Net struct {
 	cuts  map[path]cut
 	busy  map[path]time.Time // until when lines carry what they were given
 	lost  int
+
+	carriages map[path]*carriage
 }
 
 type path struct{ from, to netip.Addr }
@@ -80,7 +84,7 @@ func (c cut) loses(now time.Time) bool {
 func New(t testing.TB, opts Options) *Net {
 	n := &Net{
 		t: t, opts: opts, rand: rand.New(rand.NewPCG(opts.Seed, 0)), noise: Noise{Loss: opts.Loss},
-		conns: make(map[netip.AddrPort]*Conn), cuts: make(map[path]cut), busy: make(map[path]time.Time),
+		conns: make(map[netip.AddrPort]*Conn), cuts: make(map[path]cut), busy: make(map[path]time.Time), carriages: make(map[path]*carriage),
 	}
 	if n.opts.Latency == nil {
 		n.opts.Latency = func(netip.Addr, netip.Addr) time.Duration { return time.Millisecond }
@@ -201,7 +205,13 @@ func (n *Net) SendPacket(p quicsim.Packet) error {
 	c := n.conns[to]
 	way, now := path{from.Addr(), to.Addr()}, time.Now()
 	cut, isCut := n.cuts[way]
-	if c == nil || isCut && cut.loses(now) || n.noise.Most > 0 && len(p.Data) > n.noise.Most || !n.enters(way, len(p.Data), now) || n.happens(n.noise.Loss) {
+	gone := c == nil || isCut && cut.loses(now) || n.noise.Most > 0 && len(p.Data) > n.noise.Most || !n.enters(way, len(p.Data), now)
+	if !gone && n.ordered(way) {
+		n.carry(way, to, p, now)
+		n.mu.Unlock()
+		return nil
+	}
+	if gone || n.happens(n.noise.Loss) {
 		n.lost++
 		n.mu.Unlock()
 		return nil
@@ -245,6 +255,9 @@ func (n *Net) latency(p quicsim.Packet) time.Duration {
 	}
 	n.mu.Unlock()
 	way := path{addrPort(p.From).Addr(), addrPort(p.To).Addr()}
+	if n.ordered(way) {
+		return 0 // it has been on its way
+	}
 	return n.leaves(way) + n.opts.Latency(way.from, way.to) + late
 }
 
