@@ -147,6 +147,7 @@ func latencies(said tale) []figure {
 const (
 	fillers     = 32
 	fillerBytes = 16 << 10
+	fillWithin  = time.Second // until the node has found out
 	takesLittle = 4 << 10
 	takesMuch   = 1 << 30
 )
@@ -176,6 +177,9 @@ func (s *square) stalledHalf(ctx context.Context, harmed bool) ([]figure, error)
 			s.speakers[1].say(fillerBytes)
 		}
 		if _, err := s.speakers[1].last(ctx); err != nil {
+			return nil, err
+		}
+		if err := pause(ctx, fillWithin); err != nil {
 			return nil, err
 		}
 	}
