@@ -36,13 +36,24 @@ type harmPlan struct {
 	limits   string
 	protocol string
 	restart  time.Duration
+	one      bool // all nodes have the first processor, and no other
 }
 
 // startHarm starts a mesh in a folder.
 func (m *machine) startHarm(ctx context.Context, dir string, p harmPlan) (*harmMesh, error) {
 	h := &harmMesh{m: m, home: filepath.Join(dir, "home"), edgeNode: m.edgeNode, began: time.Now()}
-	h.dev = exec.Command(m.edgeNode, "dev", "--processes", "--regions", "fra", "--nodes", strconv.Itoa(p.nodes), "--json", "--limits", p.limits,
-		"--data", filepath.Join(dir, "data"), "--restart-after", p.restart.String())
+	line := []string{
+		m.edgeNode, "dev", "--processes", "--regions", "fra", "--nodes", strconv.Itoa(p.nodes), "--json", "--limits", p.limits,
+		"--data", filepath.Join(dir, "data"), "--restart-after", p.restart.String(),
+	}
+	if p.one {
+		taskset, err := exec.LookPath("taskset")
+		if err != nil {
+			return nil, err
+		}
+		line = append([]string{taskset, "-c", "0"}, line...)
+	}
+	h.dev = exec.Command(line[0], line[1:]...)
 	said := &lastLine{log: m.log}
 	h.dev.Env, h.dev.Stderr = append(partEnv(), "STARLING_HOME="+h.home), said
 	out, err := h.dev.StdoutPipe()

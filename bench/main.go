@@ -32,7 +32,7 @@ func root() *cobra.Command {
 		Example:       "  go run . durable --help",
 		SilenceErrors: true, SilenceUsage: true,
 	}
-	cmd.AddCommand(durableCommand(), idleCommand(), fanoutCommand(), roomsCommand(), reconnectCommand(), harmCommand())
+	cmd.AddCommand(durableCommand(), idleCommand(), fanoutCommand(), roomsCommand(), reconnectCommand(), harmCommand(), coresCommand())
 	cmd.AddCommand(partCommands()...)
 	return cmd
 }
