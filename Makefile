@@ -1,7 +1,7 @@
 # Short names for what is done often. `make help` lists them; nothing here is
 # needed to build or test: the go command is enough.
 
-.PHONY: help build test race lint generate ci measure-chat measure-idle measure-kills measure-failover measure-durable measure-groups measure-geo measure-gossip measure-compression measure-links measure-service measure-snapshot measure-rooms sizes clean
+.PHONY: help build test race lint generate ci measure-chat measure-idle measure-kills measure-failover measure-durable measure-groups measure-geo measure-gossip measure-compression measure-links measure-service measure-snapshot measure-rooms measure-crowd sizes clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -63,6 +63,9 @@ measure-rooms: ## a million rooms, a thousand of them active; half an hour, by i
 
 measure-durable: ## acknowledged messages beside NATS JetStream and bare Raft; five minutes, by itself
 	cd bench && go run . durable
+
+measure-crowd: ## what stalled readers, floods, a dead node and hot rooms cost others: STARLING_DATA=folder; an hour, by itself
+	.ci/measure-crowd
 
 sizes: build ## what each dependency adds to the binary
 	.ci/sizes bin/edge-node
