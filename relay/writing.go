@@ -52,6 +52,7 @@ func (s *Session) turn(state writing) bool {
 	if s.writing != resting || s.next == len(s.ready) || s.follows == nil {
 		return false
 	}
+	s.room = s.ready[s.next].topic
 	if !s.more && time.Since(s.flushed) < gatherFor {
 		s.writing = queued
 		s.cfg.Hub.pump.later(s, s.flushed.Add(gatherFor))
