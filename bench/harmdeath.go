@@ -56,11 +56,11 @@ func (d *mourning) gather(ctx context.Context) (err error) {
 	}
 	spec := throngSpec{Targets: d.targets, Began: d.began.UnixNano(), Rooms: d.rooms}
 	spec.Bands = []band{{Name: "the crowd", Rooms: []int{theHarm}, Clients: d.o.clients, Moves: true, Froms: comeFrom}}
-	if d.crowd, err = startThrongs(d.m.log, 2, true, spec); err != nil {
+	if d.crowd, err = startThrongs(d.m.log, 2, true, false, spec); err != nil {
 		return err
 	}
 	spec.Bands = []band{{Name: "the others", Rooms: []int{theOthers}, Clients: d.o.others}}
-	d.others, err = startThrongs(d.m.log, 1, false, spec)
+	d.others, err = startThrongs(d.m.log, 1, false, false, spec)
 	return err
 }
 

@@ -42,7 +42,7 @@ func (m *machine) newSquare(ctx context.Context, dir string, o harmOptions, limi
 
 func (s *square) gather(ctx context.Context, rooms []string, bands []band) (err error) {
 	spec := throngSpec{Targets: s.targets, Began: s.began.UnixNano(), Rooms: rooms, Bands: bands}
-	if s.clients, err = startThrongs(s.m.log, 2, false, spec); err != nil {
+	if s.clients, err = startThrongs(s.m.log, 2, false, s.o.others > 0, spec); err != nil {
 		return err
 	}
 	for i, room := range rooms {

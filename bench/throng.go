@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -217,7 +218,7 @@ func (h *herd) obey(o order) (said tale, err error) {
 	case doAwait:
 		err = h.await(o.Within, fmt.Sprintf("have message %d", o.Number), func(w *walker) bool { return w.next[o.Room] > o.Number })
 	case doBack:
-		err = h.await(o.Within, "are back", func(w *walker) bool { return w.backAt > 0 })
+		err = h.await(o.Within, "come back", func(w *walker) bool { return w.backAt > 0 })
 		said.Back = &load.Times{}
 		last := time.Duration(0)
 		for _, w := range h.all {
@@ -305,7 +306,7 @@ func (h *herd) await(within time.Duration, what string, as func(*walker) bool) e
 			return h.failure()
 		}
 		if pause(ctx, askEvery) != nil {
-			return fmt.Errorf("%d of %d %s do not %s after %v: %w", missing, len(h.all), h.Name, what, within, h.failure())
+			return errors.Join(fmt.Errorf("%d of %d of %s do not %s after %v (refused: %v)", missing, len(h.all), h.Name, what, within, h.refusals()), h.failure())
 		}
 	}
 }
@@ -335,7 +336,7 @@ func (h *herd) tell() bandTale {
 	h.from.Store(0)
 	said := bandTale{
 		Deliveries: int(h.deliveries.Load()), Lost: int(h.lost.Load()), Repeated: int(h.repeated.Load()),
-		Ends: int(h.ends.Load()), Times: &load.Times{}, Refused: map[string]int{},
+		Ends: int(h.ends.Load()), Times: &load.Times{},
 	}
 	for i := range h.shards {
 		s := &h.shards[i]
@@ -343,12 +344,15 @@ func (h *herd) tell() bandTale {
 		said.Times.Add(&s.times)
 		s.mu.Unlock()
 	}
+	said.Refused = h.refusals()
+	return said
+}
+
+// refusals are those to come in since counting began, by code.
+func (h *herd) refusals() map[string]int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for code, n := range h.refused {
-		said.Refused[code] = n
-	}
-	return said
+	return maps.Clone(h.refused)
 }
 
 func (h *herd) fail(err error) {

@@ -25,17 +25,26 @@ type throngProcess struct {
 }
 
 // startThrongs spreads the bands over n processes. Those that are patient have the
-// processors when nobody else wants them: a real crowd has its own.
-func startThrongs(log io.Writer, n int, patient bool, spec throngSpec) (all throngs, err error) {
+// processors when nobody else wants them: a real crowd has its own. With apart the first
+// band has another process to itself, so that it does not wait for the others' turn there.
+func startThrongs(log io.Writer, n int, patient, apart bool, spec throngSpec) (all throngs, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	bands := spec.Bands
-	for i := range n {
+	bands, processes := spec.Bands, n
+	if apart {
+		processes++
+	}
+	for i := range processes {
 		spec.Bands = nil
-		for _, b := range bands {
-			b.Clients = b.Clients*(i+1)/n - b.Clients*i/n
+		for k, b := range bands {
+			switch first := apart && k == 0; {
+			case first && i < n, !first && i == n:
+				b.Clients = 0
+			case !first:
+				b.Clients = b.Clients*(i+1)/n - b.Clients*i/n
+			}
 			spec.Bands = append(spec.Bands, b)
 		}
 		line := []string{self, throngPart}
