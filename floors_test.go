@@ -86,6 +86,7 @@ var importers = map[string][]string{
 	"golang.org/x/text":                   {"room"},
 	"golang.org/x/time":                   {"relay"},
 	"github.com/prometheus/client_golang": {"."},
+	"github.com/prometheus/client_model":  {"."},
 }
 
 // testImports is what test files may import beyond what their package may: a
@@ -93,7 +94,7 @@ var importers = map[string][]string{
 // "*" stands for every package.
 var testImports = map[string][]string{
 	"*": {"go.uber.org/goleak", "golang.org/x/tools/txtar"},
-	".": {"github.com/quic-go/quic-go"},
+	".": {"github.com/quic-go/quic-go", "google.golang.org/protobuf"}, // the latter reads metrics
 	// Two thousand clients over a few sockets.
 	"cmd/edge-node": {"github.com/quic-go/quic-go"},
 	// A second opinion on what is linearizable.

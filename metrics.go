@@ -24,7 +24,7 @@ var (
 	metricInfo     = metric("info", "Who this node is; always 1.", "node", "region", "version")
 	metricReady    = metric("ready", "1 if the node takes clients.")
 	metricDraining = metric("draining", "1 if the node is about to leave.")
-	metricSessions = metric("sessions", "Clients that are connected.")
+	metricSessions = metric("sessions", "Clients that are connected, by how.", "transport")
 	metricUnsent   = metric("session_unsent_max_bytes", "The most that ever waited for one client.")
 	metricTail     = metric("tail_bytes", "What the newest events of followed rooms take in memory.")
 
@@ -58,7 +58,9 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 	gauge(metricInfo, 1, m.node.cfg.Node, m.node.cfg.Region, m.node.env.Version)
 	gauge(metricReady, flag(stats.Ready))
 	gauge(metricDraining, flag(stats.Draining))
-	gauge(metricSessions, float64(stats.Sessions))
+	door := m.node.door.Stats()
+	gauge(metricSessions, float64(door.QUIC), "quic")
+	gauge(metricSessions, float64(door.WebSocket), "websocket")
 	gauge(metricUnsent, float64(stats.MaxUnsentBytes))
 	gauge(metricTail, float64(stats.TailBytes))
 
@@ -79,6 +81,8 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 		gauge(metricLinks, float64(links[path]), path)
 	}
 	m.traffic(out)
+	m.clients(out)
+	m.relay(out)
 }
 
 // traffic sends what goes between nodes, and what was refused and lost.

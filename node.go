@@ -229,8 +229,8 @@ func (n *Node) Stats() Stats {
 	}
 }
 
-// serveSession serves a client that the door let in.
-func (n *Node) serveSession(ctx context.Context, c edge.Client) error {
+// serveSession returns what serves a client that the door let in.
+func (n *Node) serveSession(c edge.Client) (run func(context.Context) error) {
 	var events func(context.Context) (relay.Stream, error)
 	if c.Events != nil {
 		events = func(ctx context.Context) (relay.Stream, error) { return c.Events(ctx) }
@@ -242,7 +242,7 @@ func (n *Node) serveSession(ctx context.Context, c edge.Client) error {
 		Going: n.drain.going, Goaway: n.drain.goaway,
 		Hub: n.hub, Backend: (*backend)(n), Limits: n.cfg.sessionLimits(), Admission: n.admission, Signals: n.signals,
 		Sent: func(_, unsent int) { n.noteUnsent(int64(unsent)) },
-	}).Run(ctx)
+	}).Run
 }
 
 func (n *Node) noteUnsent(bytes int64) {

@@ -34,9 +34,7 @@ const drainWithin = 20 * time.Second
 // that is 0, and counts after a while.
 func (c *crowd) phase(ctx context.Context, name string, rate float64) (phase, error) {
 	lost := c.lost.Load()
-	for _, f := range c.followers {
-		f.times = load.Times{} // nobody writes to it now
-	}
+	_ = c.times() // those before
 	stop := make(chan struct{})
 	ended := make(chan error, 1)
 	go func() {
@@ -57,10 +55,7 @@ func (c *crowd) phase(ctx context.Context, name string, rate float64) (phase, er
 	if err != nil {
 		return p, fmt.Errorf("%s: %w", name, err)
 	}
-	var times load.Times
-	for _, f := range c.followers {
-		times.Add(&f.times)
-	}
+	times := c.times()
 	ms := func(share float64) float64 { return float64(times.Within(share)) / float64(time.Millisecond) }
 	p.P50, p.P99, p.Lost = ms(0.5), ms(0.99), int(c.lost.Load()-lost)
 	return p, nil
@@ -91,6 +86,17 @@ func (c *crowd) got() (sum int) {
 		sum += int(f.got.Load())
 	}
 	return sum
+}
+
+// times takes from the followers what they have noted.
+func (c *crowd) times() (all load.Times) {
+	for _, f := range c.followers {
+		f.mu.Lock()
+		all.Add(&f.times)
+		f.times = load.Times{}
+		f.mu.Unlock()
+	}
+	return all
 }
 
 // pause waits, in vain once ctx ends.

@@ -32,10 +32,11 @@ type peer struct {
 	// Of a system of several nodes, the others: where they are, and their processes.
 	more     []talk.Target
 	morePIDs []int
-	// collect makes the server free what it does not use; nil = one cannot ask.
+	// collect makes the server free what it does not use, or waits until it has
+	// collected its garbage by itself; nil = one can do neither.
 	collect func(context.Context) error
-	// heap is what the server's memory holds that is in use, in bytes, as it says
-	// itself; nil = it does not.
+	// heap is what the server says that it has in use, in bytes, once it has
+	// collected its garbage by itself; nil = it does not say.
 	heap func(context.Context) (float64, error)
 	// again starts the server anew, at the same address, after it was killed.
 	again func(context.Context) error

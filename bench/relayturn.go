@@ -82,7 +82,7 @@ func perMillion(w *stopwatch, deliveries int) *float64 {
 
 // idle measures the memory of quiet connections.
 func (m *machine) idle(ctx context.Context, p *peer, w relayWork) ([]row, error) {
-	before, err := settle(ctx, p, w)
+	before, err := settle(ctx, p, min(w.Seconds, settleFor))
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func (m *machine) idle(ctx context.Context, p *peer, w relayWork) ([]row, error)
 	var failed error
 	_, err = m.crowd(ctx, p, w, func(crowd *crowdProcess, begins bool) {
 		if begins {
-			after, failed = settle(ctx, p, w)
+			after, failed = settle(ctx, p, w.Seconds)
 			_ = crowd.stdin.Close()
 		}
 	})
@@ -108,28 +108,32 @@ func (m *machine) idle(ctx context.Context, p *peer, w relayWork) ([]row, error)
 	return []row{r}, nil
 }
 
+// settleFor is how long a server that has just started is left alone, in s: a
+// node gives memory back within 20 s of becoming quiet.
+const settleFor = 25
+
 // memory is what a server has.
 type memory struct{ residentKiB, heap float64 }
 
-// settle lets the server free what it does not use, waits, does so again, and
-// reads how much it has.
-func settle(ctx context.Context, p *peer, w relayWork) (got memory, err error) {
-	collect := func() error { return nil }
-	if p.collect != nil {
-		collect = func() error { return p.collect(ctx) }
-	}
-	if err := collect(); err != nil {
+// settle waits, lets the server free what it does not use if it can be asked to,
+// and reads how much it has. To wait for a node's own collection takes memory,
+// and so comes after that.
+func settle(ctx context.Context, p *peer, seconds float64) (got memory, err error) {
+	if err := pause(ctx, time.Duration(seconds*float64(time.Second))); err != nil {
 		return got, err
 	}
-	if err := pause(ctx, time.Duration(w.Seconds*float64(time.Second))); err != nil {
+	if p.collect != nil && p.heap == nil {
+		if err := p.collect(ctx); err != nil {
+			return got, err
+		}
+	}
+	if got.residentKiB, err = residentKiB(p.pid); err != nil || p.heap == nil {
 		return got, err
 	}
-	if err := collect(); err != nil {
+	if err := p.collect(ctx); err != nil {
 		return got, err
 	}
-	if got.residentKiB, err = residentKiB(p.pid); err == nil && p.heap != nil {
-		got.heap, err = p.heap(ctx)
-	}
+	got.heap, err = p.heap(ctx)
 	return got, err
 }
 

@@ -122,7 +122,7 @@ func (c *Client) count(asked bool) {
 func (c *Client) run() {
 	tries := 0
 	for {
-		l, err := c.openAny()
+		l, err := c.openAny(tries)
 		atOnce := false
 		if err == nil {
 			since := time.Now()
@@ -189,16 +189,17 @@ type hopelessError struct{ err error }
 func (e *hopelessError) Error() string { return e.err.Error() }
 func (e *hopelessError) Unwrap() error { return e.err }
 
-// openAny returns a link to the first node that lets the client in.
-func (c *Client) openAny() (*link, error) {
+// openAny returns a link to the first node that lets the client in. Where nobody does,
+// the next try is given more time: a crowd may be at all doors.
+func (c *Client) openAny(tries int) (*link, error) {
 	var failed error
 	strangers, expired, answered := 0, 0, false
 	addrs, mute := c.addrs()
 	for _, addr := range addrs {
-		if addr == mute && answered {
+		if addr == mute && (answered || tries == 0 && len(addrs) > 1) {
 			continue
 		}
-		l, err := c.enter(addr)
+		l, err := c.enter(addr, doubled(tries, dialWithin, dialLonger))
 		var none *noToken
 		switch {
 		case err == nil:

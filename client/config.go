@@ -95,6 +95,7 @@ func (c *Config) fill() {
 // How long things may take, and how long to wait before trying again.
 const (
 	dialWithin  = 3 * time.Second
+	dialLonger  = 6 * time.Second // if nobody has let the client in
 	helloWithin = 5 * time.Second
 	// keepAlive holds the bindings of NATs; idle notices a dead path.
 	keepAlive = 5 * time.Second

@@ -58,7 +58,7 @@ func (c Config) connectQUIC(ctx context.Context, addr string) (*conn, error) {
 		}
 	}
 	q, err := dial(ctx, addr, c.tls(addr, protocol), &quic.Config{
-		HandshakeIdleTimeout: dialWithin, KeepAlivePeriod: keepAlive, MaxIdleTimeout: idle,
+		HandshakeIdleTimeout: dialLonger, KeepAlivePeriod: keepAlive, MaxIdleTimeout: idle,
 		MaxIncomingStreams: -1, MaxIncomingUniStreams: 4, TokenStore: c.proofs,
 		EnableDatagrams:         true, // for what a node says of who types
 		DisablePathMTUDiscovery: true, // a path whose MTU shrinks later would go mute

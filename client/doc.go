@@ -1,5 +1,5 @@
 // Package client is the Go SDK of Starling: it sends messages to rooms and
-// follows them, over QUIC.
+// follows them, over QUIC, or over WebSocket where UDP is blocked.
 //
 // A [Client] keeps one session with one of several nodes alive and promises:
 //

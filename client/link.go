@@ -45,8 +45,8 @@ var (
 const maxUnsent = 1 << 20
 
 // open connects to a node and says Hello. A *farewell is the node's refusal.
-func (c *Client) open(addr string, hello *wire.Hello) (*link, error) {
-	ctx, cancel := context.WithTimeout(c.ctx, dialWithin)
+func (c *Client) open(addr string, within time.Duration, hello *wire.Hello) (*link, error) {
+	ctx, cancel := context.WithTimeout(c.ctx, within)
 	defer cancel()
 	conn, err := c.connect(ctx, addr)
 	if err != nil {

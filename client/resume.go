@@ -20,9 +20,9 @@ func (e *noToken) Unwrap() error { return e.err }
 // enter connects to a node and says who the client is: by what the last session
 // gave, or by a new token if there is none, or the node does not take it. A
 // backend that is down then keeps out nobody who was in.
-func (c *Client) enter(addr string) (*link, error) {
+func (c *Client) enter(addr string, within time.Duration) (*link, error) {
 	if resume := c.resumable(); resume != "" {
-		l, err := c.open(addr, &wire.Hello{Resume: resume})
+		l, err := c.open(addr, within, &wire.Hello{Resume: resume})
 		if code := said(err).GetCode(); code != wire.CodeUnauthenticated && code != wire.CodeTokenExpired {
 			return l, err
 		}
@@ -32,7 +32,7 @@ func (c *Client) enter(addr string) (*link, error) {
 	if err != nil {
 		return nil, &noToken{err}
 	}
-	return c.open(addr, &wire.Hello{Token: token})
+	return c.open(addr, within, &wire.Hello{Token: token})
 }
 
 func (c *Client) resumable() string {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -22,9 +23,9 @@ type Config struct {
 	// Secret is the cluster's, for the tokens by which sessions are resumed on
 	// another node; nil = none are given.
 	Secret []byte
-	// Serve runs a client's session until it ends, and says why it did; it has
-	// told the client already.
-	Serve func(ctx context.Context, c Client) error
+	// Serve returns what runs a client's session until it ends, and says why it did; it
+	// has told the client already.
+	Serve func(c Client) (run func(context.Context) error)
 	// Key finds the key of a token; ready = false if the node cannot tell yet.
 	Key func(kid string) (k Key, ok, ready bool)
 	// Closed says why clients other than operators are sent elsewhere, nil if they
@@ -89,6 +90,7 @@ type Door struct {
 
 	places   places
 	entrance entrance
+	stats    *stats
 	serving  sync.WaitGroup // over WebSocket
 }
 
@@ -105,7 +107,7 @@ func New(cfg Config) *Door {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Door{
-		cfg: cfg, places: places{users: make(map[string]int), strangers: make(map[netip.Prefix]int)},
+		cfg: cfg, stats: newStats(), places: places{users: make(map[string]int), strangers: make(map[netip.Prefix]int)},
 		entrance: entrance{perSecond: cfg.PerSecond, perSecondFrom: cfg.PerSecondFrom, from: make(map[netip.Prefix]*pace)},
 	}
 }
@@ -117,10 +119,14 @@ func (d *Door) Sessions() int {
 	return d.places.open
 }
 
-// ServeQUIC serves one connection with ALPN im/1 until it ends. It always
-// closes the connection, with a code that says whether to come back.
-func (d *Door) ServeQUIC(ctx context.Context, conn *quic.Conn) {
-	err := d.serve(ctx, quicLine(conn))
+// ServeQUIC serves one connection with ALPN im/1, from a goroutine that begin runs once it
+// is known whose it is. It always closes the connection in the end, with a code that says
+// whether to come back.
+func (d *Door) ServeQUIC(ctx context.Context, conn *quic.Conn, begin func(func())) {
+	d.serve(ctx, quicLine(conn), begin, func(err error) { d.closeQUIC(ctx, conn, err) })
+}
+
+func (d *Door) closeQUIC(ctx context.Context, conn *quic.Conn, err error) {
 	e := wire.AsError(err)
 	var app *quic.ApplicationError
 	var idle *quic.IdleTimeoutError
@@ -135,18 +141,40 @@ func (d *Door) ServeQUIC(ctx context.Context, conn *quic.Conn) {
 	_ = conn.CloseWithError(quic.ApplicationErrorCode(wire.CloseCode(e)), e.Error())
 }
 
-func (d *Door) serve(ctx context.Context, l line) error {
+// serve finds out who a client is, and then serves it from a goroutine that begin runs: one
+// that waits for years keeps the stack that it once needed, and a token takes a deep one.
+// end is called when it is over.
+func (d *Door) serve(ctx context.Context, l line, begin func(func()), end func(error)) {
+	run, err := d.admit(ctx, l)
+	if err != nil {
+		end(err)
+		return
+	}
+	begin(func() { end(run(ctx)) })
+}
+
+// admit returns what serves a client, once it has said who it is.
+func (d *Door) admit(ctx context.Context, l line) (run func(context.Context) error, err error) {
 	known, leave, err := d.enter(l.remote)
 	if err != nil {
-		return err
+		d.stats.refused.count(wire.AsError(err).Code)
+		return nil, err
 	}
-	defer leave()
+	open := &d.stats.open[l.transport]
+	open.Add(1)
+	leaveUser := func() {}
+	defer func() {
+		if run == nil {
+			leaveUser()
+			leave()
+			open.Add(-1)
+		}
+	}()
 	commands, frames, hello, err := d.hello(ctx, l)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	peer, err := d.caller(hello.GetHello())
-	leaveUser := func() {}
 	if err == nil && !peer.Operator {
 		err = d.entrance.pass(network(l.remote), time.Now())
 	}
@@ -154,35 +182,49 @@ func (d *Door) serve(ctx context.Context, l line) error {
 		err = d.cfg.Closed()
 	}
 	if err == nil {
-		leaveUser, err = d.enterUser(peer.Identity)
+		var left func()
+		if left, err = d.enterUser(peer.Identity); err == nil {
+			leaveUser = left
+		}
 	}
 	if err != nil {
-		refuse(l, commands, hello.Id, err)
-		return err
+		d.refuse(l, commands, hello.Id, err)
+		return nil, err
 	}
 	known()
-	defer leaveUser()
+	if hello.GetHello().Resume != "" {
+		d.stats.resumed.Add(1)
+	}
 	if err := commands.SetWriteDeadline(time.Now().Add(wire.WriteStall)); err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := commands.Write(wire.AppendMessage(nil, d.welcome(hello.Id, peer))); err != nil {
-		return err
+		return nil, err
 	}
-	err = d.cfg.Serve(ctx, Client{
+	session := d.cfg.Serve(Client{
 		Identity: peer.Identity, Until: peer.until(), Frames: frames, Commands: commands,
 		Events: l.events, Datagram: l.datagram,
 	})
-	var said *wire.Error
-	if errors.As(err, &said) {
-		l.linger()
-	}
-	return err
+	gone := l.gone
+	return func(ctx context.Context) error {
+		defer open.Add(-1)
+		defer leave()
+		defer leaveUser()
+		err := session(ctx)
+		var said *wire.Error
+		if errors.As(err, &said) {
+			d.stats.ended.count(said.Code)
+			linger(gone)
+		}
+		return err
+	}, nil
 }
+
+var errSilent = wire.Errorf(wire.CodeOverloaded, "no Hello within %v", wire.AuthenticateWithin)
 
 // hello waits for the first frame of a client, not for long.
 func (d *Door) hello(ctx context.Context, l line) (Commands, *wire.Reader, *wire.Frame, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, wire.AuthenticateWithin,
-		wire.Errorf(wire.CodeOverloaded, "no Hello within %v", wire.AuthenticateWithin))
+	ctx, cancel := context.WithTimeoutCause(ctx, wire.AuthenticateWithin, errSilent)
 	defer cancel()
 	commands, err := l.commands(ctx)
 	if err != nil {
@@ -193,13 +235,16 @@ func (d *Door) hello(ctx context.Context, l line) (Commands, *wire.Reader, *wire
 	}
 	frames := wire.NewReader(commands, wire.ClientFrame)
 	f, err := frames.Frame()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errSilent
+	}
 	if err != nil {
-		refuse(l, commands, 0, err)
+		d.refuse(l, commands, 0, err)
 		return nil, nil, nil, err
 	}
 	if f.GetHello() == nil {
 		err := wire.Errorf(wire.CodeProtocol, "the first frame must be Hello")
-		refuse(l, commands, f.Id, err)
+		d.refuse(l, commands, f.Id, err)
 		return nil, nil, nil, err
 	}
 	return commands, frames, f, commands.SetReadDeadline(time.Time{})

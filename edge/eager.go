@@ -4,6 +4,8 @@ import (
 	"net"
 	"sync"
 	"syscall"
+
+	"github.com/starling-im/starling/wire"
 )
 
 // Eager is a listener's connection whose writes, once a door has taken it over, never
@@ -14,7 +16,7 @@ import (
 type Eager struct {
 	net.Conn
 	raw syscall.RawConn
-	now func(fd uintptr) bool // made once: a closure for each write would be garbage
+	now func(fd uintptr) // made once: a closure for each write would be garbage
 
 	mu      sync.Mutex
 	eager   bool
@@ -27,6 +29,12 @@ type Eager struct {
 	n   int
 	err error
 }
+
+// eagerMost bounds what is kept of a connection, in bytes. A session has less; but a peer
+// that reads nothing can have TLS answer it.
+const eagerMost = 1 << 20
+
+var errUnread = wire.Errorf(wire.CodeSlowReader, "the peer does not read: %d bytes wait", eagerMost)
 
 // EagerListener makes the connections of a listener Eager.
 func EagerListener(l net.Listener) net.Listener { return eagerListener{l} }
@@ -42,10 +50,7 @@ func (l eagerListener) Accept() (net.Conn, error) {
 	if s, ok := c.(syscall.Conn); ok {
 		e.raw, _ = s.SyscallConn()
 	}
-	e.now = func(fd uintptr) bool {
-		e.n, e.err = writeNow(fd, e.p)
-		return true
-	}
+	e.now = func(fd uintptr) { e.n, e.err = writeNow(fd, e.p) }
 	return e, nil
 }
 
@@ -72,7 +77,7 @@ func (e *Eager) Write(p []byte) (int, error) {
 	}
 	if e.raw != nil && len(e.rest) == 0 && !e.waiting {
 		e.p, e.n, e.err = p, 0, nil
-		err := e.raw.Write(e.now)
+		err := e.raw.Control(e.now) // as Write, but heedless of what is left of a drain's deadline
 		e.p = nil
 		if err == nil {
 			err = e.err
@@ -82,6 +87,10 @@ func (e *Eager) Write(p []byte) (int, error) {
 		}
 	} else {
 		e.n = 0
+	}
+	if len(e.rest)+len(p) > eagerMost {
+		e.broken = errUnread
+		return 0, e.broken
 	}
 	e.rest = append(e.rest, p[e.n:]...)
 	return len(p), nil

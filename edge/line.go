@@ -14,7 +14,8 @@ import (
 
 // A line is a client's connection, whatever carries it.
 type line struct {
-	remote net.Addr
+	transport transport
+	remote    net.Addr
 	// commands opens the stream that the client speaks on.
 	commands func(context.Context) (Commands, error)
 	// events opens the stream for events; nil: they go with the answers.
@@ -32,7 +33,7 @@ func quicLine(conn *quic.Conn) line {
 		datagram = conn.SendDatagram
 	}
 	return line{
-		datagram: datagram,
+		transport: overQUIC, datagram: datagram,
 		remote:   conn.RemoteAddr(),
 		commands: func(ctx context.Context) (Commands, error) { return conn.AcceptStream(ctx) },
 		events: func(ctx context.Context) (Stream, error) {
@@ -45,25 +46,26 @@ func quicLine(conn *quic.Conn) line {
 
 // refuse tells the client why, as far as it still listens. It waits a moment
 // for the client to go: a close right away would overtake the words.
-func refuse(l line, commands Commands, id uint64, err error) {
+func (d *Door) refuse(l line, commands Commands, id uint64, err error) {
 	var e *wire.Error
 	if !errors.As(err, &e) {
 		return
 	}
+	d.stats.refused.count(e.Code)
 	_ = commands.SetWriteDeadline(time.Now().Add(lastWords))
 	if _, err := commands.Write(wire.AppendMessage(nil, &wire.Frame{Id: id, Body: &wire.Frame_Error{Error: e}})); err != nil {
 		return
 	}
 	_ = commands.Close()
-	l.linger()
+	linger(l.gone)
 }
 
 // linger waits a moment for the client to go.
-func (l line) linger() {
+func linger(gone <-chan struct{}) {
 	t := time.NewTimer(lastWords)
 	defer t.Stop()
 	select {
-	case <-l.gone:
+	case <-gone:
 	case <-t.C:
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,14 +26,17 @@ const WebSocketProtocol = "im.1.pb"
 // connections, which are served until they or ctx end.
 func (d *Door) WebSocket(ctx context.Context) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !offers(r) {
+			http.Error(w, "the subprotocol is "+WebSocketProtocol, http.StatusBadRequest)
+			return
+		}
 		up := ws.HTTPUpgrader{Protocol: func(p string) bool { return p == WebSocketProtocol }}
 		conn, rw, _, err := up.Upgrade(r, w)
-		if err != nil {
-			return // it has been told
-		}
 		c, ok := conn.(*tls.Conn)
-		if !ok {
-			_ = conn.Close()
+		if err != nil || !ok { // it has been told, but nobody closes the connection any more
+			if conn != nil {
+				_ = conn.Close()
+			}
 			return
 		}
 		// What serves HTTP, its stack and its buffers, is let go.
@@ -45,6 +49,18 @@ func (d *Door) WebSocket(ctx context.Context) http.Handler {
 			_ = conn.Close()
 		}
 	})
+}
+
+// offers reports whether a client speaks what this door does.
+func offers(r *http.Request) bool {
+	for _, line := range r.Header.Values("Sec-WebSocket-Protocol") {
+		for p := range strings.SplitSeq(line, ",") {
+			if strings.TrimSpace(p) == WebSocketProtocol {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // begin runs f unless ctx has ended.
@@ -72,25 +88,40 @@ func (d *Door) Wait() {
 }
 
 func (d *Door) serveWebSocket(ctx context.Context, s *webSocket) {
-	defer context.AfterFunc(ctx, s.interrupt)()
-	err := d.serve(ctx, line{
-		remote:   s.conn.RemoteAddr(),
-		commands: func(context.Context) (Commands, error) { return s, nil },
-		gone:     s.gone,
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(interrupted)
+		s.interrupt()
 	})
+	d.serve(ctx, line{
+		transport: overWebSocket, remote: s.conn.RemoteAddr(),
+		commands: func(context.Context) (Commands, error) { return s, nil },
+		gone:     ended.Done(), // words are not overtaken, and hangUp waits for their reader
+	}, d.serving.Go, func(err error) {
+		if !stop() {
+			<-interrupted // it must not cut the goodbye
+		}
+		d.closeWebSocket(ctx, s, err)
+	})
+}
+
+func (d *Door) closeWebSocket(ctx context.Context, s *webSocket, err error) {
 	e := wire.AsError(err)
+	code := wire.CloseCode(e)
 	var broken net.Error
 	switch {
 	case errors.Is(err, io.EOF):
-		e = nil
+		code, e = wire.CloseNormal, nil
 	case ctx.Err() != nil:
-		e = wire.Errorf(wire.CodeShuttingDown, "the node is going away")
+		code, e = wire.CloseShuttingDown, wire.Errorf(wire.CodeShuttingDown, "the node is going away")
+	case errors.As(err, &broken) && broken.Timeout():
+		code, e = wire.CloseIdle, nil
 	case errors.As(err, &broken):
-		e = nil
+		code, e = wire.CloseNormal, nil
 	default:
 		d.cfg.Log.Debug("session ended", "remote", s.conn.RemoteAddr(), "code", e.Code, "reason", e.Message)
 	}
-	s.hangUp(e)
+	s.hangUp(code, e)
 }
 
 // innermost is what a TLS connection runs over.
@@ -110,7 +141,6 @@ func innermost(c *tls.Conn) net.Conn {
 type webSocket struct {
 	conn *tls.Conn
 	tcp  *Eager // below conn; nil: Send gives its bytes to a goroutine
-	gone chan struct{}
 
 	// Of the reader.
 	early  []byte // came with the request
@@ -120,13 +150,15 @@ type webSocket struct {
 
 	mu     sync.Mutex
 	reads  time.Time // the reader's deadline; zero = none
-	writes time.Time // the writers'
+	writes time.Time // that of Writes
+	cut    bool      // it was past when it was set: nobody waits any more
 	busy   bool      // somebody writes, or what was written has yet to go
+	own    bool      // and has WriteStall for it, whatever the deadline of Writes
 	idle   chan struct{}
 }
 
 func newWebSocket(c *tls.Conn, early []byte) *webSocket {
-	s := &webSocket{conn: c, early: early, gone: make(chan struct{})}
+	s := &webSocket{conn: c, early: early}
 	if s.tcp, _ = c.NetConn().(*Eager); s.tcp != nil {
 		s.tcp.begin()
 	}
@@ -141,7 +173,7 @@ func (s *webSocket) Read(p []byte) (int, error) {
 		}
 	}
 	n, err := s.raw(p[:min(int64(len(p)), s.header.Length-s.at)])
-	ws.Cipher(p[:n], s.header.Mask, int(s.at))
+	ws.Cipher(p[:n], s.header.Mask, int(s.at%4))
 	s.at += int64(n)
 	return n, err
 }
@@ -169,7 +201,10 @@ func (s *webSocket) next() error {
 		return err
 	}
 	h, err := ws.ReadHeader(rawReader{s})
-	if err != nil {
+	switch {
+	case errors.Is(err, ws.ErrHeaderLengthMSB), errors.Is(err, ws.ErrHeaderLengthUnexpected):
+		return wire.Errorf(wire.CodeProtocol, "a WebSocket frame of a length that there is not")
+	case err != nil:
 		return err
 	}
 	s.header, s.at = ws.Header{}, 0
@@ -209,141 +244,11 @@ func (s *webSocket) control(h ws.Header) error {
 	case ws.OpClose:
 		return io.EOF
 	case ws.OpPing:
-		_, err := s.write(ws.OpPong, payload)
-		return err
-	}
-	return nil
-}
-
-// Write writes whole frames as a message, and waits until they are on their way.
-func (s *webSocket) Write(p []byte) (int, error) { return s.write(ws.OpBinary, p) }
-
-func (s *webSocket) write(op ws.OpCode, p []byte) (int, error) {
-	for !s.take() {
-	}
-	defer s.release()
-	if err := s.put(op, append(make([]byte, wire.Headroom, wire.Headroom+len(p)), p...)); err != nil {
-		return 0, err
-	}
-	if err := s.drain(); err != nil {
-		return 0, err
-	}
-	return len(p), nil
-}
-
-// Send writes buf[wire.Headroom:], whole frames, as a message without waiting for the peer;
-// it uses the room before and keeps nothing. Done is false if not all is on its way
-// yet: sent is called once it is, or cannot be, and until then there is to be no other
-// Send. Writes take their turn.
-func (s *webSocket) Send(buf []byte, sent func(error)) (done bool, err error) {
-	if s.tcp == nil || !s.tryTake() {
-		p := bytes.Clone(buf[wire.Headroom:])
-		go func() {
-			_, err := s.Write(p)
-			sent(err)
-		}()
-		return false, nil
-	}
-	if err := s.put(ws.OpBinary, buf); err != nil || s.tcp.empty() {
-		s.release()
-		return true, err
-	}
-	go func() {
-		err := s.drain()
-		s.release()
-		sent(err)
-	}()
-	return false, nil
-}
-
-// put writes buf[wire.Headroom:] with its header. It waits only where there is no Eager.
-func (s *webSocket) put(op ws.OpCode, buf []byte) error {
-	n := len(buf) - wire.Headroom
-	at := wire.Headroom
-	switch {
-	case n < 126:
-		at -= 2
-		buf[at+1] = byte(n)
-	case n < 1<<16:
-		at -= 4
-		buf[at+1], buf[at+2], buf[at+3] = 126, byte(n>>8), byte(n)
-	default:
-		at -= 10
-		buf[at+1] = 127
-		for i := range 8 {
-			buf[at+2+i] = byte(uint64(n) >> (56 - 8*i))
-		}
-	}
-	buf[at] = 0x80 | byte(op)
-	if s.tcp == nil {
-		s.mu.Lock()
-		err := s.conn.SetWriteDeadline(s.deadline())
-		s.mu.Unlock()
-		if err != nil {
-			return err
-		}
-	}
-	_, err := s.conn.Write(buf[at:])
-	return err
-}
-
-// drain waits until all that was put is on its way.
-func (s *webSocket) drain() error {
-	if s.tcp == nil {
+		return s.write(ws.OpPong, payload, true)
+	case ws.OpPong:
 		return nil
 	}
-	return s.tcp.drain(func() error {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.tcp.SetWriteDeadline(s.deadline())
-	})
-}
-
-// deadline is that of the next wait; s is locked.
-func (s *webSocket) deadline() time.Time {
-	stall := time.Now().Add(wire.WriteStall)
-	if !s.writes.IsZero() && s.writes.Before(stall) {
-		return s.writes
-	}
-	return stall
-}
-
-// tryTake takes the right to write, if nobody has it.
-func (s *webSocket) tryTake() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.busy {
-		return false
-	}
-	s.busy = true
-	return true
-}
-
-// take waits for the right to write, or for a change of who has it.
-func (s *webSocket) take() bool {
-	s.mu.Lock()
-	if !s.busy {
-		s.busy = true
-		s.mu.Unlock()
-		return true
-	}
-	if s.idle == nil {
-		s.idle = make(chan struct{})
-	}
-	idle := s.idle
-	s.mu.Unlock()
-	<-idle
-	return false
-}
-
-func (s *webSocket) release() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.busy = false
-	if s.idle != nil {
-		close(s.idle)
-		s.idle = nil
-	}
+	return wire.Errorf(wire.CodeProtocol, "a WebSocket frame of kind %d", h.OpCode)
 }
 
 // SetReadDeadline bounds reads, also the one that is under way.
@@ -355,41 +260,4 @@ func (s *webSocket) SetReadDeadline(t time.Time) error {
 		t = time.Now().Add(wire.IdleTimeout)
 	}
 	return s.conn.SetReadDeadline(t)
-}
-
-// SetWriteDeadline bounds the waits of writes, also the one that is under way.
-func (s *webSocket) SetWriteDeadline(t time.Time) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.writes = t
-	if !s.busy {
-		return nil
-	}
-	return s.conn.NetConn().SetWriteDeadline(s.deadline())
-}
-
-// interrupt ends reads and writes.
-func (s *webSocket) interrupt() {
-	_ = s.SetReadDeadline(past)
-	_ = s.SetWriteDeadline(past)
-}
-
-var past = time.Unix(1, 0)
-
-// Close does nothing: hangUp says the goodbye.
-func (s *webSocket) Close() error { return nil }
-
-// hangUp closes the connection, with a word of why if e is not nil.
-func (s *webSocket) hangUp(e *wire.Error) {
-	defer close(s.gone)
-	defer s.conn.NetConn().Close()
-	code, why := ws.StatusCode(wire.CloseNormal), ""
-	if e != nil {
-		code, why = ws.StatusCode(wire.CloseCode(e)), e.Error()
-	}
-	if most := ws.MaxControlFramePayloadSize - 2; len(why) > most {
-		why = why[:most]
-	}
-	_ = s.SetWriteDeadline(time.Now().Add(lastWords))
-	_, _ = s.write(ws.OpClose, ws.NewCloseFrameBody(code, why))
 }

@@ -22,8 +22,8 @@ import (
 )
 
 // greet answers a client on its first stream with the name of the node.
-func greet(node string) func(context.Context, *quic.Conn) {
-	return func(ctx context.Context, c *quic.Conn) {
+func greet(node string) func(context.Context, *quic.Conn, func(func())) {
+	return func(ctx context.Context, c *quic.Conn, _ func(func())) {
 		s, err := c.AcceptStream(ctx)
 		if err == nil {
 			_, _ = io.WriteString(s, node)

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"time"
 
 	"github.com/quic-go/quic-go"
 )
@@ -21,7 +20,6 @@ type handshakes struct {
 	mu   sync.Mutex
 	all  int
 	from map[netip.Prefix]int // of those that are not 0
-	took time.Duration        // lately, on average
 }
 
 // origin is whom a limit holds for: an IPv4 address, or the /64 that a single
@@ -53,11 +51,7 @@ func (h *handshakes) begin(addr net.Addr, exempt func(netip.AddrPort) bool) bool
 	from := origin(addr)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	most := handshakesFrom
-	if h.took > handshakesSlow && h.all >= handshakesBusy {
-		most = handshakesFromBusy
-	}
-	if h.all >= handshakesMax || h.from[from] >= most && !exempt(addrPort(addr)) {
+	if h.all >= handshakesMax || h.from[from] >= handshakesFrom && !exempt(addrPort(addr)) {
 		return false
 	}
 	if h.from == nil {
@@ -74,14 +68,10 @@ func (h *handshakes) count() int {
 	return h.all
 }
 
-// end is begin's counterpart; took is 0 for a handshake that failed.
-func (h *handshakes) end(addr net.Addr, took time.Duration) {
+func (h *handshakes) end(addr net.Addr) {
 	from := origin(addr)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if took > 0 {
-		h.took += (took - h.took) / 16
-	}
 	h.all--
 	if h.from[from]--; h.from[from] == 0 {
 		delete(h.from, from)
@@ -115,7 +105,6 @@ func (m *Mesh) isPeer(addr netip.AddrPort) bool {
 type attempt struct {
 	remote net.Addr
 	node   bool // it asked for a protocol of nodes
-	since  time.Time
 	ended  bool // the first of accepted and failed counts
 }
 
@@ -129,7 +118,7 @@ func (m *Mesh) beginHandshake(ctx context.Context, info *quic.ClientInfo) (conte
 		return nil, errBusy
 	}
 	_, tunnelled := info.RemoteAddr.(nodeAddr) // where only nodes speak
-	a := &attempt{remote: info.RemoteAddr, node: tunnelled, since: time.Now()}
+	a := &attempt{remote: info.RemoteAddr, node: tunnelled}
 	context.AfterFunc(ctx, func() { m.endHandshake(a, context.Cause(ctx)) })
 	return context.WithValue(ctx, attemptKey{}, a), nil
 }
@@ -145,11 +134,7 @@ func (m *Mesh) endHandshake(a *attempt, err error) {
 	if !first {
 		return
 	}
-	var took time.Duration
-	if err == nil {
-		took = time.Since(a.since)
-	}
-	m.handshakes.end(a.remote, took)
+	m.handshakes.end(a.remote)
 	var transport *quic.TransportError
 	if errors.As(err, &transport) && !transport.Remote && transport.ErrorCode == quic.ConnectionRefused {
 		m.meter.queue.Add(1)

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -137,41 +136,4 @@ func TestStrangersWithQuestions(t *testing.T) {
 			t.Errorf("%d count when their time is over", got)
 		}
 	})
-}
-
-// While handshakes are slow few are let in, of each address; when they are quick again,
-// as many as ever.
-func TestSlowHandshakesAreFew(t *testing.T) {
-	var h handshakes
-	nobody := func(netip.AddrPort) bool { return false }
-	crowd := func(host byte, n int) (in int) {
-		for range n {
-			if h.begin(&net.UDPAddr{IP: net.IPv4(192, 0, 2, host)}, nobody) {
-				in++
-			}
-		}
-		return in
-	}
-	end := func(host byte, n int, took time.Duration) {
-		for range n {
-			h.end(&net.UDPAddr{IP: net.IPv4(192, 0, 2, host)}, took)
-		}
-	}
-	for host := range byte(3) {
-		if in := crowd(host, handshakesFrom+1); in != handshakesFrom {
-			t.Errorf("%d of an address were let in while they were quick", in)
-		}
-	}
-	end(2, handshakesFrom, 2*handshakesSlow)
-	if in := crowd(0, 1); in != 0 || h.all < handshakesBusy {
-		t.Errorf("%d more were let in while %d slow ones are in progress", in, h.all)
-	}
-	if in := crowd(3, handshakesFrom); in != handshakesFromBusy {
-		t.Errorf("%d of another address were let in while they were slow", in)
-	}
-	end(3, handshakesFromBusy, 0) // who gives up says nothing of the others
-	end(0, handshakesFrom, time.Millisecond)
-	if in := crowd(3, handshakesFrom); in != handshakesFrom {
-		t.Errorf("%d of an address were let in once they were quick again", in)
-	}
 }

@@ -21,13 +21,6 @@ const (
 	// or IPv6 /64.
 	handshakesFromRetry = 32
 	handshakesFrom      = 64
-	// handshakesSlow is how long those that came to be took of late, on average, when there
-	// are more than come to an end before clients give them up. While it is so, and more
-	// than handshakesBusy are in progress, an address has at most handshakesFromBusy: a few
-	// that are slow on purpose keep out nobody else.
-	handshakesSlow     = time.Second
-	handshakesBusy     = 128
-	handshakesFromBusy = 2
 	// handshakeIdle bounds the silence in a handshake, dialWithin all of a dial.
 	handshakeIdle = 3 * time.Second
 	dialWithin    = 5 * time.Second

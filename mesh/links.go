@@ -243,7 +243,7 @@ func (m *Mesh) serve(ctx context.Context, conn *quic.Conn) {
 			_ = conn.CloseWithError(wire.CloseForbidden, "this node serves no clients")
 			return
 		}
-		m.cfg.Clients(ctx, conn)
+		m.cfg.Clients(ctx, conn, m.wg.Go)
 		return
 	}
 	switch state.NegotiatedProtocol {

@@ -49,8 +49,9 @@ type Config struct {
 	TCPOnly bool
 	// Version is the version of the program, for others to see.
 	Version string
-	// Clients serves one client's connection and closes it; ctx ends with the mesh.
-	Clients func(ctx context.Context, c *quic.Conn)
+	// Clients serves one client's connection and closes it, from a goroutine that begin
+	// runs if it likes; ctx ends with the mesh, which waits.
+	Clients func(ctx context.Context, c *quic.Conn, begin func(func()))
 	// Enroll answers who wants to become a node, and has no certificate yet. nil =
 	// nobody can here.
 	Enroll func(ctx context.Context, remote net.Addr, request []byte) []byte

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"cmp"
+	"maps"
 	"sync"
 	"time"
 
@@ -14,7 +15,9 @@ import (
 // AdmissionConfig bounds the sends of all clients of a node together. Zero
 // fields get the defaults of production.
 type AdmissionConfig struct {
-	// InFlight bounds the unanswered sends (default 16,384).
+	// InFlight bounds the unanswered sends (default 16,384). While more than half of it
+	// is used, an app may hold its share alone: three quarters of it in equal parts for
+	// those that have some. The last quarter is for apps that come then.
 	InFlight int
 	// RoomPerSecond and RoomBurst bound the rate of sends to one room (default
 	// 500 and 2,000); a negative rate is none.
@@ -29,6 +32,10 @@ type Admission struct {
 
 	mu   sync.Mutex
 	open int
+	apps map[string]int // those of open, by app; without zeros
+	// admitted and refused count sends, the latter by code.
+	admitted uint64
+	refused  map[string]uint64
 	// Limiters by room, in two generations: when young is full it becomes old,
 	// and a room that nobody sent to meanwhile starts with a whole burst again.
 	young, old map[room.ID]*rate.Limiter
@@ -42,7 +49,58 @@ func NewAdmission(cfg AdmissionConfig) *Admission {
 	cfg.InFlight = cmp.Or(cfg.InFlight, 16<<10)
 	cfg.RoomPerSecond = cmp.Or(cfg.RoomPerSecond, 500)
 	cfg.RoomBurst = cmp.Or(cfg.RoomBurst, 2000)
-	return &Admission{cfg: cfg, young: make(map[room.ID]*rate.Limiter)}
+	a := &Admission{cfg: cfg, young: make(map[room.ID]*rate.Limiter), apps: make(map[string]int), refused: make(map[string]uint64)}
+	for _, code := range refusals {
+		a.refused[code] = 0
+	}
+	return a
+}
+
+// refusals are the codes by which sends are refused; others count as internal.
+var refusals = []string{
+	wire.CodeRateLimited, wire.CodeOverloaded, wire.CodeOutOfOrder, wire.CodeBadRequest, wire.CodeTooLarge, wire.CodeForbidden, wire.CodeInternal,
+}
+
+// AdmissionStats count the sends of a node's clients since it started.
+type AdmissionStats struct {
+	// Open are those without an answer now, of so many Apps.
+	Open, Apps int
+	// Admitted were passed on to their rooms' leaders; the others were refused with a code.
+	Admitted uint64
+	Refused  map[string]uint64
+}
+
+// Stats returns the counts of now.
+func (a *Admission) Stats() AdmissionStats {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return AdmissionStats{Open: a.open, Apps: len(a.apps), Admitted: a.admitted, Refused: maps.Clone(a.refused)}
+}
+
+// refuse counts a send that was not admitted.
+func (a *Admission) refuse(err error) {
+	if a == nil {
+		return // of a node, which sends nothing
+	}
+	code := wire.AsError(err).Code
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, ok := a.refused[code]; !ok {
+		code = wire.CodeInternal
+	}
+	a.refused[code]++
+}
+
+// share is how many unanswered sends an app may have now; a is locked.
+func (a *Admission) share(app string) int {
+	if a.open <= a.cfg.InFlight/2 {
+		return a.cfg.InFlight
+	}
+	apps := len(a.apps)
+	if a.apps[app] == 0 {
+		apps++
+	}
+	return max(1, (a.cfg.InFlight-a.cfg.InFlight/4)/apps)
 }
 
 // admit counts a send to a room, or says why not.
@@ -52,20 +110,28 @@ func (a *Admission) admit(id room.ID, now time.Time) error {
 	if a.open >= a.cfg.InFlight {
 		return wire.Errorf(wire.CodeOverloaded, "%d sends are unanswered on this node", a.open).After(overloadPause)
 	}
+	if held := a.apps[id.App]; held >= a.share(id.App) {
+		return wire.Errorf(wire.CodeOverloaded, "%d sends of your app are unanswered on this node, which is its share", held).After(overloadPause)
+	}
 	if a.cfg.RoomPerSecond > 0 {
 		if wait := spend(a.limiter(id), now); wait > 0 {
 			return wire.Errorf(wire.CodeRateLimited, "more than %v sends per second to %q", a.cfg.RoomPerSecond, id.Room).After(wait)
 		}
 	}
 	a.open++
+	a.apps[id.App]++
+	a.admitted++
 	return nil
 }
 
-// settle is called when an admitted send has its answer.
-func (a *Admission) settle() {
+// settle is called when an admitted send of an app has its answer.
+func (a *Admission) settle(app string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.open--
+	if a.apps[app]--; a.apps[app] == 0 {
+		delete(a.apps, app)
+	}
 }
 
 func (a *Admission) limiter(id room.ID) *rate.Limiter {

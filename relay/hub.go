@@ -55,11 +55,12 @@ type Hub struct {
 	// trimming: somebody makes the tails smaller.
 	trimming atomic.Bool
 
-	mu     sync.Mutex
-	topics map[room.ID]*topic
-	feeds  sync.WaitGroup
-	ctx    context.Context // of reads of history
-	cancel context.CancelFunc
+	mu        sync.Mutex
+	topics    map[room.ID]*topic
+	followers int
+	feeds     sync.WaitGroup
+	ctx       context.Context // of reads of history
+	cancel    context.CancelFunc
 }
 
 // NewHub returns a hub without topics. It starts nothing.
@@ -166,6 +167,7 @@ func (h *Hub) acquire(id room.ID, duty Duty) (*topic, error) {
 		h.run(t)
 	}
 	t.refs++
+	h.followers++
 	return t, nil
 }
 
@@ -195,6 +197,7 @@ func (h *Hub) release(t *topic) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t.refs--
+	h.followers--
 	if t.refs > 0 {
 		return
 	}

@@ -47,6 +47,8 @@ func (p *pages) forget() {
 // get returns a block of the topic's history with the event after a position, nil if there
 // is none yet.
 func (p *pages) get(ctx context.Context, t *topic, after, life uint64) (*block, error) {
+	t.hub.stats.readers.Add(1)
+	defer t.hub.stats.readers.Add(-1)
 	for range pageTries {
 		pg, mine := p.take(after, life)
 		if mine && !t.hub.running(func() { p.read(t, pg) }) {
@@ -91,6 +93,7 @@ func (p *pages) read(t *topic, pg *page) {
 	defer close(pg.done)
 	ctx, cancel := context.WithTimeout(t.hub.ctx, pageWithin)
 	defer cancel()
+	t.hub.stats.pages.Add(1)
 	events, err := t.hub.cfg.Feed.Read(ctx, t.id, pg.after, pageBytes)
 	if err == nil {
 		err = following(t, pg.after, events)

@@ -3,6 +3,7 @@ package relay
 import (
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/starling-im/starling/wire"
@@ -18,6 +19,7 @@ import (
 type pump struct {
 	workers int
 	stats   *stats
+	gather  atomic.Int64 // how long events are gathered now, ns
 
 	mu    sync.Mutex
 	busy  int     // goroutines that run
@@ -60,12 +62,31 @@ const (
 	spareJobs, spareSessions = 256, 1024
 )
 
-// gatherFor is how long events wait for company after a write. The first one
-// after a pause leaves at once. A write of one event costs about as much CPU
-// as one of thirty.
-const gatherFor = 3 * time.Millisecond
+// gatherLeast and gatherMost bound how long events wait for company after a write. The
+// first one after a pause leaves at once. A write of one event costs about as much CPU
+// as one of thirty: so the more work waits for the pump, the longer they wait.
+const (
+	gatherLeast = 2 * time.Millisecond
+	gatherMost  = 10 * time.Millisecond
+)
 
-func newPump(s *stats) *pump { return &pump{workers: runtime.GOMAXPROCS(0), stats: s} }
+func newPump(s *stats) *pump {
+	p := &pump{workers: runtime.GOMAXPROCS(0), stats: s}
+	p.gather.Store(int64(gatherLeast))
+	return p
+}
+
+// adapt takes how long a part of a job has waited. A pump that is busy for half of the
+// time that events are gathered for gathers longer.
+func (p *pump) adapt(waited time.Duration) {
+	g := time.Duration(p.gather.Load())
+	if waited > g/2 {
+		g += g / 16
+	} else {
+		g -= g / 64
+	}
+	p.gather.Store(int64(min(max(g, gatherLeast), gatherMost)))
+}
 
 // wake takes the cursors that waited in a topic. It does not block.
 func (p *pump) wake(t *topic, woken []*cursor) {
@@ -171,15 +192,13 @@ var buffers = sync.Pool{New: func() any {
 func (p *pump) work() {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	var j *job
 	for {
-		var cursors []*cursor
-		var sessions []*Session
-		j, cursors, sessions = p.take(j)
+		j, cursors, sessions := p.take()
 		if j == nil {
 			return
 		}
 		began := time.Now()
+		waited := began.Sub(j.since) // the job may be another one once it is done
 		for _, c := range cursors {
 			if c.session.woken(c) {
 				c.session.write(buf)
@@ -190,16 +209,33 @@ func (p *pump) work() {
 				s.write(buf)
 			}
 		}
-		p.stats.turn(began.Sub(j.since), time.Since(began))
+		p.done(j)
+		p.adapt(waited)
+		p.stats.turn(waited, time.Since(began))
 	}
 }
 
-// take ends a worker's part of a job and gives it the next one, nil if there is none.
-func (p *pump) take(done *job) (j *job, cursors []*cursor, sessions []*Session) {
-	t, woken := p.finish(done)
-	if t != nil {
-		t.reuse(woken) // not while p is locked: a topic that is locked wakes
+// done ends a worker's part of a job. A topic is locked before the pump, never after.
+func (p *pump) done(j *job) {
+	p.mu.Lock()
+	if j.open--; j.open > 0 || !j.taken() {
+		p.mu.Unlock()
+		return
 	}
+	t, woken := j.topic, j.cursors
+	clear(j.sessions)
+	*j = job{sessions: j.sessions[:0]}
+	if len(p.spare) < spareJobs && cap(j.sessions) <= spareSessions {
+		p.spare = append(p.spare, j)
+	}
+	p.mu.Unlock()
+	if woken != nil {
+		t.reuse(woken)
+	}
+}
+
+// take gives a worker a part of the next job, nil if there is none.
+func (p *pump) take() (j *job, cursors []*cursor, sessions []*Session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.turns) == 0 {
@@ -236,25 +272,3 @@ func pop[T any](all []*T) []*T {
 
 // taken reports whether workers have all of the job.
 func (j *job) taken() bool { return j.at >= max(len(j.cursors), len(j.sessions)) }
-
-// finish ends a worker's part of a job, which may be nil. It returns the list of cursors
-// of a job that is done, and whose it is.
-func (p *pump) finish(done *job) (t *topic, woken []*cursor) {
-	if done == nil {
-		return nil, nil
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if done.open--; done.open > 0 || !done.taken() {
-		return nil, nil
-	}
-	if done.cursors != nil {
-		t, woken = done.topic, done.cursors
-	}
-	clear(done.sessions)
-	*done = job{sessions: done.sessions[:0]}
-	if len(p.spare) < spareJobs && cap(done.sessions) <= spareSessions {
-		p.spare = append(p.spare, done)
-	}
-	return t, woken
-}

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -57,13 +56,14 @@ func TestRoomsTakeTurns(t *testing.T) {
 			p.write(&Session{room: hot})
 		}
 	}
-	first, _, _ := p.take(nil)
+	first, _, _ := p.take()
 	p.wake(quiet, make([]*cursor, 1))
 	p.write(&Session{room: quiet})
 	order := []*topic{first.topic}
 	sessions := 0
 	for j := first; ; {
-		next, cursors, writes := p.take(j)
+		p.done(j)
+		next, cursors, writes := p.take()
 		if j = next; j == nil {
 			break
 		}
@@ -78,31 +78,4 @@ func TestRoomsTakeTurns(t *testing.T) {
 	if len(hot.turn.jobs)+len(quiet.turn.jobs)+len(p.turns) > 0 || len(p.spare) == 0 || len(p.spare) > spareJobs {
 		t.Errorf("left: %d and %d jobs, %d turns, %d spare", len(hot.turn.jobs), len(quiet.turn.jobs), len(p.turns), len(p.spare))
 	}
-}
-
-// A topic that is locked may wait for the pump: whoever gives a list of cursors back to a
-// topic must not hold the pump up meanwhile.
-func TestPumpDoesNotWaitForTopics(t *testing.T) {
-	topic := newTopic(HubConfig{})
-	p := topic.hub.pump
-	p.workers = 0
-	p.wake(topic, make([]*cursor, 1))
-	j, _, _ := p.take(nil)
-	topic.mu.Lock()
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		p.take(j)
-	}()
-	open := func() bool {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return j.open > 0
-	}
-	for open() {
-		runtime.Gosched()
-	}
-	p.wake(topic, make([]*cursor, 1)) // as append would, with the topic locked
-	topic.mu.Unlock()
-	<-ended
 }

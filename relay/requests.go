@@ -94,12 +94,12 @@ func (s *Session) ask(id uint64, answer func(context.Context) (*wire.Frame, erro
 func (s *Session) publish(id uint64, p *wire.Publish) {
 	kind, ok := publishable[p.Kind]
 	if !ok {
-		s.replyError(id, wire.Errorf(wire.CodeBadRequest, "kind %v cannot be published", p.Kind))
+		s.refuse(id, wire.Errorf(wire.CodeBadRequest, "kind %v cannot be published", p.Kind))
 		return
 	}
 	user, err := s.speaker(p.ActAs)
 	if err != nil {
-		s.replyError(id, err)
+		s.refuse(id, err)
 		return
 	}
 	s.send(id, p.Attempt, room.Command{
@@ -111,7 +111,7 @@ func (s *Session) publish(id uint64, p *wire.Publish) {
 func (s *Session) create(id uint64, c *wire.Create) {
 	user, err := s.speaker(c.ActAs)
 	if err != nil {
-		s.replyError(id, err)
+		s.refuse(id, err)
 		return
 	}
 	s.send(id, c.Attempt, room.Command{
@@ -136,19 +136,25 @@ func (s *Session) speaker(actAs string) (string, error) {
 // send admits a command and passes it on; the answer comes when it comes.
 func (s *Session) send(id uint64, attempt uint32, c room.Command) {
 	if err := c.Validate(); err != nil {
-		s.replyError(id, refused(err))
+		s.refuse(id, refused(err))
 		return
 	}
 	moment := s.cfg.Backend.Moment()
 	if err := s.admit(c.ID, attempt); err != nil {
-		s.replyError(id, err)
+		s.refuse(id, err)
 		return
 	}
 	s.cfg.Backend.Publish(c, moment, func(ack *wire.Ack, err error) {
 		s.settle(c.ID, attempt, err)
-		s.cfg.Admission.settle()
+		s.cfg.Admission.settle(c.ID.App)
 		s.answer(id, ack, err)
 	})
+}
+
+// refuse answers a send that is not passed on.
+func (s *Session) refuse(id uint64, err error) {
+	s.cfg.Admission.refuse(err)
+	s.replyError(id, err)
 }
 
 // admit asks the session's own limits first, so that one who exceeds them

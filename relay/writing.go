@@ -53,9 +53,9 @@ func (s *Session) turn(state writing) bool {
 		return false
 	}
 	s.room = s.ready[s.next].topic
-	if !s.more && time.Since(s.flushed) < gatherFor {
+	if gather := time.Duration(s.cfg.Hub.pump.gather.Load()); !s.more && time.Since(s.flushed) < gather {
 		s.writing = queued
-		s.cfg.Hub.pump.later(s, s.flushed.Add(gatherFor))
+		s.cfg.Hub.pump.later(s, s.flushed.Add(gather))
 		return false
 	}
 	s.writing = state

@@ -8,10 +8,10 @@ import (
 )
 
 const (
-	// memoryEvery is how often a node looks whether it has become quiet, quietBytes what
-	// it then has allocated at most since the look before.
+	// memoryEvery is how often a node looks whether it has become quiet: since the look
+	// before it has allocated at most quietLeast, or a quarter of what is in use.
 	memoryEvery = 10 * time.Second
-	quietBytes  = 8 << 20
+	quietLeast  = 8 << 20
 	// slackLeast is what is worth giving back, in bytes.
 	slackLeast = 8 << 20
 )
@@ -32,7 +32,7 @@ func readMemory() memory {
 
 // slack reports whether a process that was quiet since before holds much that it does not use.
 func (m memory) slack(before memory) bool {
-	return m.allocated-before.allocated < quietBytes && m.held > m.live+max(slackLeast, m.live/4)
+	return m.allocated-before.allocated < max(quietLeast, m.live/4) && m.held > m.live+max(slackLeast, m.live/4)
 }
 
 // giveBack returns memory to the system whenever the node has become quiet, as after a

@@ -90,8 +90,9 @@ func chatAcross(t *testing.T, home string) {
 }
 
 // replayWithKill replays the sample while a node is killed and comes back.
-func replayWithKill(t *testing.T, m *devMesh) {
-	cmd := program(t, m.home, "replay", sample, "--in-order", "--rate", "100", "--json")
+func replayWithKill(t *testing.T, m *devMesh, flags ...string) {
+	t.Helper()
+	cmd := program(t, m.home, append([]string{"replay", sample, "--in-order", "--rate", "100", "--json"}, flags...)...)
 	var out bytes.Buffer
 	cmd.Stdout = &out
 	if err := cmd.Start(); err != nil {

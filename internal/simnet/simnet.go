@@ -41,6 +41,9 @@ type Noise struct {
 	Replay  float64       // arrive a second time, up to a second later
 	Corrupt float64       // arrive with one bit turned over
 	Jitter  time.Duration // arrive up to this later, so that they overtake each other
+	// Most is the size in bytes, without the headers of UDP and IP, above which a packet
+	// never arrives; 0 = none.
+	Most int
 }
 
 // replayWithin bounds how late a packet comes again.
@@ -198,7 +201,7 @@ func (n *Net) SendPacket(p quicsim.Packet) error {
 	c := n.conns[to]
 	way, now := path{from.Addr(), to.Addr()}, time.Now()
 	cut, isCut := n.cuts[way]
-	if c == nil || isCut && cut.loses(now) || !n.enters(way, len(p.Data), now) || n.happens(n.noise.Loss) {
+	if c == nil || isCut && cut.loses(now) || n.noise.Most > 0 && len(p.Data) > n.noise.Most || !n.enters(way, len(p.Data), now) || n.happens(n.noise.Loss) {
 		n.lost++
 		n.mu.Unlock()
 		return nil

@@ -1,0 +1,201 @@
+package relay
+
+import (
+	"context"
+	"io"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/starling-im/starling/wire"
+)
+
+// sink is the connection of a client that takes everything at once.
+type sink struct {
+	frames  io.Reader
+	bytes   atomic.Int64
+	crowd   *crowdOfSinks
+	stopped chan struct{}
+}
+
+func (s *sink) Write(p []byte) (int, error)      { return len(p), nil }
+func (s *sink) SetReadDeadline(time.Time) error  { close(s.stopped); return nil }
+func (s *sink) SetWriteDeadline(time.Time) error { return nil }
+func (s *sink) Send(buf []byte, _ func(error)) (bool, error) {
+	s.bytes.Add(int64(len(buf) - wire.Headroom))
+	s.crowd.writes.Add(1)
+	return true, nil
+}
+
+// Read gives the Follow, and then nothing until the session ends.
+func (s *sink) Read(p []byte) (int, error) {
+	if n, err := s.frames.Read(p); err == nil {
+		return n, nil
+	}
+	<-s.stopped
+	return 0, io.EOF
+}
+
+// crowdOfSinks are many clients that follow one room.
+type crowdOfSinks struct {
+	store  *store
+	hub    *Hub
+	writes atomic.Int64
+	size   int
+}
+
+// newCrowdOfSinks has so many clients follow theRoom.
+func newCrowdOfSinks(t testing.TB, size int) *crowdOfSinks {
+	s, hub := newStore()
+	c := &crowdOfSinks{store: s, hub: hub, size: size}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{}, size)
+	for range size {
+		follow := wire.AppendMessage(nil, follow(1, 0))
+		to := &sink{frames: io.LimitReader(&repeated{follow}, int64(len(follow))), crowd: c, stopped: make(chan struct{})}
+		go func() {
+			_ = NewSession(SessionConfig{
+				Peer: Peer{App: "demo", User: "u"}, Frames: wire.NewReader(to, wire.ClientFrame), Replies: to,
+				Hub: hub, Backend: new(backend), Admission: NewAdmission(AdmissionConfig{}),
+			}).Run(ctx)
+			ended <- struct{}{}
+		}()
+	}
+	t.Cleanup(func() {
+		cancel()
+		for range size {
+			<-ended
+		}
+		hub.Close()
+	})
+	for c.waiting() < size {
+		c.pause()
+	}
+	return c
+}
+
+// repeated is a reader of the same bytes again and again.
+type repeated struct{ b []byte }
+
+func (r *repeated) Read(p []byte) (int, error) { return copy(p, r.b), nil }
+
+// waiting is how many cursors wait for an event.
+func (c *crowdOfSinks) waiting() int {
+	c.hub.mu.Lock()
+	t := c.hub.topics[theRoom]
+	c.hub.mu.Unlock()
+	if t == nil {
+		return 0
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.waiting)
+}
+
+// pause passes a moment: nothing tells when a cursor waits.
+func (c *crowdOfSinks) pause() { time.Sleep(100 * time.Microsecond) }
+
+// deliver appends an event and waits until all have it.
+func (c *crowdOfSinks) deliver(e []byte) {
+	before := c.writes.Load()
+	c.hub.Append(theRoom, wire.EventSeq(e), e)
+	for c.writes.Load() < before+int64(c.size) || c.waiting() < c.size {
+		c.pause()
+	}
+}
+
+// TestDeliveriesAllocateNothing has a thousand clients follow one room: what an event
+// costs in garbage does not depend on how many follow.
+func TestDeliveriesAllocateNothing(t *testing.T) {
+	if underRace {
+		t.Log("the race detector allocates")
+		return
+	}
+	const followers, events = 1000, 200
+	c := newCrowdOfSinks(t, followers)
+	var encoded [][]byte
+	for seq := range uint64(events + 50) {
+		encoded = append(encoded, event(seq+1, 100))
+	}
+	next := 0
+	deliver := func() {
+		c.deliver(encoded[next])
+		next++
+	}
+	for range 40 { // lists and buffers grow to their size
+		deliver()
+	}
+	per := testing.AllocsPerRun(events, deliver)
+	t.Logf("%.1f allocations per event for %d followers", per, followers)
+	if per > followers/50 {
+		t.Errorf("%.1f allocations per event for %d followers", per, followers)
+	}
+}
+
+// TestAppendsWhileThePumpWorks has events come while a worker ends its parts of jobs: the
+// two lock the topic and the pump, and must not wait for each other.
+func TestAppendsWhileThePumpWorks(t *testing.T) {
+	topic := newTopic(HubConfig{TailBytes: 64 << 20})
+	topic.begin(0, 0)
+	p := topic.hub.pump
+	p.workers = 0 // this test is the worker
+	const events = 20_000
+	var appender sync.WaitGroup
+	appender.Go(func() {
+		for seq := range uint64(events) {
+			for !anyWaits(topic) { // so that each event makes a job
+				runtime.Gosched()
+			}
+			topic.append(seq+1, event(seq+1, 10))
+		}
+	})
+	all := make([]cursor, 4)
+	read := func(c *cursor) {
+		for waits := false; !waits; {
+			_, waits, _, _ = topic.read(c, chunkBytes)
+		}
+	}
+	for i := range all {
+		all[i].topic = topic
+		read(&all[i])
+	}
+	for all[0].after < events {
+		p.mu.Lock()
+		p.busy = 1
+		p.mu.Unlock()
+		j, cursors, _ := p.take()
+		if j == nil {
+			runtime.Gosched()
+			continue
+		}
+		for _, c := range cursors {
+			read(c)
+		}
+		p.done(j)
+	}
+	appender.Wait()
+}
+
+func anyWaits(t *topic) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.waiting) > 0
+}
+
+// BenchmarkDelivery measures what the relay itself takes per delivery, without a
+// connection: no cipher, no system call.
+func BenchmarkDelivery(b *testing.B) {
+	c := newCrowdOfSinks(b, 1000)
+	var encoded [][]byte
+	for seq := range uint64(b.N) {
+		encoded = append(encoded, event(seq+1, 100))
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for _, e := range encoded {
+		c.deliver(e)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*c.size), "ns/delivery")
+}
