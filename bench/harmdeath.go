@@ -15,6 +15,8 @@ type mourning struct {
 	rooms    []string
 	speakers []*speaker
 	home     int // where the crowd is; -1 = nowhere
+	// What the survivors, and the crowd, took of the processors while it came back.
+	atNodes, atCrowd stopwatch
 }
 
 const (
@@ -189,9 +191,17 @@ func (d *mourning) storm(ctx context.Context, harmed bool) (back, said tale, err
 		said, err = d.others.tell(ctx, order{Do: doTell})
 		return back, said, err
 	}
+	d.atNodes, d.atCrowd = stopwatch{}, stopwatch{pids: d.crowd.pids()}
+	for _, node := range d.survivors(d.home) {
+		d.atNodes.pids = append(d.atNodes.pids, d.pid(node))
+	}
+	d.atNodes.take(true)
+	d.atCrowd.take(true)
 	killed := time.Now()
 	kill(d.pid(d.home))
 	back, err = d.crowd.tell(ctx, order{Do: doBack, Within: backWithin})
+	d.atNodes.take(false)
+	d.atCrowd.take(false)
 	if err != nil {
 		return back, said, err
 	}
@@ -222,6 +232,8 @@ func (d *mourning) figures(ctx context.Context, harmed bool, back, said tale) ([
 	return append(all,
 		figure{"back_s", time.Duration(back.Last).Seconds(), false},
 		figure{"back_p50_s", back.Back.Within(0.5).Seconds(), false},
+		figure{"nodes_cpu_s", (d.atNodes.to - d.atNodes.from).Seconds(), false},
+		figure{"crowd_cpu_s", (d.atCrowd.to - d.atCrowd.from).Seconds(), false},
 		figure{"told_to_wait", float64(refused["overloaded"]), false},
 		figure{"refused_else", float64(sum(refused) - refused["overloaded"] - refused["broken"]), false},
 		figure{"broken", float64(refused["broken"]), false}), nil
