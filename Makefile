@@ -1,7 +1,7 @@
 # Short names for what is done often. `make help` lists them; nothing here is
 # needed to build or test: the go command is enough.
 
-.PHONY: help build test race lint generate ci measure-chat measure-idle measure-kills measure-failover measure-durable measure-relay measure-groups measure-geo measure-gossip measure-compression measure-links measure-latency measure-service measure-snapshot measure-rooms sizes clean
+.PHONY: help build test race lint generate ci measure-chat measure-idle measure-kills measure-failover measure-durable measure-relay measure-groups measure-geo measure-gossip measure-compression measure-links measure-latency measure-crowd measure-service measure-snapshot measure-rooms sizes clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -66,6 +66,9 @@ measure-rooms: ## a million rooms, a thousand of them active; half an hour, by i
 
 measure-durable: ## acknowledged messages beside NATS JetStream and bare Raft; five minutes, by itself
 	cd bench && go run . durable
+
+measure-crowd: ## what stalled readers, floods, a dead node and hot rooms cost others: STARLING_DATA=folder; an hour, by itself
+	.ci/measure-crowd
 
 measure-relay: ## fan-out, memory, rooms and coming back beside NATS, Centrifuge and MQTT brokers; an hour, by itself
 	cd bench && for w in fanout "idle --rounds 3" "rooms --rounds 3" reconnect; do go run . $$w || failed=1; done; exit $${failed:-0}

@@ -18,7 +18,7 @@ import (
 
 // TestMain makes the test binary be the bench, whose parts are processes.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && slices.Contains([]string{servePart, sendPart, crowdPart}, os.Args[1]) {
+	if len(os.Args) > 1 && slices.Contains([]string{servePart, sendPart, crowdPart, throngPart}, os.Args[1]) {
 		main()
 		return
 	}

@@ -20,6 +20,7 @@ const crowdPart = "crowd"
 // A crowdSpec tells the crowd where to go and what to do.
 type crowdSpec struct {
 	Target talk.Target
+	More   []talk.Target // where followers are too, in turn
 	Work   relayWork
 }
 
@@ -48,6 +49,7 @@ type phase struct {
 // connections that publish.
 type crowd struct {
 	dialer     *talk.Dialer
+	dialers    []*talk.Dialer // of followers
 	protocol   string
 	work       relayWork
 	began      time.Time
@@ -72,11 +74,12 @@ type crowdRoom struct {
 
 // A follower is one connection that follows rooms.
 type follower struct {
-	crowd *crowd
-	name  string
-	rooms []int
-	next  []uint64 // by room: the message that must come next
-	got   atomic.Int64
+	crowd  *crowd
+	dialer *talk.Dialer
+	name   string
+	rooms  []int
+	next   []uint64 // by room: the message that must come next
+	got    atomic.Int64
 
 	mu    sync.Mutex
 	times load.Times
@@ -87,8 +90,16 @@ func newCrowd(s crowdSpec) (*crowd, error) {
 	if err != nil {
 		return nil, err
 	}
+	dialers := []*talk.Dialer{d}
+	for _, t := range s.More {
+		more, err := talk.NewDialer(t)
+		if err != nil {
+			return nil, err
+		}
+		dialers = append(dialers, more)
+	}
 	c := &crowd{
-		dialer: d, protocol: s.Target.Protocol, work: s.Work, began: time.Now(), tokens: make(chan struct{}, s.Work.Window),
+		dialer: d, dialers: dialers, protocol: s.Target.Protocol, work: s.Work, began: time.Now(), tokens: make(chan struct{}, s.Work.Window),
 	}
 	members := s.Work.members()
 	for i, m := range members {
@@ -96,7 +107,7 @@ func newCrowd(s crowdSpec) (*crowd, error) {
 		c.rooms = append(c.rooms, r)
 	}
 	for i := range s.Work.Clients {
-		f := &follower{crowd: c, name: fmt.Sprintf("user%d", i), next: make([]uint64, len(c.rooms))}
+		f := &follower{crowd: c, dialer: c.dialers[i%len(c.dialers)], name: fmt.Sprintf("user%d", i), next: make([]uint64, len(c.rooms))}
 		for n := range f.next {
 			f.next[n] = 1
 		}
@@ -211,7 +222,7 @@ func (c *crowd) gather(ctx context.Context) (all []talk.Conn, err error) {
 
 // join opens the follower's connection and reads from it.
 func (f *follower) join(ctx context.Context) (talk.Conn, error) {
-	conn, err := f.crowd.dialer.Dial(ctx, f.name, nil)
+	conn, err := f.dialer.Dial(ctx, f.name, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -33,7 +33,7 @@ func root() *cobra.Command {
 		Example:       "  go run . fanout --help",
 		SilenceErrors: true, SilenceUsage: true,
 	}
-	cmd.AddCommand(durableCommand(), idleCommand(), fanoutCommand(), roomsCommand(), reconnectCommand())
+	cmd.AddCommand(durableCommand(), idleCommand(), fanoutCommand(), roomsCommand(), reconnectCommand(), harmCommand(), coresCommand())
 	cmd.AddCommand(partCommands()...)
 	return cmd
 }

@@ -24,6 +24,7 @@ type meshContext struct {
 	CA         string `json:"ca"`
 	ServerName string `json:"server_name"`
 	Nodes      []struct {
+		ID   string `json:"id"`
 		Addr string `json:"addr"`
 	} `json:"nodes"`
 }

@@ -96,7 +96,10 @@ func partCommands() []*cobra.Command {
 		}
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(said)
 	}}
-	return []*cobra.Command{serve, send, crowd}
+	throng := &cobra.Command{Use: throngPart, Hidden: true, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		return runThrong(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout())
+	}}
+	return []*cobra.Command{serve, send, crowd, throng}
 }
 
 // readSpec reads what a part shall do, and calls asked for each line that comes

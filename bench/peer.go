@@ -29,6 +29,9 @@ type peer struct {
 	target talk.Target
 	limits string // that a row names
 	pid    int
+	// Of a system of several nodes, the others: where they are, and their processes.
+	more     []talk.Target
+	morePIDs []int
 	// collect makes the server free what it does not use, or waits until it has
 	// collected its garbage by itself; nil = one can do neither.
 	collect func(context.Context) error

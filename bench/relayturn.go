@@ -39,7 +39,7 @@ func (m *machine) publish(ctx context.Context, p *peer, w relayWork) ([]row, err
 	var servers, clients []*stopwatch
 	said, err := m.crowd(ctx, p, w, func(crowd *crowdProcess, begins bool) {
 		if begins {
-			servers = append(servers, &stopwatch{pids: []int{p.pid}})
+			servers = append(servers, &stopwatch{pids: append([]int{p.pid}, p.morePIDs...)})
 			clients = append(clients, &stopwatch{pids: []int{crowd.cmd.Process.Pid}})
 		}
 		servers[len(servers)-1].take(begins)
@@ -199,7 +199,7 @@ func (m *machine) crowd(ctx context.Context, p *peer, w relayWork, counts func(c
 	if err := c.cmd.Start(); err != nil {
 		return said, err
 	}
-	if err := json.NewEncoder(c.stdin).Encode(crowdSpec{p.target, w}); err != nil {
+	if err := json.NewEncoder(c.stdin).Encode(crowdSpec{p.target, p.more, w}); err != nil {
 		return said, errors.Join(err, c.cmd.Process.Kill(), c.cmd.Wait())
 	}
 	last := follow(lines, func(begins bool) { counts(c, begins) })

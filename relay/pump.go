@@ -12,25 +12,31 @@ import (
 // A pump writes events for all sessions of a hub, with as many goroutines as there are
 // processors and none while there is nothing to do.
 //
-// An event of a room hands the pump its waiting cursors as one job. Jobs take turns in
-// parts, so that a room with many followers does not keep the others waiting. A session
-// whose peer takes nothing more costs no goroutine of the pump: see Sender.
+// An event of a room hands the pump its waiting cursors as one job. Rooms take turns in
+// parts of their jobs, so that one with more to send than the node can does not keep the
+// others waiting, however many jobs it has. A session whose peer takes nothing more costs
+// no goroutine of the pump: see Sender.
 type pump struct {
 	workers int
 	stats   *stats
 	gather  atomic.Int64 // how long events are gathered now, ns
 
 	mu    sync.Mutex
-	busy  int    // goroutines that run
-	jobs  []*job // in turn
+	busy  int     // goroutines that run
+	turns []*turn // of the rooms that have jobs
+	spare []*job  // that were done, used again
 	due   []dueSession
 	timer *time.Timer
 }
 
-// A job is cursors of one topic that are to be sent, or sessions that may write now.
+// A turn is the jobs of one room, the first one first.
+type turn struct{ jobs []*job }
+
+// A job is cursors of one topic that are to be sent, or sessions that may write now and
+// have something of it.
 type job struct {
 	topic    *topic
-	cursors  []*cursor
+	cursors  []*cursor // nil: it is one of sessions
 	sessions []*Session
 	since    time.Time
 	at       int // the first that no worker has taken
@@ -51,6 +57,9 @@ const (
 	// chunkBytes bounds what one cursor adds to a write, so that busy rooms
 	// take turns; with one event above it, the frame is still a client's.
 	chunkBytes = 16 << 10
+	// spareJobs bounds the jobs that are kept to be used again, and spareSessions for how
+	// many sessions each has place.
+	spareJobs, spareSessions = 256, 1024
 )
 
 // gatherLeast and gatherMost bound how long events wait for company after a write. The
@@ -81,33 +90,52 @@ func (p *pump) adapt(waited time.Duration) {
 
 // wake takes the cursors that waited in a topic. It does not block.
 func (p *pump) wake(t *topic, woken []*cursor) {
-	p.put(&job{topic: t, cursors: woken, since: time.Now()})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.job(t, time.Now()).cursors = woken
+	p.help()
 }
 
 // write has a session write as soon as it is its turn.
 func (p *pump) write(s *Session) {
 	p.mu.Lock()
-	if n := len(p.jobs); n > 0 {
-		if last := p.jobs[n-1]; last.topic == nil && last.open == 0 && last.at == 0 && len(last.sessions) < pumpPart {
+	defer p.mu.Unlock()
+	p.add(s, time.Now())
+	p.help()
+}
+
+// job adds an empty one to the turn of a topic; p is locked.
+func (p *pump) job(t *topic, now time.Time) *job {
+	var j *job
+	if n := len(p.spare); n > 0 {
+		j, p.spare = p.spare[n-1], p.spare[:n-1]
+	} else {
+		j = new(job)
+	}
+	j.topic, j.since = t, now
+	if len(t.turn.jobs) == 0 {
+		p.turns = append(p.turns, &t.turn)
+	}
+	t.turn.jobs = append(t.turn.jobs, j)
+	return j
+}
+
+// add has a session write in the turn of the room that it has something of; p is locked.
+func (p *pump) add(s *Session, now time.Time) {
+	jobs := s.room.turn.jobs
+	if n := len(jobs); n > 0 {
+		if last := jobs[n-1]; last.cursors == nil && last.at == 0 {
 			last.sessions = append(last.sessions, s)
-			p.mu.Unlock()
 			return
 		}
 	}
-	p.mu.Unlock()
-	p.put(&job{sessions: []*Session{s}, since: time.Now()})
-}
-
-func (p *pump) put(j *job) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.jobs = append(p.jobs, j)
-	p.help()
+	j := p.job(s.room, now)
+	j.sessions = append(j.sessions, s)
 }
 
 // help starts a worker if there is work for one more; p is locked.
 func (p *pump) help() {
-	if p.busy < p.workers && len(p.jobs) > 0 {
+	if p.busy < p.workers && len(p.turns) > 0 {
 		p.busy++
 		go p.work()
 	}
@@ -133,7 +161,7 @@ func (p *pump) arm() {
 	p.timer.Reset(wait)
 }
 
-// ring makes a job of the sessions that are due.
+// ring has the sessions write that are due.
 func (p *pump) ring() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -143,12 +171,10 @@ func (p *pump) ring() {
 		n++
 	}
 	if n > 0 {
-		j := &job{sessions: make([]*Session, n), since: now}
-		for i, d := range p.due[:n] {
-			j.sessions[i] = d.session
+		for _, d := range p.due[:n] {
+			p.add(d.session, now)
 		}
 		p.due = append(p.due[:0], p.due[n:]...)
-		p.jobs = append(p.jobs, j)
 		p.help()
 	}
 	if len(p.due) > 0 {
@@ -172,6 +198,7 @@ func (p *pump) work() {
 			return
 		}
 		began := time.Now()
+		waited := began.Sub(j.since) // the job may be another one once it is done
 		for _, c := range cursors {
 			if c.session.woken(c) {
 				c.session.write(buf)
@@ -183,19 +210,27 @@ func (p *pump) work() {
 			}
 		}
 		p.done(j)
-		p.adapt(began.Sub(j.since))
-		p.stats.turn(began.Sub(j.since), time.Since(began))
+		p.adapt(waited)
+		p.stats.turn(waited, time.Since(began))
 	}
 }
 
 // done ends a worker's part of a job. A topic is locked before the pump, never after.
 func (p *pump) done(j *job) {
 	p.mu.Lock()
-	j.open--
-	over := j.open == 0 && j.at >= len(j.cursors)
+	if j.open--; j.open > 0 || !j.taken() {
+		p.mu.Unlock()
+		return
+	}
+	t, woken := j.topic, j.cursors
+	clear(j.sessions)
+	*j = job{sessions: j.sessions[:0]}
+	if len(p.spare) < spareJobs && cap(j.sessions) <= spareSessions {
+		p.spare = append(p.spare, j)
+	}
 	p.mu.Unlock()
-	if over && j.topic != nil {
-		j.topic.reuse(j.cursors)
+	if woken != nil {
+		t.reuse(woken)
 	}
 }
 
@@ -203,25 +238,37 @@ func (p *pump) done(j *job) {
 func (p *pump) take() (j *job, cursors []*cursor, sessions []*Session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.jobs) == 0 {
+	if len(p.turns) == 0 {
 		p.busy--
 		return nil, nil, nil
 	}
-	j = p.jobs[0]
+	now := p.turns[0]
+	j = now.jobs[0]
 	from := j.at
 	j.at += pumpPart
 	j.open++
-	if j.topic != nil {
+	if j.cursors != nil {
 		cursors = j.cursors[from:min(j.at, len(j.cursors))]
 	} else {
 		sessions = j.sessions[from:min(j.at, len(j.sessions))]
 	}
-	n := len(p.jobs) - 1
-	copy(p.jobs, p.jobs[1:])
-	if p.jobs[n] = j; j.at >= max(len(j.cursors), len(j.sessions)) {
-		p.jobs[n] = nil
-		p.jobs = p.jobs[:n]
+	if j.taken() {
+		now.jobs = pop(now.jobs)
+	}
+	p.turns = pop(p.turns)
+	if len(now.jobs) > 0 {
+		p.turns = append(p.turns, now)
 	}
 	p.help()
 	return j, cursors, sessions
 }
+
+// pop removes the first of a short list.
+func pop[T any](all []*T) []*T {
+	n := copy(all, all[1:])
+	all[n] = nil
+	return all[:n]
+}
+
+// taken reports whether workers have all of the job.
+func (j *job) taken() bool { return j.at >= max(len(j.cursors), len(j.sessions)) }

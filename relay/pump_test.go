@@ -44,3 +44,38 @@ func TestGatheredEventsAreWritten(t *testing.T) {
 		}
 	})
 }
+
+// A room that has very many jobs to do holds up one that has one by a part, not by all.
+func TestRoomsTakeTurns(t *testing.T) {
+	hot, quiet := newTopic(HubConfig{}), newTopic(HubConfig{})
+	p := hot.hub.pump
+	p.workers = 0
+	for range 20 {
+		p.wake(hot, make([]*cursor, 10*pumpPart))
+		for range 2 * pumpPart {
+			p.write(&Session{room: hot})
+		}
+	}
+	first, _, _ := p.take()
+	p.wake(quiet, make([]*cursor, 1))
+	p.write(&Session{room: quiet})
+	order := []*topic{first.topic}
+	sessions := 0
+	for j := first; ; {
+		p.done(j)
+		next, cursors, writes := p.take()
+		if j = next; j == nil {
+			break
+		}
+		if sessions += len(writes); len(cursors)+len(writes) > pumpPart {
+			t.Fatalf("a part has %d cursors and %d sessions", len(cursors), len(writes))
+		}
+		order = append(order, j.topic)
+	}
+	if order[2] != quiet || order[4] != quiet || len(order) != 1+20*10+20*2+2-1 || sessions != 20*2*pumpPart+1 {
+		t.Errorf("%d parts, %d sessions; the quiet room had the third: %v, the fifth: %v", len(order), sessions, order[2] == quiet, order[4] == quiet)
+	}
+	if len(hot.turn.jobs)+len(quiet.turn.jobs)+len(p.turns) > 0 || len(p.spare) == 0 || len(p.spare) > spareJobs {
+		t.Errorf("left: %d and %d jobs, %d turns, %d spare", len(hot.turn.jobs), len(quiet.turn.jobs), len(p.turns), len(p.spare))
+	}
+}

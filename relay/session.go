@@ -122,6 +122,7 @@ type Session struct {
 	quiet    chan struct{} // closed when a write is over; nil = nobody waits
 	flushed  time.Time     // when the last write began
 	more     bool          // it left something: the next one need not wait for company
+	room     *topic        // in whose turn it writes; not changed while it is queued
 	asking   int           // requests being answered by ask
 	expiry   *time.Timer
 	events   Stream

@@ -34,6 +34,8 @@ type topic struct {
 	readers []*Reader // that wait
 	older   pages
 
+	turn turn // guarded by the pump's lock
+
 	// Guarded by hub.mu.
 	refs int
 	duty Duty

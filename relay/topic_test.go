@@ -93,7 +93,7 @@ func TestTopicWakesOnceAndOnlyIfNothingWasMissed(t *testing.T) {
 	}
 	topic.append(3, event(3, 1))
 	topic.append(4, event(4, 1))
-	if jobs := topic.hub.pump.jobs; len(jobs) != 1 || len(jobs[0].cursors) != 1 || jobs[0].cursors[0] != c {
+	if jobs := topic.turn.jobs; len(jobs) != 1 || len(jobs[0].cursors) != 1 || jobs[0].cursors[0] != c {
 		t.Errorf("woken by %d jobs, want one", len(jobs))
 	}
 }
@@ -171,7 +171,7 @@ func TestTopicOfAnotherEpoch(t *testing.T) {
 	topic.hub.pump.workers = 0
 	_, _, _, _ = topic.read(c, 1)
 	topic.begin(3, 7) // the room lost 4 and 5
-	if len(topic.hub.pump.jobs) != 1 || wire.Code(topic.outlived(life)) != wire.CodeEpochChanged {
+	if len(topic.turn.jobs) != 1 || wire.Code(topic.outlived(life)) != wire.CodeEpochChanged {
 		t.Error("who read the earlier epoch is not told")
 	}
 	topic.append(4, event(4, 9))

@@ -52,6 +52,7 @@ func (s *Session) turn(state writing) bool {
 	if s.writing != resting || s.next == len(s.ready) || s.follows == nil {
 		return false
 	}
+	s.room = s.ready[s.next].topic
 	if gather := time.Duration(s.cfg.Hub.pump.gather.Load()); !s.more && time.Since(s.flushed) < gather {
 		s.writing = queued
 		s.cfg.Hub.pump.later(s, s.flushed.Add(gather))

@@ -24,12 +24,12 @@ const (
 
 // dialQUIC begins a session over QUIC, from a socket of its own as a client on
 // a machine of its own has it.
-func dialQUIC(ctx context.Context, t Target, config *tls.Config) (Conn, error) {
-	c, err := new(net.Dialer).DialContext(ctx, "udp", t.Addr)
+func dialQUIC(ctx context.Context, t Target, config *tls.Config, at Place) (Conn, error) {
+	c, err := at.udp().DialContext(ctx, "udp", t.Addr)
 	if err != nil {
 		return nil, err
 	}
-	udp := &udpSocket{c.(*net.UDPConn)}
+	udp := &udpSocket{c.(*net.UDPConn), at.Deaf}
 	transport := &quic.Transport{Conn: udp}
 	closeAll := func() { _ = transport.Close(); _ = udp.Close() }
 	config = config.Clone()
@@ -37,6 +37,8 @@ func dialQUIC(ctx context.Context, t Target, config *tls.Config) (Conn, error) {
 	q, err := transport.Dial(ctx, udp.RemoteAddr(), config, &quic.Config{
 		HandshakeIdleTimeout: dialWithin, KeepAlivePeriod: quicKeepAlive, MaxIdleTimeout: quicIdle,
 		MaxIncomingStreams: -1, MaxIncomingUniStreams: 4, DisablePathMTUDiscovery: true,
+		InitialStreamReceiveWindow: uint64(at.Takes), MaxStreamReceiveWindow: uint64(at.Takes),
+		InitialConnectionReceiveWindow: 2 * uint64(at.Takes), MaxConnectionReceiveWindow: 2 * uint64(at.Takes),
 	})
 	if err != nil {
 		closeAll()
@@ -75,6 +77,14 @@ func heartbeat(q *quic.Conn, commands *quic.Stream) {
 	}
 }
 
+// udp dials from the place.
+func (at Place) udp() *net.Dialer {
+	if at.From == nil {
+		return new(net.Dialer)
+	}
+	return &net.Dialer{LocalAddr: &net.UDPAddr{IP: at.From}}
+}
+
 func overQUIC(q *quic.Conn, commands *quic.Stream) *starlingConn {
 	s := newStarling()
 	var out []byte
@@ -107,9 +117,15 @@ func overQUIC(q *quic.Conn, commands *quic.Stream) *starlingConn {
 
 // A udpSocket is connected to one node, so that the system says when nobody
 // listens there.
-type udpSocket struct{ udp *net.UDPConn }
+type udpSocket struct {
+	udp  *net.UDPConn
+	deaf func() // holds up reads; nil = nothing does
+}
 
 func (s *udpSocket) ReadFrom(p []byte) (int, net.Addr, error) {
+	if s.deaf != nil {
+		s.deaf()
+	}
 	n, err := s.udp.Read(p)
 	return n, s.udp.RemoteAddr(), err
 }

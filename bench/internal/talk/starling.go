@@ -11,6 +11,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -31,6 +32,7 @@ const (
 
 	errorCode    = 1
 	errorMessage = 2
+	errorAfter   = 4
 
 	publishRoom    = 1
 	publishID      = 2
@@ -75,10 +77,13 @@ type starlingConn struct {
 	close  func()
 	once   sync.Once
 	prefix string // of the ids of messages
+	follow uint64 // the id of the next follow
 	buffer []byte
 }
 
-func newStarling() *starlingConn { return &starlingConn{prefix: rand.Text()[:8] + "-"} }
+func newStarling() *starlingConn {
+	return &starlingConn{prefix: rand.Text()[:8] + "-", follow: firstFollow}
+}
 
 // hello says who the client is and waits for the welcome.
 func (s *starlingConn) hello(token string) error {
@@ -130,14 +135,15 @@ func (s *starlingConn) await(id uint64, h *Handler) error {
 }
 
 func (s *starlingConn) Follow(rooms []string, after uint64, h *Handler) error {
-	for i, room := range rooms {
+	for _, room := range rooms {
 		body := protowire.AppendString(protowire.AppendTag(nil, followRoom, protowire.BytesType), room)
 		if after == 0 {
 			body = protowire.AppendVarint(protowire.AppendTag(body, followFromHead, protowire.VarintType), 1)
 		} else {
 			body = protowire.AppendVarint(protowire.AppendTag(body, followAfter, protowire.VarintType), after)
 		}
-		id := firstFollow + uint64(i)
+		id := s.follow
+		s.follow++
 		if err := s.send(id, frameFollow, body); err != nil {
 			return err
 		}
@@ -278,22 +284,31 @@ func messages(b []byte, h *Handler) error {
 	})
 }
 
-// refused is an Error of the server.
+// Refused is an Error of a node.
+type Refused struct {
+	Code, Message string
+	After         time.Duration // when to try again; 0 = it does not say
+}
+
+func (r *Refused) Error() string { return fmt.Sprintf("the node answers %s: %s", r.Code, r.Message) }
+
 func refused(b []byte) error {
-	var code, message string
-	err := fields(b, func(n protowire.Number, _ uint64, body []byte) error {
+	r := &Refused{}
+	err := fields(b, func(n protowire.Number, v uint64, body []byte) error {
 		switch n {
 		case errorCode:
-			code = string(body)
+			r.Code = string(body)
 		case errorMessage:
-			message = string(body)
+			r.Message = string(body)
+		case errorAfter:
+			r.After = time.Duration(v) * time.Millisecond
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("the node answers %s: %s", code, message)
+	return r
 }
 
 // nextFrame reads a frame, which is good until the next call.

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"syscall"
 	"time"
 )
 
@@ -94,6 +95,22 @@ const dialWithin = 20 * time.Second
 // Dial opens a connection as a user, whose name is for the systems that want
 // one. tickets, which may be nil, remembers the server for the next time.
 func (d *Dialer) Dial(ctx context.Context, user string, tickets tls.ClientSessionCache) (Conn, error) {
+	return d.DialFrom(ctx, user, tickets, Place{})
+}
+
+// A Place is where a client is, and what it takes in without reading.
+type Place struct {
+	From net.IP // its address; nil = that of the machine
+	// Takes is what its system takes in for it, in bytes: the buffer of TCP, the
+	// windows of QUIC; 0 = as it comes.
+	Takes int
+	// Deaf, of QUIC, is called before each packet is read, and may hold it up; nil = it
+	// is not.
+	Deaf func()
+}
+
+// DialFrom is Dial from a place.
+func (d *Dialer) DialFrom(ctx context.Context, user string, tickets tls.ClientSessionCache, at Place) (Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialWithin)
 	defer cancel()
 	config := d.tls
@@ -102,9 +119,9 @@ func (d *Dialer) Dial(ctx context.Context, user string, tickets tls.ClientSessio
 		config.ClientSessionCache = tickets
 	}
 	if d.target.Protocol == StarlingQUIC {
-		return dialQUIC(ctx, d.target, config)
+		return dialQUIC(ctx, d.target, config, at)
 	}
-	c, err := new(net.Dialer).DialContext(ctx, "tcp", d.target.Addr)
+	c, err := at.tcp().DialContext(ctx, "tcp", d.target.Addr)
 	if err != nil {
 		return nil, err
 	}
@@ -121,6 +138,15 @@ func (d *Dialer) Dial(ctx context.Context, user string, tickets tls.ClientSessio
 	return conn, nil
 }
 
+// tcp dials from the place.
+func (at Place) tcp() *net.Dialer {
+	d := &net.Dialer{Control: at.control}
+	if at.From != nil {
+		d.LocalAddr = &net.TCPAddr{IP: at.From}
+	}
+	return d
+}
+
 func (d *Dialer) greet(ctx context.Context, c net.Conn, config *tls.Config, user string) (Conn, error) {
 	switch d.target.Protocol {
 	case StarlingWS:
@@ -133,6 +159,15 @@ func (d *Dialer) greet(ctx context.Context, c net.Conn, config *tls.Config, user
 		return greetMQTT(ctx, c, config, user, d.target.UserHost)
 	}
 	return nil, fmt.Errorf("nobody speaks %q", d.target.Protocol)
+}
+
+// control bounds what the system takes in, before it tells the peer.
+func (at Place) control(_, _ string, c syscall.RawConn) (err error) {
+	if at.Takes == 0 {
+		return nil
+	}
+	broken := c.Control(func(fd uintptr) { err = bound(fd, at.Takes) })
+	return errors.Join(broken, err)
 }
 
 // encrypt begins TLS on a connection.
