@@ -155,7 +155,6 @@ func (b *bounds) least(from, to int, h home) time.Duration {
 type delivery struct {
 	from, to    int
 	room        string
-	sent        time.Duration
 	took, least time.Duration
 }
 
@@ -168,7 +167,6 @@ type chatRun struct {
 	mu    sync.Mutex
 	sent  map[string]sending
 	got   []delivery
-	bad   []string
 }
 
 type sending struct {

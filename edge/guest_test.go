@@ -162,8 +162,12 @@ func binary(payload []byte) []byte { return frame(ws.OpBinary, true, payload) }
 func (g *guest) heard() ws.Frame {
 	g.Helper()
 	_ = g.SetReadDeadline(time.Now().Add(5 * time.Minute))
-	f, err := ws.ReadFrame(g.in)
+	header, err := ws.ReadHeader(g.in)
 	if err != nil {
+		g.Fatal(err)
+	}
+	f := ws.Frame{Header: header, Payload: make([]byte, min(header.Length, 1<<20))}
+	if _, err := io.ReadFull(g.in, f.Payload); err != nil {
 		g.Fatal(err)
 	}
 	if f.Header.Masked || f.Header.Rsv != 0 || !f.Header.Fin {
