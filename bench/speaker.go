@@ -54,6 +54,7 @@ func (s *speaker) connect(ctx context.Context) error {
 	s.mu.Lock()
 	s.conn = conn
 	s.mu.Unlock()
+	go s.beats(ctx)
 	go func() {
 		defer context.AfterFunc(ctx, conn.Close)()
 		err := conn.Read(&talk.Handler{Acked: s.answered})
@@ -66,25 +67,24 @@ func (s *speaker) connect(ctx context.Context) error {
 
 // run says messages of a size until ctx ends.
 func (s *speaker) run(ctx context.Context, perSecond float64, size int) {
-	began, beat := time.Now(), time.Now()
+	began := time.Now()
 	for n := 0; ; n++ {
 		due := time.Duration(float64(n) / perSecond * float64(time.Second))
 		if pause(ctx, time.Until(began.Add(due))) != nil {
 			return
 		}
 		s.say(size)
-		if time.Since(beat) > talk.BeatEvery {
-			beat = time.Now()
-			s.beat()
-		}
 	}
 }
 
-func (s *speaker) beat() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if b, ok := s.conn.(interface{ Beat() error }); ok {
-		_ = b.Beat()
+// beats tells the node that the speaker is there, who may have nothing to say for long.
+func (s *speaker) beats(ctx context.Context) {
+	for pause(ctx, talk.BeatEvery) == nil {
+		s.mu.Lock()
+		if b, ok := s.conn.(interface{ Beat() error }); ok {
+			_ = b.Beat() // who reads hears of a connection's end
+		}
+		s.mu.Unlock()
 	}
 }
 
