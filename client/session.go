@@ -118,8 +118,8 @@ func (s *Session) Run(ctx context.Context) error {
 		err = context.Cause(ctx)
 	}
 	stop()
-	_ = s.cfg.Commands.SetReadDeadline(longAgo)
 	_ = s.cfg.Commands.SetWriteDeadline(longAgo)
+	_ = s.cfg.Commands.SetReadDeadline(longAgo)
 	_ = s.cfg.Commands.Close()
 	readers.Wait()
 	s.failOpen(err)

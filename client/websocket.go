@@ -65,11 +65,15 @@ type webSocket struct {
 
 	left int64 // of the payload that is being read
 
-	mu  sync.Mutex
-	out []byte
-	// reads is the deadline of the session; zero = none.
-	reads time.Time
+	mu    sync.Mutex
+	reads time.Time // the deadline of the session; zero = none
+
+	writing sync.Mutex
+	out     []byte
 }
+
+// controlWithin bounds the write of a ping, a pong or a goodbye.
+const controlWithin = time.Second
 
 // webSocketClosed is the node's goodbye.
 type webSocketClosed struct {
@@ -155,8 +159,13 @@ func (s *webSocket) Write(p []byte) (int, error) {
 func (s *webSocket) frame(op ws.OpCode, p []byte) error {
 	h := ws.Header{Fin: true, OpCode: op, Masked: true, Length: int64(len(p))}
 	_, _ = rand.Read(h.Mask[:])
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if op.IsControl() { // the session bounds its own writes, and each only by itself
+		if err := s.SetWriteDeadline(time.Now().Add(controlWithin)); err != nil {
+			return err
+		}
+	}
 	s.out = appendHeader(s.out[:0], h)
 	at := len(s.out)
 	s.out = append(s.out, p...)
@@ -183,7 +192,7 @@ func appendHeader(b []byte, h ws.Header) []byte {
 
 // Close says goodbye; the connection is closed by its owner.
 func (s *webSocket) Close() error {
-	_ = s.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = s.SetWriteDeadline(time.Now().Add(controlWithin)) // also of a write under way
 	return s.frame(ws.OpClose, ws.NewCloseFrameBody(ws.StatusCode(wire.CloseNormal), ""))
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -77,6 +78,28 @@ const lastWords = 200 * time.Millisecond
 type quicEvents struct {
 	*quic.SendStream
 	lent int // bytes that were queued since a write last waited for the peer
+
+	mu  sync.Mutex
+	cut bool // the session is over
+}
+
+// SetWriteDeadline bounds writes, also the one that is under way. One that is over when it
+// is set cuts off all that come.
+func (s *quicEvents) SetWriteDeadline(t time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cut = s.cut || !t.IsZero() && t.Before(time.Now())
+	return s.SendStream.SetWriteDeadline(t)
+}
+
+// bound gives the next write its time.
+func (s *quicEvents) bound() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cut {
+		return nil
+	}
+	return s.SendStream.SetWriteDeadline(time.Now().Add(wire.WriteStall))
 }
 
 // lentMost bounds what is queued for a client without waiting: quic-go itself would take
@@ -96,7 +119,7 @@ func (s *quicEvents) Send(buf []byte, sent func(error)) (done bool, err error) {
 	s.lent = 0
 	p = bytes.Clone(p)
 	go func() {
-		err := s.SetWriteDeadline(time.Now().Add(wire.WriteStall))
+		err := s.bound()
 		if err == nil {
 			_, err = s.Write(p)
 		}

@@ -39,6 +39,23 @@ type Admission struct {
 	// Limiters by room, in two generations: when young is full it becomes old,
 	// and a room that nobody sent to meanwhile starts with a whole burst again.
 	young, old map[room.ID]*rate.Limiter
+	traces     *rate.Limiter
+}
+
+// tracesPerSecond and tracesBurst bound the traced sends of a node: each is noted at every
+// node and for every client that it comes to.
+const (
+	tracesPerSecond = 10
+	tracesBurst     = 20
+)
+
+// trace returns the trace of a send, nothing if there have been too many: the send goes on
+// without.
+func (a *Admission) trace(id []byte) []byte {
+	if len(id) > 0 && !a.traces.Allow() {
+		return nil
+	}
+	return id
 }
 
 // limitedRooms bounds a generation of rooms.
@@ -49,7 +66,7 @@ func NewAdmission(cfg AdmissionConfig) *Admission {
 	cfg.InFlight = cmp.Or(cfg.InFlight, 16<<10)
 	cfg.RoomPerSecond = cmp.Or(cfg.RoomPerSecond, 500)
 	cfg.RoomBurst = cmp.Or(cfg.RoomBurst, 2000)
-	a := &Admission{cfg: cfg, young: make(map[room.ID]*rate.Limiter), apps: make(map[string]int), refused: make(map[string]uint64)}
+	a := &Admission{cfg: cfg, traces: rate.NewLimiter(tracesPerSecond, tracesBurst), young: make(map[room.ID]*rate.Limiter), apps: make(map[string]int), refused: make(map[string]uint64)}
 	for _, code := range refusals {
 		a.refused[code] = 0
 	}

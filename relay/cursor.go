@@ -52,8 +52,22 @@ func (s *Session) fetch(c *cursor) {
 func (s *Session) fetchNext() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.startFetch()
+}
+
+// startFetch begins to read history for the next cursor that waits for it; s is locked.
+func (s *Session) startFetch() {
 	if s.fetching = len(s.behind) > 0 && s.follows != nil; s.fetching {
 		s.work.Go(s.fetchOne)
+	}
+}
+
+// unfetch drops what was fetched for a cursor that is not sent any more: it is the next
+// one's turn. s is locked.
+func (s *Session) unfetch(c *cursor) {
+	if c.fetched != nil {
+		c.fetched = nil
+		s.startFetch()
 	}
 }
 
@@ -72,11 +86,20 @@ func (s *Session) fetchOne() {
 		s.fetchNext()
 		if !c.topic.await(c) {
 			s.enqueue(c)
+		} else if s.ended(c) {
+			c.topic.forget(c)
 		}
 	default:
 		c.fetched = b
 		s.enqueue(c)
 	}
+}
+
+// ended reports whether a cursor was unfollowed.
+func (s *Session) ended(c *cursor) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return c.ended
 }
 
 // lagging takes the first cursor of those that wait for history, nil if there is none.

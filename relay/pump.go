@@ -2,6 +2,7 @@ package relay
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,8 +24,9 @@ type pump struct {
 
 	mu    sync.Mutex
 	busy  int     // goroutines that run
-	turns []*turn // of the rooms that have jobs
-	spare []*job  // that were done, used again
+	turns []*turn // of the rooms that have jobs, from first on
+	first int
+	spare []*job // that were done, used again
 	due   []dueSession
 	timer *time.Timer
 }
@@ -135,7 +137,7 @@ func (p *pump) add(s *Session, now time.Time) {
 
 // help starts a worker if there is work for one more; p is locked.
 func (p *pump) help() {
-	if p.busy < p.workers && len(p.turns) > 0 {
+	if p.busy < p.workers && len(p.turns) > p.first {
 		p.busy++
 		go p.work()
 	}
@@ -174,7 +176,7 @@ func (p *pump) ring() {
 		for _, d := range p.due[:n] {
 			p.add(d.session, now)
 		}
-		p.due = append(p.due[:0], p.due[n:]...)
+		p.due = slices.Delete(p.due, 0, n)
 		p.help()
 	}
 	if len(p.due) > 0 {
@@ -238,11 +240,11 @@ func (p *pump) done(j *job) {
 func (p *pump) take() (j *job, cursors []*cursor, sessions []*Session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.turns) == 0 {
+	if len(p.turns) == p.first {
 		p.busy--
 		return nil, nil, nil
 	}
-	now := p.turns[0]
+	now := p.turns[p.first]
 	j = now.jobs[0]
 	from := j.at
 	j.at += pumpPart
@@ -255,9 +257,14 @@ func (p *pump) take() (j *job, cursors []*cursor, sessions []*Session) {
 	if j.taken() {
 		now.jobs = pop(now.jobs)
 	}
-	p.turns = pop(p.turns)
+	p.turns[p.first] = nil
+	p.first++
 	if len(now.jobs) > 0 {
 		p.turns = append(p.turns, now)
+	}
+	if p.first > len(p.turns)/2 {
+		p.turns = slices.Delete(p.turns, 0, p.first)
+		p.first = 0
 	}
 	p.help()
 	return j, cursors, sessions

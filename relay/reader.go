@@ -90,7 +90,7 @@ func (r *Reader) read(ctx context.Context) (b *block, waits bool, err error) {
 	if err == nil && b == nil { // as much as the topic knows to exist
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		if t.next == 0 || r.after+1 >= t.next {
+		if t.next == 0 || t.reached(r.after) {
 			t.readers = append(t.readers, r)
 			return nil, true, nil
 		}

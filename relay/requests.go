@@ -104,7 +104,7 @@ func (s *Session) publish(id uint64, p *wire.Publish) {
 	}
 	s.send(id, p.Attempt, room.Command{
 		ID: room.ID{App: s.cfg.Peer.App, Room: p.Room}, User: user, ClientMsgID: p.ClientMsgId,
-		Kind: kind, Type: p.Type, Content: p.Content, Trace: string(p.Trace),
+		Kind: kind, Type: p.Type, Content: p.Content, Trace: string(s.cfg.Admission.trace(p.Trace)),
 	})
 }
 
@@ -228,6 +228,9 @@ func (s *Session) roomID(app, name string) (room.ID, error) {
 // follow makes a cursor. The answer is queued before the first event can be.
 func (s *Session) follow(ctx context.Context, id uint64, f *wire.Follow) (*wire.Frame, error) {
 	where, err := s.roomID(f.App, f.Room)
+	if err == nil && f.AfterSeq > wire.Seqs {
+		err = wire.Errorf(wire.CodeBadRequest, "a room has no seq %d", f.AfterSeq)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -302,7 +305,9 @@ func (s *Session) reserve(id uint64, where room.ID, duty Duty) (*cursor, error) 
 // abandon takes a reserved follow back.
 func (s *Session) abandon(c *cursor) {
 	s.mu.Lock()
-	delete(s.follows, c.follow)
+	if s.follows[c.follow] == c { // else another one has the id by now
+		delete(s.follows, c.follow)
+	}
 	s.mu.Unlock()
 	s.drop(c)
 }

@@ -133,20 +133,20 @@ func (s *Session) aggregate(a *wire.Aggregate) error {
 
 // listen tells a client's follow of signals, if wanted.
 func (s *Session) listen(c *cursor, wanted bool) {
+	if !wanted || s.cfg.Peer.Node != "" || s.cfg.Signals == nil {
+		return
+	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if wanted && !c.ended && s.cfg.Peer.Node == "" && s.cfg.Signals != nil {
-		c.signals = true
-		s.cfg.Signals.listen(c.subject(), ear{s, c.follow})
+	c.signals = !c.ended
+	s.mu.Unlock()
+	// Not with s locked: a worker of the pump would wait while signals are told to all.
+	s.cfg.Signals.listen(c.subject(), ear{s, c.follow})
+	if s.ended(c) {
+		s.unlisten(c)
 	}
 }
 
-// unlisten ends that; s is locked.
-func (s *Session) unlisten(c *cursor) {
-	if c.signals {
-		c.signals = false
-		s.cfg.Signals.unlisten(c.subject(), ear{s, c.follow})
-	}
-}
+// unlisten ends that.
+func (s *Session) unlisten(c *cursor) { s.cfg.Signals.unlisten(c.subject(), ear{s, c.follow}) }
 
 func (c *cursor) subject() Subject { return Subject{App: c.topic.id.App, Room: c.topic.id.Room} }

@@ -200,10 +200,14 @@ func (t *topic) last() (seq uint64, known bool) {
 	return max(t.next, 1) - 1, t.next > 0
 }
 
+// reached reports whether a position, which may be any number, is where the tail ends or
+// beyond; t is locked.
+func (t *topic) reached(after uint64) bool { return t.next > 0 && after >= t.next-1 }
+
 // find returns the block with the event after a position. If there is none, reached says
 // that there is none yet; else ask the feed. t is locked.
 func (t *topic) find(after uint64) (b *block, reached bool) {
-	if t.next > 0 && after+1 >= t.next {
+	if t.reached(after) {
 		return nil, true
 	}
 	for i := len(t.blocks) - 1; i >= 0 && after+1 < t.blocks[i].next(); i-- {
@@ -233,7 +237,7 @@ func (t *topic) read(c *cursor, max int) (got chunk, waits, older bool, err erro
 		t.hub.stats.misses.Add(1)
 		return chunk{}, false, true, nil
 	}
-	if c.after+1 >= t.next {
+	if t.reached(c.after) {
 		t.waiting = append(t.waiting, c)
 		waits = true
 	}
@@ -244,7 +248,7 @@ func (t *topic) read(c *cursor, max int) (got chunk, waits, older bool, err erro
 func (t *topic) await(c *cursor) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.next > 0 && c.after+1 < t.next || c.life != t.life {
+	if t.next > 0 && !t.reached(c.after) || c.life != t.life {
 		return false
 	}
 	t.waiting = append(t.waiting, c)

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,10 +42,20 @@ func (s *Session) add(c *cursor, state writing) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.ended || s.follows == nil {
+		s.unfetch(c)
 		return false
 	}
-	s.ready = append(s.ready, c)
+	s.putUp(c)
 	return s.turn(state)
+}
+
+// putUp adds c to those that are ready; s is locked.
+func (s *Session) putUp(c *cursor) {
+	if n := len(s.ready); n == cap(s.ready) && s.next > n/2 { // a session may never have sent all
+		s.ready = slices.Delete(s.ready, 0, s.next)
+		s.next = 0
+	}
+	s.ready = append(s.ready, c)
 }
 
 // turn has a session that rests enter a state, or gather; s is locked.
@@ -94,10 +105,7 @@ func (s *Session) take() *cursor {
 		if !c.ended {
 			return c
 		}
-		if c.fetched != nil {
-			c.fetched = nil
-			defer s.fetchNext()
-		}
+		s.unfetch(c)
 	}
 	clear(s.ready[s.next:])
 	s.ready, s.next = s.ready[:0], 0
@@ -156,8 +164,11 @@ func (s *Session) after(c *cursor, more bool, err error) {
 	}
 	s.mu.Lock()
 	gone := c.ended
-	if more && !gone {
-		s.ready = append(s.ready, c)
+	switch {
+	case gone:
+		s.unfetch(c)
+	case more:
+		s.putUp(c)
 	}
 	s.mu.Unlock()
 	if gone {
@@ -221,6 +232,9 @@ func (s *Session) fail(c *cursor, err error) {
 	if s.ctx.Err() != nil {
 		return
 	}
+	s.mu.Lock()
+	s.unfetch(c)
+	s.mu.Unlock()
 	if e := wire.AsError(err); e.Retryable && e.Code != wire.CodeEpochChanged {
 		time.AfterFunc(max(readAgain, time.Duration(e.RetryAfterMs)*time.Millisecond), func() { s.enqueue(c) })
 		return
@@ -242,8 +256,11 @@ func (s *Session) drop(c *cursor) {
 		return
 	}
 	c.ended = true
-	s.unlisten(c)
+	listened := c.signals
 	s.mu.Unlock()
+	if listened {
+		s.unlisten(c)
+	}
 	c.topic.forget(c)
 	c.topic.hub.release(c.topic)
 }

@@ -40,6 +40,7 @@ func (m memory) slack(before memory) bool {
 func giveBack(ctx context.Context) {
 	tick := time.NewTicker(memoryEvery)
 	defer tick.Stop()
+	var left uint64 // what was held when memory was last given back: some cannot be
 	for before := readMemory(); ; {
 		select {
 		case <-tick.C:
@@ -47,8 +48,10 @@ func giveBack(ctx context.Context) {
 			return
 		}
 		now := readMemory()
-		if now.slack(before) {
+		if now.slack(before) && now.held > left+slackLeast/2 {
 			debug.FreeOSMemory()
+			now = readMemory()
+			left = now.held
 		}
 		before = now
 	}
