@@ -39,6 +39,7 @@ type Admission struct {
 	// Limiters by room, in two generations: when young is full it becomes old,
 	// and a room that nobody sent to meanwhile starts with a whole burst again.
 	young, old map[room.ID]*rate.Limiter
+	last       time.Time // the newest time that a send was admitted or not
 	traces     *rate.Limiter
 }
 
@@ -124,6 +125,12 @@ func (a *Admission) share(app string) int {
 func (a *Admission) admit(id room.ID, now time.Time) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	// Of two who looked at the clock and then waited for the lock the later may be first;
+	// a limiter that goes back gives the time between out twice.
+	if now.Before(a.last) {
+		now = a.last
+	}
+	a.last = now
 	if a.open >= a.cfg.InFlight {
 		return wire.Errorf(wire.CodeOverloaded, "%d sends are unanswered on this node", a.open).After(overloadPause)
 	}

@@ -322,3 +322,22 @@ func TestGarbageEndsTheSession(t *testing.T) {
 		t.Errorf("the stream is still open: %v", err)
 	}
 }
+
+// TestRoomLimitWithClocksOutOfOrder has senders look at the clock in another order than
+// they are admitted in: the room's limit stays what it is.
+func TestRoomLimitWithClocksOutOfOrder(t *testing.T) {
+	a := NewAdmission(AdmissionConfig{InFlight: 1 << 20, RoomPerSecond: 500, RoomBurst: 2000})
+	began, admitted := time.Now(), 0
+	for i := range 20_000 {
+		now := began.Add(time.Duration(i) * 50 * time.Microsecond)
+		if i%2 == 1 {
+			now = now.Add(-100 * time.Millisecond)
+		}
+		if a.admit(theRoom, now) == nil {
+			admitted++
+		}
+	}
+	if most := 2000 + 500; admitted > most {
+		t.Errorf("%d sends within a second, want at most %d", admitted, most)
+	}
+}

@@ -22,8 +22,8 @@ const (
 	unread      = 256 // messages
 	unreadBytes = 32_000
 	// mostMemory is by how much the node may grow: less than half of what waits for those
-	// who stall, if each had all of its own.
-	mostMemory = whoStall * unread * unreadBytes / 2
+	// who stall, if each had all of its own. The race detector takes memory for all of it.
+	mostMemory = whoStall * unread * unreadBytes / 2 * underRace
 )
 
 // Of the followers of a room some stop to read: over WebSocket, over QUIC, and over QUIC
