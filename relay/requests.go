@@ -225,10 +225,13 @@ func (s *Session) roomID(app, name string) (room.ID, error) {
 	return id, s.cfg.Backend.Readable(s.cfg.Peer, id)
 }
 
+// maxSeq bounds the positions that are followed: JSON carries no greater number exactly.
+const maxSeq = 1<<53 - 1
+
 // follow makes a cursor. The answer is queued before the first event can be.
 func (s *Session) follow(ctx context.Context, id uint64, f *wire.Follow) (*wire.Frame, error) {
 	where, err := s.roomID(f.App, f.Room)
-	if err == nil && f.AfterSeq > wire.Seqs {
+	if err == nil && f.AfterSeq > maxSeq {
 		err = wire.Errorf(wire.CodeBadRequest, "a room has no seq %d", f.AfterSeq)
 	}
 	if err != nil {

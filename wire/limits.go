@@ -18,8 +18,6 @@ const (
 	// PageEvents and PageBytes bound one page of history.
 	PageEvents = 200
 	PageBytes  = 1 << 20
-	// Seqs bounds the numbers of a room's events: JSON carries them exactly.
-	Seqs = 1<<53 - 1
 	// Follows bounds the follows of one session.
 	Follows = 1000
 	// InFlight bounds the unanswered sends of one session.
