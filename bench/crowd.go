@@ -186,6 +186,10 @@ func (c *crowd) gather(ctx context.Context) (all []talk.Conn, err error) {
 				return
 			}
 			conn, err := dial()
+			var late *talk.Refused
+			for errors.As(err, &late) && late.After > 0 && pause(ctx, late.After) == nil { // as it was told to
+				conn, err = dial()
+			}
 			if err != nil {
 				c.fail(fmt.Errorf("a client does not get in: %w", err))
 				return
