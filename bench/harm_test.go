@@ -21,6 +21,7 @@ func TestEachHarm(t *testing.T) {
 	}
 	for _, h := range harms {
 		t.Run(h.name, func(t *testing.T) {
+			t.Parallel()
 			o := h.usual
 			o.clients, o.others, o.seconds, o.rounds, o.edgeNode, o.dir = 40, min(o.others, 6), 0.5, 1, edgeNode, t.TempDir()
 			o.rate = min(o.rate, 20)
