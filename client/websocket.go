@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -69,7 +68,7 @@ type webSocket struct {
 	reads time.Time // the deadline of the session; zero = none
 
 	writing sync.Mutex
-	out     []byte
+	out     bytes.Buffer
 }
 
 // controlWithin bounds the write of a ping, a pong or a goodbye.
@@ -166,28 +165,18 @@ func (s *webSocket) frame(op ws.OpCode, p []byte) error {
 			return err
 		}
 	}
-	s.out = appendHeader(s.out[:0], h)
-	at := len(s.out)
-	s.out = append(s.out, p...)
-	ws.Cipher(s.out[at:], h.Mask, 0)
-	_, err := s.Conn.Write(s.out)
-	if cap(s.out) > wire.ClientFrame {
-		s.out = nil
+	s.out.Reset()
+	if err := ws.WriteHeader(&s.out, h); err != nil {
+		return err
+	}
+	at := s.out.Len()
+	s.out.Write(p)
+	ws.Cipher(s.out.Bytes()[at:], h.Mask, 0)
+	_, err := s.Conn.Write(s.out.Bytes())
+	if s.out.Cap() > wire.ClientFrame {
+		s.out = bytes.Buffer{}
 	}
 	return err
-}
-
-func appendHeader(b []byte, h ws.Header) []byte {
-	b = append(b, 0x80|byte(h.OpCode))
-	switch {
-	case h.Length < 126:
-		b = append(b, 0x80|byte(h.Length))
-	case h.Length < 1<<16:
-		b = binary.BigEndian.AppendUint16(append(b, 0x80|126), uint16(h.Length))
-	default:
-		b = binary.BigEndian.AppendUint64(append(b, 0x80|127), uint64(h.Length))
-	}
-	return append(b, h.Mask[:]...)
 }
 
 // Close says goodbye; the connection is closed by its owner.

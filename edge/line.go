@@ -24,7 +24,8 @@ type line struct {
 	// datagram sends what may be lost, and may wait while much is unsent; nil: the client
 	// takes none.
 	datagram func([]byte) error
-	gone     <-chan struct{} // closed when the connection has ended
+	// gone is closed when the connection has ended; nil: a close does not overtake words.
+	gone <-chan struct{}
 }
 
 // quicLine is a line over a QUIC connection.
@@ -63,6 +64,9 @@ func (d *Door) refuse(l line, commands Commands, id uint64, err error) {
 
 // linger waits a moment for the client to go.
 func linger(gone <-chan struct{}) {
+	if gone == nil {
+		return
+	}
 	t := time.NewTimer(lastWords)
 	defer t.Stop()
 	select {

@@ -12,8 +12,15 @@ import (
 type places struct {
 	mu        sync.Mutex
 	open      int
+	shut      bool                 // nobody comes in over WebSocket any more
 	users     map[string]int       // by app and user
 	strangers map[netip.Prefix]int // those not yet authenticated, by address
+}
+
+func (p *places) shutDown() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.shut = true
 }
 
 // enter takes a place for a connection whose client has not said who it is;

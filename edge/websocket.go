@@ -45,7 +45,7 @@ func (d *Door) WebSocket(ctx context.Context) http.Handler {
 		if released, ok := innermost(c).(interface{ Released() }); ok {
 			released.Released()
 		}
-		if !d.begin(ctx, func() { d.serveWebSocket(ctx, s) }) {
+		if !d.begin(func() { d.serveWebSocket(ctx, s) }) {
 			_ = conn.Close()
 		}
 	})
@@ -63,27 +63,21 @@ func offers(r *http.Request) bool {
 	return false
 }
 
-// begin runs f unless ctx has ended.
-func (d *Door) begin(ctx context.Context, f func()) bool {
+// begin runs f, unless somebody waits for the end of all.
+func (d *Door) begin(f func()) bool {
 	d.places.mu.Lock()
 	defer d.places.mu.Unlock()
-	if ctx.Err() != nil {
+	if d.places.shut {
 		return false
 	}
 	d.serving.Go(f)
 	return true
 }
 
-// ended is a context that is over.
-var ended = func() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	return ctx
-}()
-
-// Wait waits until all that WebSocket's handler has let in are gone. Its ctx has ended.
+// Wait lets nobody in over WebSocket any more, and waits until all are gone. The ctx of
+// WebSocket has ended.
 func (d *Door) Wait() {
-	d.begin(ended, nil) // nobody is about to begin after this
+	d.places.shutDown()
 	d.serving.Wait()
 }
 
@@ -96,7 +90,6 @@ func (d *Door) serveWebSocket(ctx context.Context, s *webSocket) {
 	d.serve(ctx, line{
 		transport: overWebSocket, remote: s.conn.RemoteAddr(),
 		commands: func(context.Context) (Commands, error) { return s, nil },
-		gone:     ended.Done(), // words are not overtaken, and hangUp waits for their reader
 	}, d.serving.Go, func(err error) {
 		if !stop() {
 			<-interrupted // it must not cut the goodbye

@@ -2,6 +2,8 @@ package relay
 
 import (
 	"context"
+	"runtime"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -78,4 +80,54 @@ func TestRoomsTakeTurns(t *testing.T) {
 	if len(hot.turn.jobs)+len(quiet.turn.jobs)+len(p.turns) > 0 || len(p.spare) == 0 || len(p.spare) > spareJobs {
 		t.Errorf("left: %d and %d jobs, %d turns, %d spare", len(hot.turn.jobs), len(quiet.turn.jobs), len(p.turns), len(p.spare))
 	}
+}
+
+// TestAppendsWhileThePumpWorks has events come while a worker ends its parts of jobs: the
+// two lock the topic and the pump, and must not wait for each other.
+func TestAppendsWhileThePumpWorks(t *testing.T) {
+	topic := newTopic(HubConfig{TailBytes: 64 << 20})
+	topic.begin(0, 0)
+	p := topic.hub.pump
+	p.workers = 0 // this test is the worker
+	const events = 20_000
+	var appender sync.WaitGroup
+	appender.Go(func() {
+		for seq := range uint64(events) {
+			for !anyWaits(topic) { // so that each event makes a job
+				runtime.Gosched()
+			}
+			topic.append(seq+1, event(seq+1, 10))
+		}
+	})
+	all := make([]cursor, 4)
+	read := func(c *cursor) {
+		for waits := false; !waits; {
+			_, waits, _, _ = topic.read(c, chunkBytes)
+		}
+	}
+	for i := range all {
+		all[i].topic = topic
+		read(&all[i])
+	}
+	for all[0].after < events {
+		p.mu.Lock()
+		p.busy = 1
+		p.mu.Unlock()
+		j, cursors, _ := p.take()
+		if j == nil {
+			runtime.Gosched()
+			continue
+		}
+		for _, c := range cursors {
+			read(c)
+		}
+		p.done(j)
+	}
+	appender.Wait()
+}
+
+func anyWaits(t *topic) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.waiting) > 0
 }

@@ -11,9 +11,8 @@ import (
 // Reader follows a room within the node, without a session. It is not safe
 // for concurrent use.
 type Reader struct {
+	position
 	topic *topic
-	after uint64
-	life  uint64
 	woken chan struct{}
 }
 
@@ -24,7 +23,7 @@ func (h *Hub) Follow(id room.ID, after uint64) (*Reader, error) {
 		return nil, err
 	}
 	life, _ := t.meet(0, 0)
-	return &Reader{topic: t, after: after, life: life, woken: make(chan struct{}, 1)}, nil
+	return &Reader{position: position{after, life}, topic: t, woken: make(chan struct{}, 1)}, nil
 }
 
 // Meet tells the reader the head and the epoch of the room as they were read after
@@ -47,13 +46,11 @@ func (r *Reader) wake() {
 // epoch_changed.
 func (r *Reader) Next(ctx context.Context) ([][]byte, error) {
 	for {
-		b, waits, err := r.read(ctx)
+		got, waits, err := r.read(ctx)
 		switch {
 		case err != nil:
 			return nil, err
-		case b != nil:
-			got := b.after(r.after, chunkBytes)
-			r.after += uint64(got.events)
+		case got.events > 0:
 			return wire.SplitRun(got.run), nil
 		case !waits:
 			continue
@@ -67,35 +64,37 @@ func (r *Reader) Next(ctx context.Context) ([][]byte, error) {
 	}
 }
 
-// read returns a block with the next event. If there is none yet, the reader waits for it.
-func (r *Reader) read(ctx context.Context) (b *block, waits bool, err error) {
+// read returns the next events. If there are none yet, the reader waits for them.
+func (r *Reader) read(ctx context.Context) (got chunk, waits bool, err error) {
 	t := r.topic
 	t.mu.Lock()
-	err = t.ended(r.life)
-	b, reached := t.find(r.after)
-	if err == nil && reached {
+	got, all, older, err := t.take(&r.position, chunkBytes)
+	waits = all && got.events == 0 && err == nil
+	if waits {
 		t.readers = append(t.readers, r)
 	}
-	if b != nil {
-		b = &block{first: b.first, run: b.run, ends: b.ends} // as it is now: it grows
-	}
 	t.mu.Unlock()
-	if err != nil || b != nil || reached {
-		return b, reached, err
+	if !older {
+		return got, waits, err
 	}
-	b, err = t.older.get(ctx, t, r.after, r.life)
+	b, err := t.older.get(ctx, t, r.after, r.life)
 	if err == nil {
 		err = t.outlived(r.life)
 	}
-	if err == nil && b == nil { // as much as the topic knows to exist
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if t.next == 0 || t.reached(r.after) {
-			t.readers = append(t.readers, r)
-			return nil, true, nil
-		}
+	if err != nil {
+		return chunk{}, false, err
 	}
-	return b, false, err
+	if b != nil {
+		got = b.after(r.after, chunkBytes)
+		r.after += uint64(got.events)
+		return got, false, nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if waits = t.drained(r.position); waits {
+		t.readers = append(t.readers, r)
+	}
+	return chunk{}, waits, nil
 }
 
 func (r *Reader) forget() {

@@ -117,7 +117,8 @@ type Session struct {
 	ready    []*cursor          // to be sent, from next on
 	next     int
 	behind   []*cursor // wait for history
-	fetching bool      // history is read, or was and has yet to be sent
+	fetching *cursor   // for which history is read, or was and has yet to be sent
+	fetched  *block    // that history; nil while it is read
 	writing  writing
 	quiet    chan struct{} // closed when a write is over; nil = nobody waits
 	flushed  time.Time     // when the last write began

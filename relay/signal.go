@@ -141,7 +141,10 @@ func (s *Session) listen(c *cursor, wanted bool) {
 	s.mu.Unlock()
 	// Not with s locked: a worker of the pump would wait while signals are told to all.
 	s.cfg.Signals.listen(c.subject(), ear{s, c.follow})
-	if s.ended(c) {
+	s.mu.Lock()
+	ended := c.ended
+	s.mu.Unlock()
+	if ended { // perhaps before there was anything to end
 		s.unlisten(c)
 	}
 }

@@ -218,41 +218,59 @@ func (t *topic) find(after uint64) (b *block, reached bool) {
 	return nil, false
 }
 
-// read takes c on by events, as many as fit into max bytes and at least one. If it then
-// has all that there are, it waits: its next wake may come at any time. Older says that
-// the tail does not reach back so far, and c is where it was.
-func (t *topic) read(c *cursor, max int) (got chunk, waits, older bool, err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if err := t.ended(c.life); err != nil {
+// take moves a position on by events, as many as fit into max bytes and at least one. All
+// says that there are no more; older that the tail does not reach back so far, and the
+// position is where it was. t is locked.
+func (t *topic) take(p *position, max int) (got chunk, all, older bool, err error) {
+	if err := t.ended(p.life); err != nil {
 		return chunk{}, false, false, err
 	}
-	b, reached := t.find(c.after)
+	b, reached := t.find(p.after)
 	switch {
 	case b != nil:
-		got = b.after(c.after, max)
-		c.after += uint64(got.events)
+		got = b.after(p.after, max)
+		p.after += uint64(got.events)
 		t.hub.stats.hits.Add(1)
 	case !reached:
 		t.hub.stats.misses.Add(1)
 		return chunk{}, false, true, nil
 	}
-	if t.reached(c.after) {
-		t.waiting = append(t.waiting, c)
-		waits = true
+	return got, t.reached(p.after), false, nil
+}
+
+// read is take for a cursor. If it then has all that there are, it waits: its next wake may
+// come at any time.
+func (t *topic) read(c *cursor, max int) (got chunk, waits, older bool, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	got, waits, older, err = t.take(&c.position, max)
+	if waits {
+		t.wait(c)
 	}
-	return got, waits, false, nil
+	return got, waits, older, err
 }
 
 // await has c wait if it has all that there are, as far as is known.
 func (t *topic) await(c *cursor) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.next > 0 && !t.reached(c.after) || c.life != t.life {
+	if !t.drained(c.position) {
 		return false
 	}
-	t.waiting = append(t.waiting, c)
+	t.wait(c)
 	return true
+}
+
+// drained reports whether a position has all that there are, as far as is known; t is locked.
+func (t *topic) drained(p position) bool {
+	return p.life == t.life && (t.next == 0 || t.reached(p.after))
+}
+
+// wait has c wait, unless it was forgotten; t is locked.
+func (t *topic) wait(c *cursor) {
+	if !c.gone {
+		t.waiting = append(t.waiting, c)
+	}
 }
 
 // lags reports whether a position is before what the topic knows to exist.
@@ -261,10 +279,11 @@ func (t *topic) lags(after uint64) bool {
 	return known && after < last
 }
 
-// forget removes c if it is waiting.
+// forget has c wait neither now nor later.
 func (t *topic) forget(c *cursor) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	c.gone = true
 	if i := slices.Index(t.waiting, c); i >= 0 {
 		last := len(t.waiting) - 1
 		t.waiting[i], t.waiting[last] = t.waiting[last], nil

@@ -25,7 +25,7 @@ func newTopic(cfg HubConfig) *topic {
 
 // at reads what the tail has after a position; ok is false if that is history.
 func (t *topic) at(after uint64, max int) (events [][]byte, ok bool) {
-	c := &cursor{topic: t, after: after, life: t.life}
+	c := &cursor{topic: t, position: position{after, t.life}}
 	for {
 		got, waits, older, _ := t.read(c, max)
 		if events = append(events, wire.SplitRun(got.run)...); c.after != after+uint64(len(events)) || len(wire.SplitRun(got.run)) != got.events {
@@ -167,7 +167,7 @@ func TestTopicOfAnotherEpoch(t *testing.T) {
 	if _, current := topic.meet(3, 7); current {
 		t.Error("a tail of an earlier epoch is current")
 	}
-	c := &cursor{topic: topic, after: 5, life: life}
+	c := &cursor{topic: topic, position: position{5, life}}
 	topic.hub.pump.workers = 0
 	_, _, _, _ = topic.read(c, 1)
 	topic.begin(3, 7) // the room lost 4 and 5

@@ -42,7 +42,6 @@ func (s *Session) add(c *cursor, state writing) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.ended || s.follows == nil {
-		s.unfetch(c)
 		return false
 	}
 	s.putUp(c)
@@ -94,22 +93,26 @@ func (s *Session) rest() {
 	}
 }
 
-// take returns the next cursor to send, nil if there is none.
-func (s *Session) take() *cursor {
+// take returns the next cursor to send, with the history that was fetched for it, nil if
+// there is none.
+func (s *Session) take() (c *cursor, history *block) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.next < len(s.ready) && s.follows != nil {
 		c := s.ready[s.next]
 		s.ready[s.next] = nil
 		s.next++
-		if !c.ended {
-			return c
+		switch {
+		case c.ended:
+		case c == s.fetching:
+			return c, s.fetched
+		default:
+			return c, nil
 		}
-		s.unfetch(c)
 	}
 	clear(s.ready[s.next:])
 	s.ready, s.next = s.ready[:0], 0
-	return nil
+	return nil, nil
 }
 
 // write sends what the session's cursors have, once; a worker calls it, with its buffer.
@@ -117,11 +120,11 @@ func (s *Session) write(buf *[]byte) {
 	out := (*buf)[:wire.Headroom]
 	events := 0
 	for len(out) < wire.Headroom+pumpBytes-chunkBytes {
-		c := s.take()
+		c, history := s.take()
 		if c == nil {
 			break
 		}
-		got, more, err := c.advance()
+		got, more, err := c.advance(history)
 		if got.events > 0 {
 			out = s.appendRun(out, c.follow, got.run)
 			events += got.events
@@ -129,7 +132,14 @@ func (s *Session) write(buf *[]byte) {
 		if got.traced {
 			s.noteTraced(got.run)
 		}
-		s.after(c, more, err)
+		switch {
+		case err != nil:
+			s.fail(c, err)
+		case more:
+			s.mu.Lock()
+			s.putUp(c)
+			s.mu.Unlock()
+		}
 	}
 	if cap(out) <= 2*cap(*buf) { // else it was a rare event of a node's
 		*buf = out[:0]
@@ -153,26 +163,6 @@ func (s *Session) write(buf *[]byte) {
 	s.cfg.Hub.stats.sent(events, len(out)-wire.Headroom)
 	if done, err := s.sender.Send(out, s.onSent); done {
 		s.sent(err)
-	}
-}
-
-// after deals with a cursor that was asked for events.
-func (s *Session) after(c *cursor, more bool, err error) {
-	if err != nil {
-		s.fail(c, err)
-		return
-	}
-	s.mu.Lock()
-	gone := c.ended
-	switch {
-	case gone:
-		s.unfetch(c)
-	case more:
-		s.putUp(c)
-	}
-	s.mu.Unlock()
-	if gone {
-		c.topic.forget(c)
 	}
 }
 
@@ -232,9 +222,6 @@ func (s *Session) fail(c *cursor, err error) {
 	if s.ctx.Err() != nil {
 		return
 	}
-	s.mu.Lock()
-	s.unfetch(c)
-	s.mu.Unlock()
 	if e := wire.AsError(err); e.Retryable && e.Code != wire.CodeEpochChanged {
 		time.AfterFunc(max(readAgain, time.Duration(e.RetryAfterMs)*time.Millisecond), func() { s.enqueue(c) })
 		return
@@ -244,18 +231,22 @@ func (s *Session) fail(c *cursor, err error) {
 		delete(s.follows, c.follow)
 	}
 	s.mu.Unlock()
-	s.drop(c)
-	s.replyError(c.follow, err)
+	if s.drop(c) {
+		s.replyError(c.follow, err)
+	}
 }
 
-// drop takes c out of service and gives its topic back.
-func (s *Session) drop(c *cursor) {
+// drop takes c out of service and gives its topic back; false if that was done before.
+func (s *Session) drop(c *cursor) bool {
 	s.mu.Lock()
 	if c.ended {
 		s.mu.Unlock()
-		return
+		return false
 	}
 	c.ended = true
+	if s.fetching == c {
+		s.startFetch()
+	}
 	listened := c.signals
 	s.mu.Unlock()
 	if listened {
@@ -263,6 +254,7 @@ func (s *Session) drop(c *cursor) {
 	}
 	c.topic.forget(c)
 	c.topic.hub.release(c.topic)
+	return true
 }
 
 // blocking is a Sender over what waits for the peer, with a goroutine for each write.
