@@ -19,7 +19,7 @@ import (
 const (
 	whoStall    = 40
 	whoDoNot    = 10
-	unread      = 256 // messages
+	unread      = 128 // messages
 	unreadBytes = 32_000
 	// mostMemory is by how much the node may grow: less than half of what waits for those
 	// who stall, if each had all of its own. The race detector takes memory for all of it.
@@ -97,8 +97,10 @@ func (s *stall) run(t *testing.T) {
 	if most := s.healthOf(t, node.QUIC).MaxUnsentBytes; most > wire.SessionUnsent {
 		t.Errorf("%d bytes waited for one client", most)
 	}
-	if grown := residentBytes(s.pid(node.ID)) - before; grown > mostMemory {
-		t.Errorf("the node has grown by %d MiB", grown>>20)
+	grown := residentBytes(s.pid(node.ID)) - before
+	t.Logf("the node has grown by %d MiB", grown>>20)
+	if grown > mostMemory {
+		t.Errorf("the node has grown by %d MiB, more than %d", grown>>20, mostMemory>>20)
 	}
 	s.stalls.Store(false)
 	close(s.gate)
