@@ -131,49 +131,61 @@ func (t *tracer) published(c *room.Command, done func(*wire.Ack, error)) func(*w
 	}
 }
 
-// sent notes that a command leaves the edge for the leader of its group.
-func (t *tracer) sent(command []byte, leader string) {
-	trace := room.Trace(command)
-	if trace == nil {
-		return
+// traceOf returns the trace and the id of an encoded command; nil if it is not traced.
+func traceOf(command []byte) (trace []byte, message string) {
+	if trace = room.Trace(command); trace == nil {
+		return nil, ""
 	}
 	c, err := room.DecodeCommand(command)
 	if err != nil {
+		return nil, ""
+	}
+	return trace, c.ClientMsgID
+}
+
+// sent notes that a command leaves the edge for the leader of its group.
+func (t *tracer) sent(command []byte, leader string) {
+	trace, message := traceOf(command)
+	if trace == nil {
 		return
 	}
-	t.amend(trace, c.ClientMsgID, func(h *TraceHop) { h.To, h.Left = leader, micros(time.Now()) }, HopEdge)
+	t.amend(trace, message, func(h *TraceHop) { h.To, h.Left = leader, micros(time.Now()) }, HopEdge)
 }
 
 // proposed notes that a command has come to its leader, and returns what notes that it
 // has left the queue there; nil if it is not traced.
 func (t *tracer) proposed(command []byte) (left func()) {
-	trace := room.Trace(command)
+	trace, message := traceOf(command)
 	if trace == nil {
 		return nil
 	}
-	c, err := room.DecodeCommand(command)
-	if err != nil {
-		return nil
-	}
 	arrived := micros(time.Now())
-	t.note(trace, TraceHop{What: HopPropose, Message: c.ClientMsgID, Arrived: arrived})
+	t.note(trace, TraceHop{What: HopPropose, Message: message, Arrived: arrived})
 	return func() {
-		t.amend(trace, c.ClientMsgID, func(h *TraceHop) {
+		t.amend(trace, message, func(h *TraceHop) {
 			h.Left = micros(time.Now())
 			h.Queued = h.Left - h.Arrived
 		}, HopPropose)
 	}
 }
 
-// arrived notes that an event has come, from the log of its group or from the node
-// that is followed, before its followers hear of it; a zero time is now.
-func (t *tracer) arrived(event []byte, what, from string, at time.Time) {
-	trace := wire.EventTrace(event)
-	if trace == nil {
-		return
+// eventTrace returns the trace of an encoded event, and the event; nil if it is not traced.
+func eventTrace(event []byte) (trace []byte, e *wire.Event) {
+	if trace = wire.EventTrace(event); trace == nil {
+		return nil, nil
 	}
 	e, err := wire.DecodeEvent(event)
 	if err != nil {
+		return nil, nil
+	}
+	return trace, e
+}
+
+// arrived notes that an event has come, from the log of its group or from the node
+// that is followed, before its followers hear of it; a zero time is now.
+func (t *tracer) arrived(event []byte, what, from string, at time.Time) {
+	trace, e := eventTrace(event)
+	if trace == nil {
 		return
 	}
 	now := time.Now()
@@ -186,12 +198,8 @@ func (t *tracer) arrived(event []byte, what, from string, at time.Time) {
 // wrote notes that an event was written to a peer, in a write that has begun at a
 // time and is just done. What this node knows nothing else of is history.
 func (t *tracer) wrote(event []byte, p relay.Peer, begun time.Time) {
-	trace := wire.EventTrace(event)
+	trace, e := eventTrace(event)
 	if trace == nil {
-		return
-	}
-	e, err := wire.DecodeEvent(event)
-	if err != nil {
 		return
 	}
 	h := TraceHop{What: HopWrite, Message: e.ClientMsgId, Seq: e.Seq, To: p.Node, User: p.User, Left: micros(time.Now())}

@@ -56,24 +56,18 @@ which may use all in each case.`,
 
 // cores measures all machines in turn.
 func cores(ctx context.Context, o relayOptions, protocol string, out, progress io.Writer) error {
-	dir, err := os.MkdirTemp(o.dir, "starling-bench-")
+	m, err := newMachine(ctx, o.dir, o.edgeNode, true, progress)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	m := &machine{dir: dir, edgeNode: o.edgeNode, log: progress}
-	if m.edgeNode == "" {
-		if m.edgeNode, err = buildEdgeNode(ctx, dir); err != nil {
-			return err
-		}
-	}
+	defer m.clean()
 	var all []row
 	for round := range o.rounds {
 		for i := range machines {
 			it := machines[(round+i)%len(machines)]
 			p := it.plan
 			p.limits, p.protocol = limitsProfile, protocol
-			rows, err := m.coresTurn(ctx, filepath.Join(dir, fmt.Sprint(round, "-", i)), p, o.work())
+			rows, err := m.coresTurn(ctx, filepath.Join(m.dir, fmt.Sprint(round, "-", i)), p, o.work())
 			if err != nil {
 				return errors.Join(err, context.Cause(ctx))
 			}

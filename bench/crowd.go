@@ -268,10 +268,16 @@ func beat(ctx context.Context, conns []talk.Conn) {
 			return
 		}
 		for _, conn := range conns {
-			if b, ok := conn.(interface{ Beat() error }); ok {
-				_ = b.Beat() // who reads hears of a connection's end
-			}
+			beatOnce(conn)
 		}
+	}
+}
+
+// beatOnce tells a server that a client is there, if it wants to hear it. Who reads hears of
+// a connection's end.
+func beatOnce(conn talk.Conn) {
+	if b, ok := conn.(interface{ Beat() error }); ok {
+		_ = b.Beat()
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -83,15 +82,24 @@ func durableCommand() *cobra.Command {
 	return cmd
 }
 
-func (o *durableOptions) check() error {
-	for _, p := range o.peers {
-		if systems[p] == nil {
-			return fmt.Errorf("--peers names %q; there are %s", p, strings.Join(systemNames(), ", "))
+// checkPeers refuses names that are not among those that there are.
+func checkPeers(names, all []string) error {
+	for _, p := range names {
+		if !slices.Contains(all, p) {
+			return fmt.Errorf("--peers names %q; there are %s", p, strings.Join(all, ", "))
 		}
 	}
+	if len(names) == 0 {
+		return fmt.Errorf("--peers names nobody; there are %s", strings.Join(all, ", "))
+	}
+	return nil
+}
+
+func (o *durableOptions) check() error {
+	if err := checkPeers(o.peers, systemNames()); err != nil {
+		return err
+	}
 	switch {
-	case len(o.peers) == 0:
-		return fmt.Errorf("--peers names nobody; there are %s", strings.Join(systemNames(), ", "))
 	case o.rounds < 1 || o.rounds > maxRounds:
 		return fmt.Errorf("--rounds is %d, not 1 to %d", o.rounds, maxRounds)
 	case !(o.seconds >= 0.1 && o.seconds <= 3600):
@@ -104,18 +112,11 @@ func (o *durableOptions) check() error {
 
 // durable measures everything that the options ask for.
 func durable(ctx context.Context, o durableOptions, out, progress io.Writer) error {
-	dir, err := os.MkdirTemp(o.dir, "starling-bench-")
+	m, err := newMachine(ctx, o.dir, o.edgeNode, slices.Contains(o.peers, starlingName), progress)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	m := &machine{dir: dir, edgeNode: o.edgeNode, log: progress}
-	if m.edgeNode == "" && slices.Contains(o.peers, starlingName) {
-		fmt.Fprintln(progress, "bench: building edge-node")
-		if m.edgeNode, err = buildEdgeNode(ctx, dir); err != nil {
-			return err
-		}
-	}
+	defer m.clean()
 	var rows []row
 	var failed error
 	encoder := json.NewEncoder(out)

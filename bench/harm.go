@@ -151,18 +151,12 @@ func (o *harmOptions) check() error {
 
 // run measures all rounds of a harm.
 func (h harm) run(ctx context.Context, o harmOptions, out, progress io.Writer) error {
-	dir, err := os.MkdirTemp(o.dir, "starling-bench-")
+	m, err := newMachine(ctx, o.dir, o.edgeNode, true, progress)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	m := &machine{dir: dir, edgeNode: o.edgeNode, log: progress}
-	if m.edgeNode == "" {
-		if m.edgeNode, err = buildEdgeNode(ctx, dir); err != nil {
-			return err
-		}
-	}
-	work := filepath.Join(dir, "mesh")
+	defer m.clean()
+	work := filepath.Join(m.dir, "mesh")
 	if err := os.Mkdir(work, 0o700); err != nil {
 		return err
 	}

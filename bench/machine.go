@@ -22,6 +22,26 @@ type machine struct {
 	log      io.Writer
 }
 
+// newMachine makes one in a new folder within dir, and the program if none is named and it
+// is needed. clean removes both.
+func newMachine(ctx context.Context, dir, edgeNode string, needed bool, log io.Writer) (*machine, error) {
+	dir, err := os.MkdirTemp(dir, "starling-bench-")
+	if err != nil {
+		return nil, err
+	}
+	m := &machine{dir: dir, edgeNode: edgeNode, log: log}
+	if m.edgeNode == "" && needed {
+		fmt.Fprintln(log, "bench: building edge-node")
+		if m.edgeNode, err = buildEdgeNode(ctx, dir); err != nil {
+			m.clean()
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func (m *machine) clean() { _ = os.RemoveAll(m.dir) }
+
 // measured is what a sender says in the end; edge-node bench says more.
 type measured struct {
 	PerS     float64 `json:"per_s"`

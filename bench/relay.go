@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -116,14 +114,10 @@ func relayCommand(kind, short, long string) *cobra.Command {
 }
 
 func (o *relayOptions) check() error {
-	for _, p := range o.peers {
-		if peers[p] == nil {
-			return fmt.Errorf("--peers names %q; there are %s", p, strings.Join(peerNames(), ", "))
-		}
+	if err := checkPeers(o.peers, peerNames()); err != nil {
+		return err
 	}
 	switch {
-	case len(o.peers) == 0:
-		return fmt.Errorf("--peers names nobody; there are %s", strings.Join(peerNames(), ", "))
 	case o.rounds < 1 || o.rounds > maxRounds:
 		return fmt.Errorf("--rounds is %d, not 1 to %d", o.rounds, maxRounds)
 	case o.clients < 1 || o.clients > maxClients:
@@ -159,18 +153,11 @@ func (o *relayOptions) work() relayWork {
 
 // relay measures everything that the options ask for.
 func relay(ctx context.Context, o relayOptions, out, progress io.Writer) error {
-	dir, err := os.MkdirTemp(o.dir, "starling-bench-")
+	m, err := newMachine(ctx, o.dir, o.edgeNode, slices.Contains(o.peers, starlingWSName) || slices.Contains(o.peers, starlingQUICName), progress)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	m := &machine{dir: dir, edgeNode: o.edgeNode, log: progress}
-	if m.edgeNode == "" && (slices.Contains(o.peers, starlingWSName) || slices.Contains(o.peers, starlingQUICName)) {
-		fmt.Fprintln(progress, "bench: building edge-node")
-		if m.edgeNode, err = buildEdgeNode(ctx, dir); err != nil {
-			return err
-		}
-	}
+	defer m.clean()
 	var all []row
 	var failed error
 	encoder := json.NewEncoder(out)

@@ -282,8 +282,8 @@ func (h *herd) beat(ctx context.Context) {
 			w.mu.Lock()
 			conn := w.conn
 			w.mu.Unlock()
-			if b, ok := conn.(interface{ Beat() error }); ok && h.gate.Load() == nil {
-				_ = b.Beat()
+			if h.gate.Load() == nil {
+				beatOnce(conn)
 			}
 		}
 	}

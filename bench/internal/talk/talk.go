@@ -83,12 +83,7 @@ func NewDialer(t Target) (*Dialer, error) {
 	if !roots.AppendCertsFromPEM([]byte(t.CA)) {
 		return nil, errors.New("the target has no certificate to trust")
 	}
-	return &Dialer{t, &tls.Config{
-		RootCAs: roots, ServerName: t.Name, MinVersion: tls.VersionTLS13,
-		// Who comes back goes on with his session of TLS, as browsers do, where the server
-		// still has the key.
-		ClientSessionCache: tls.NewLRUClientSessionCache(0),
-	}}, nil
+	return &Dialer{t, &tls.Config{RootCAs: roots, ServerName: t.Name, MinVersion: tls.VersionTLS13}}, nil
 }
 
 // TLS is how the connections are encrypted.
