@@ -20,14 +20,13 @@ func TestEagerKeepsOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer near.Close()
-	_ = near.(*net.TCPConn).SetReadBuffer(4 << 10)
 	far, err := EagerListener(l).Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer far.Close()
 	e := far.(*Eager)
-	_ = e.Conn.(*net.TCPConn).SetWriteBuffer(4 << 10)
+	_ = e.Conn.(*net.TCPConn).SetWriteBuffer(64 << 10)
 	e.begin()
 	wrote, piece := 0, bytes.Repeat([]byte{'a'}, 64<<10)
 	for e.empty() {
