@@ -8,18 +8,18 @@ import (
 	"github.com/starling-im/starling/wire"
 )
 
-// Eager is a listener's connection whose writes, once a door has taken it over, never
+// eager is a listener's connection whose writes, once a door has taken it over, never
 // wait: they give the system what it takes at once, and keep the rest.
 //
 // It is below TLS, which must write whole records. So one goroutine can write to many
 // clients, and needs another only for those who do not read.
-type Eager struct {
+type eager struct {
 	net.Conn
 	raw syscall.RawConn
 	now func(fd uintptr) // made once: a closure for each write would be garbage
 
 	mu      sync.Mutex
-	eager   bool
+	begun   bool
 	broken  error  // of drain: what was to be sent is lost
 	waiting bool   // drain waits for the peer
 	rest    []byte // not yet with the system
@@ -36,7 +36,7 @@ const eagerMost = 1 << 20
 
 var errUnread = wire.Errorf(wire.CodeSlowReader, "the peer does not read: %d bytes wait", eagerMost)
 
-// EagerListener makes the connections of a listener Eager.
+// EagerListener makes the connections of a listener eager.
 func EagerListener(l net.Listener) net.Listener { return eagerListener{l} }
 
 type eagerListener struct{ net.Listener }
@@ -46,7 +46,7 @@ func (l eagerListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Eager{Conn: c}
+	e := &eager{Conn: c}
 	if s, ok := c.(syscall.Conn); ok {
 		e.raw, _ = s.SyscallConn()
 	}
@@ -55,19 +55,19 @@ func (l eagerListener) Accept() (net.Conn, error) {
 }
 
 // NetConn returns the connection below.
-func (e *Eager) NetConn() net.Conn { return e.Conn }
+func (e *eager) NetConn() net.Conn { return e.Conn }
 
 // begin has writes not wait any more.
-func (e *Eager) begin() {
+func (e *eager) begin() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.eager = true
+	e.begun = true
 }
 
 // Write implements net.Conn.
-func (e *Eager) Write(p []byte) (int, error) {
+func (e *eager) Write(p []byte) (int, error) {
 	e.mu.Lock()
-	if !e.eager {
+	if !e.begun {
 		e.mu.Unlock()
 		return e.Conn.Write(p)
 	}
@@ -97,14 +97,14 @@ func (e *Eager) Write(p []byte) (int, error) {
 }
 
 // empty reports whether all that was written is with the system.
-func (e *Eager) empty() bool {
+func (e *eager) empty() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.rest) == 0 && !e.waiting
 }
 
 // drain waits until it is. Before each wait it calls bound, which sets the deadline.
-func (e *Eager) drain(bound func() error) error {
+func (e *eager) drain(bound func() error) error {
 	for {
 		e.mu.Lock()
 		rest := e.rest

@@ -25,7 +25,7 @@ func TestEagerKeepsOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer far.Close()
-	e := far.(*Eager)
+	e := far.(*eager)
 	_ = e.Conn.(*net.TCPConn).SetWriteBuffer(64 << 10)
 	e.begin()
 	wrote, piece := 0, bytes.Repeat([]byte{'a'}, 64<<10)

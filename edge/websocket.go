@@ -133,7 +133,7 @@ func innermost(c *tls.Conn) net.Conn {
 // One goroutine reads. Writes wait for the peer, Send does not.
 type webSocket struct {
 	conn *tls.Conn
-	tcp  *Eager // below conn; nil: Send gives its bytes to a goroutine
+	tcp  *eager // below conn; nil: Send gives its bytes to a goroutine
 
 	// Of the reader.
 	early  []byte // came with the request
@@ -152,7 +152,7 @@ type webSocket struct {
 
 func newWebSocket(c *tls.Conn, early []byte) *webSocket {
 	s := &webSocket{conn: c, early: early}
-	if s.tcp, _ = c.NetConn().(*Eager); s.tcp != nil {
+	if s.tcp, _ = c.NetConn().(*eager); s.tcp != nil {
 		s.tcp.begin()
 	}
 	return s

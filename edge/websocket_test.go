@@ -309,7 +309,7 @@ func TestEagerIsBounded(t *testing.T) {
 	near, far := net.Pipe()
 	defer near.Close()
 	defer far.Close()
-	e := &Eager{Conn: near}
+	e := &eager{Conn: near}
 	e.begin()
 	n := 0
 	for ; n < 100; n++ {

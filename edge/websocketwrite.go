@@ -51,7 +51,7 @@ func (s *webSocket) Send(buf []byte, sent func(error)) (done bool, err error) {
 	return false, nil
 }
 
-// put writes buf[wire.Headroom:] with its header. It waits only where there is no Eager.
+// put writes buf[wire.Headroom:] with its header. It waits only where there is no eager.
 func (s *webSocket) put(op ws.OpCode, buf []byte) error {
 	n := len(buf) - wire.Headroom
 	at := wire.Headroom
