@@ -54,10 +54,16 @@ type instance struct {
 	*raft.Raft
 	stopped chan struct{} // closed when it answers no more
 	once    sync.Once
+	handing chan struct{} // full while it hands over
 }
 
 // stop begins to stop; the function it returns waits for the end.
 func (i *instance) stop() (wait func()) {
+	select {
+	case i.handing <- struct{}{}: // from now on it is not asked to
+	case <-time.After(handsOverAfter):
+	case <-i.stopped:
+	}
 	f := i.Shutdown()
 	i.once.Do(func() { close(i.stopped) })
 	return func() { _ = f.Error() }
@@ -163,7 +169,7 @@ func (g *group) run() error {
 	if err != nil {
 		return err
 	}
-	g.raft.Store(&instance{Raft: r, stopped: make(chan struct{})})
+	g.raft.Store(&instance{Raft: r, stopped: make(chan struct{}), handing: make(chan struct{}, 1)})
 	return nil
 }
 

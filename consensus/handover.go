@@ -13,6 +13,9 @@ import (
 const (
 	// newLeaderEvery is how often a node that gave up leadership looks who has it.
 	newLeaderEvery = 2 * time.Millisecond
+	// handsOverAfter is when Raft has begun with a transfer: one that it was asked for
+	// just before it is stopped it would never answer.
+	handsOverAfter = 100 * time.Millisecond
 	// unblockTimeout is how long Raft may refuse commands after a transfer that
 	// failed; it is longer than any request to another node takes.
 	unblockTimeout = requestTimeout + time.Second
@@ -64,13 +67,38 @@ func (g *group) handOver(node string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	err = g.end(r.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to)))
-	if err != nil {
+	if err := g.end(r.handOver(to)); err != nil {
 		g.unblock(r)
 		return "", wire.Errorf(wire.CodeUnavailable, "group %d was not handed to %s: %v", g.cfg.ID, to, err)
 	}
 	return g.newLeader(), nil
 }
+
+// handOver has Raft hand over to a voter.
+func (i *instance) handOver(to string) raft.Future {
+	select {
+	case i.handing <- struct{}{}:
+		return handing{i.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to)), i}
+	case <-i.stopped:
+		return stoppedRaft{}
+	}
+}
+
+// handing is a transfer that Raft may not have begun yet.
+type handing struct {
+	raft.Future
+	of *instance
+}
+
+func (h handing) Error() error {
+	defer func() { <-h.of.handing }()
+	return h.Future.Error()
+}
+
+// stoppedRaft is the answer of a Raft that is stopped.
+type stoppedRaft struct{}
+
+func (stoppedRaft) Error() error { return raft.ErrRaftShutdown }
 
 // successor picks who leads next.
 func (g *group) successor(r *instance, node string) (string, error) {

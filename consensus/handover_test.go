@@ -114,6 +114,24 @@ func TestTransferRefused(t *testing.T) {
 	})
 }
 
+// TestCloseWhileHandingOver closes a node at the moment at which it hands the lead over:
+// nobody waits for ever for what Raft has not begun, or the bubble could not end.
+func TestCloseWhileHandingOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil, "a", "b", "c")
+		c.startAll(one)
+		defer c.stopAll()
+		for range 200 {
+			l := c.leader(1)
+			h := c.host(l)
+			g := h.group(1)
+			go func() { _, _ = g.handOver("") }()
+			c.stop(l)
+			c.start(l, one)
+		}
+	})
+}
+
 // muted drops what is written to it while the switch is on.
 type muted struct {
 	Stream
