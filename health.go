@@ -35,7 +35,7 @@ func (n *Node) serveHTTP(ctx context.Context) {
 	server := &http.Server{
 		Handler: mux, MaxHeaderBytes: httpHeader, ReadHeaderTimeout: httpRead, ReadTimeout: httpRead, WriteTimeout: httpWrite, IdleTimeout: time.Minute,
 		ErrorLog:     slog.NewLogLogger(n.log.Handler(), slog.LevelDebug), // of peers that speak no TLS
-		TLSConfig:    &tls.Config{GetCertificate: n.credentials.certificate, MinVersion: tls.VersionTLS13, GetConfigForClient: n.mesh.TCPConfig, DynamicRecordSizingDisabled: true},
+		TLSConfig:    &tls.Config{GetCertificate: n.credentials.certificate, MinVersion: tls.VersionTLS13, GetConfigForClient: n.helloTCP, DynamicRecordSizingDisabled: true},
 		TLSNextProto: make(map[string]func(*http.Server, *tls.Conn, http.Handler)), Protocols: new(http.Protocols),
 	}
 	n.mesh.ResumeTLS(server.TLSConfig)
@@ -50,6 +50,12 @@ func (n *Node) serveHTTP(ctx context.Context) {
 		n.log.Error("the HTTP port failed", "err", err)
 	}
 	n.door.Wait()
+}
+
+// helloTCP is GetConfigForClient of crypto/tls for the TCP port.
+func (n *Node) helloTCP(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	edge.Handshake(hello.Conn)
+	return n.mesh.TCPConfig(hello)
 }
 
 // webSocketPath is where clients ask for a WebSocket.

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"net"
+	"runtime"
 	"sync"
 	"syscall"
 
@@ -18,7 +19,10 @@ type eager struct {
 	raw syscall.RawConn
 	now func(fd uintptr) // made once: a closure for each write would be garbage
 
+	turns chan struct{}
+
 	mu      sync.Mutex
+	turn    bool // it has one of turns
 	begun   bool
 	broken  error  // of drain: what was to be sent is lost
 	waiting bool   // drain waits for the peer
@@ -37,21 +41,57 @@ const eagerMost = 1 << 20
 var errUnread = wire.Errorf(wire.CodeSlowReader, "the peer does not read: %d bytes wait", eagerMost)
 
 // EagerListener makes the connections of a listener eager.
-func EagerListener(l net.Listener) net.Listener { return eagerListener{l} }
+func EagerListener(l net.Listener) net.Listener {
+	return eagerListener{l, make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+}
 
-type eagerListener struct{ net.Listener }
+type eagerListener struct {
+	net.Listener
+	turns chan struct{}
+}
+
+// Handshake waits for the turn of a handshake: half of the processors are for those that
+// have to do with clients' hellos, until the answer is written. Each takes half a
+// millisecond, and hundreds of them at once, after another node has died, would stand
+// before every delivery.
+func Handshake(c net.Conn) {
+	e, ok := c.(*eager)
+	if !ok {
+		return
+	}
+	e.turns <- struct{}{}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.turn = true
+}
+
+// answered ends the turn of the handshake, if it has one.
+func (e *eager) answered() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.turn {
+		e.turn = false
+		<-e.turns
+	}
+}
 
 func (l eagerListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	e := &eager{Conn: c}
+	e := &eager{Conn: c, turns: l.turns}
 	if s, ok := c.(syscall.Conn); ok {
 		e.raw, _ = s.SyscallConn()
 	}
 	e.now = func(fd uintptr) { e.n, e.err = writeNow(fd, e.p) }
 	return e, nil
+}
+
+// Close implements net.Conn.
+func (e *eager) Close() error {
+	e.answered()
+	return e.Conn.Close()
 }
 
 // NetConn returns the connection below.
@@ -69,6 +109,7 @@ func (e *eager) Write(p []byte) (int, error) {
 	e.mu.Lock()
 	if !e.begun {
 		e.mu.Unlock()
+		e.answered()
 		return e.Conn.Write(p)
 	}
 	defer e.mu.Unlock()
