@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -65,13 +66,18 @@ func TestLiveIsHeardByThoseThere(t *testing.T) {
 			{alice, "\xff", "", wire.CodeBadRequest, "no text"},
 		} {
 			c.peer.say(live(c.text, c.as))
-			f := c.peer.hear()
-			for f.GetError() == nil {
-				f = c.peer.hear()
+			c.peer.say(signal("", true, "")) // is an error in any case
+			hears := func(id uint64, code string) {
+				f := c.peer.hear()
+				for f.GetError() == nil {
+					f = c.peer.hear()
+				}
+				if f.Id != id || f.GetError().Code != code {
+					t.Fatalf("%s: got %v", c.what, f)
+				}
 			}
-			if f.Id != 78 || f.GetError().Code != c.code {
-				t.Errorf("%s: got %v", c.what, f)
-			}
+			hears(78, c.code)
+			hears(77, wire.CodeBadRequest)
 		}
 		for _, p := range []*peer{alice, late} {
 			p.say(&wire.Frame{Body: &wire.Frame_Unfollow{Unfollow: &wire.Unfollow{Follow: 9}}})
@@ -121,7 +127,7 @@ func TestLiveBetweenNodes(t *testing.T) {
 			talk("sin", 9+100*k, 109+100*k, slices.Repeat([]*wire.Line{bob}, 18)...)
 			time.Sleep(wire.AggregateEvery + time.Millisecond)
 		}
-		if is := x.Stats(); is.DroppedSlow < 30 || is.DroppedLive != 40*(18-talkBytes/uint64(len("bob")+500+lineOverhead)) {
+		if is := x.Stats(); is.DroppedSlow < 30 || is.DroppedLive != 40*(18-8<<10/uint64(len("bob")+500+lineOverhead)) {
 			t.Errorf("%+v", is)
 		}
 		heard := 0
@@ -133,6 +139,31 @@ func TestLiveBetweenNodes(t *testing.T) {
 		}
 		if heard > 6 {
 			t.Errorf("%d were kept for a client that reads nothing", heard)
+		}
+	})
+}
+
+// What is said live where nobody follows goes to the parent all the same, with what was
+// left out. Then the parent is told that no more is wanted.
+func TestLiveGoesToTheParent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sent []*wire.Aggregate
+		x := NewSignals(SignalsConfig{Self: "fra", Parent: func(Subject) string { return "iad" }, Send: func(_ string, f *wire.Frame, _ int) bool {
+			sent = append(sent, f.GetAggregate())
+			return true
+		}})
+		about := Subject{App: "demo", Room: "r"}
+		for range 100 {
+			x.live(about, "bob", "goal!")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		x.Run(ctx)
+		if len(sent) != 2 || len(sent[0].Talks) != 1 || len(sent[0].Talks[0].Lines) != talkLines || sent[0].Talks[0].Upto != 100 || !sent[1].Over {
+			t.Errorf("told %v", sent)
+		}
+		if len(x.all) != 0 {
+			t.Error("the room is left")
 		}
 	})
 }
