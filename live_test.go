@@ -103,6 +103,7 @@ func TestThousandSayLive(t *testing.T) {
 	)
 	synctest.Test(t, func(t *testing.T) {
 		s := newStream(t, "fra", "iad", "sin", "sin", "hkg", "hkg")
+		synctest.Wait()
 		before, sent := s.entries(), s.edges.sent
 		s.say("first", 5)
 		time.Sleep(time.Second)
@@ -120,6 +121,7 @@ func TestThousandSayLive(t *testing.T) {
 			}
 		}
 		time.Sleep(2 * time.Second)
+		synctest.Wait()
 		for i, l := range s.listeners {
 			told, all := l.counts()
 			if all != s.said {

@@ -168,6 +168,7 @@ func TestLive(t *testing.T) {
 		}
 		w.cutAll()
 		time.Sleep(time.Second)
+		synctest.Wait()
 		say(1, 2, "again") // another node counts anew
 		if got, want := <-heard, "bob at 7: again, and 1 more"; got != want {
 			t.Errorf("heard %q, not %q", got, want)
