@@ -96,6 +96,7 @@ func (m metrics) traffic(out chan<- prometheus.Metric) {
 	count(metricUnsignaled, signals.DroppedRate, "rate")
 	count(metricUnsignaled, signals.DroppedFull, "full")
 	count(metricUnsignaled, signals.DroppedSlow, "slow")
+	count(metricUnsignaled, signals.DroppedLive, "live")
 	stats := m.node.mesh.Stats()
 	for _, t := range stats.Traffic {
 		class := t.Class.String()

@@ -26,6 +26,8 @@ type world struct {
 	epoch  uint64
 	query  *wire.Error // the answer to the next Query
 	resume string      // the resume token of every session
+	// noSignals: there is no place for those of any follow.
+	noSignals bool
 
 	mu       sync.Mutex
 	down     map[string]bool
@@ -223,7 +225,7 @@ func (s *fakeSession) follow(id uint64, f *wire.Follow) {
 		s.push(id, e) // perhaps before the client reads Followed
 	}
 	s.reply(&wire.Frame{Id: id, Body: &wire.Frame_Followed{Followed: &wire.Followed{
-		Recovered: f.Epoch == 0 || f.Epoch == s.w.epoch, HeadSeq: head, Epoch: s.w.epoch,
+		Recovered: f.Epoch == 0 || f.Epoch == s.w.epoch, HeadSeq: head, Epoch: s.w.epoch, NoSignals: s.w.noSignals,
 	}}})
 }
 

@@ -19,6 +19,9 @@ type Signals struct {
 	// Sessions is how many follow the room with signals in the whole mesh, and Users
 	// how many users these are; one who is on two nodes counts twice.
 	Sessions, Users int
+	// Unheard: the node has no place for the signals of this follow. Nothing of them will
+	// be heard, nor what is said live, before there is another node.
+	Unheard bool
 }
 
 // FollowOption changes what a Follow gets.
@@ -37,10 +40,13 @@ const typingUnheard = 10 * time.Second
 // signals are those of a Follow.
 type signals struct {
 	each  func(Signals) // nil = not wanted
-	mu    sync.Mutex    // held while each runs
+	live  func(Live)    // nil = not wanted
+	mu    sync.Mutex    // held while each or live runs
 	last  Signals
 	unsay *time.Timer // forgets who types
 }
+
+func (s *signals) wanted() bool { return s.each != nil || s.live != nil }
 
 // hear takes what a node says; own is the user of this client.
 func (sub *subscription) hear(is *wire.Signals, own string) {
@@ -52,6 +58,7 @@ func (sub *subscription) hear(is *wire.Signals, own string) {
 		return
 	}
 	sub.edition = is.Edition
+	sub.hearLive(is)
 	typing := slices.DeleteFunc(is.Typing, func(user string) bool { return user == own })
 	s.tell(Signals{Typing: typing, Others: int(is.Others), Sessions: int(is.Sessions), Users: int(is.Users)})
 	if s.unsay != nil {
@@ -77,10 +84,17 @@ func (f *Follow) forgetTyping() {
 	s.tell(Signals{Sessions: s.last.Sessions, Users: s.last.Users})
 }
 
+// unheard is called when the node has no place for the signals.
+func (s *signals) unheard() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tell(Signals{Unheard: true})
+}
+
 func (s *signals) tell(now Signals) {
-	same := slices.Equal(now.Typing, s.last.Typing) && now.Others == s.last.Others && now.Sessions == s.last.Sessions && now.Users == s.last.Users
+	same := slices.Equal(now.Typing, s.last.Typing) && now.Others == s.last.Others && now.Sessions == s.last.Sessions && now.Users == s.last.Users && now.Unheard == s.last.Unheard
 	s.last = now
-	if !same {
+	if !same && s.each != nil {
 		s.each(now)
 	}
 }
@@ -92,7 +106,7 @@ func (l *link) signals(f *wire.Frame) {
 		return
 	}
 	l.c.presence.states(is.States)
-	if s := l.sub(is.Follow); s != nil && s.f.signals.each != nil {
+	if s := l.sub(is.Follow); s != nil && s.f.signals.wanted() {
 		s.hear(is, l.welcome.GetUser())
 	}
 }
@@ -155,10 +169,9 @@ func (c *Client) StopTyping(room string) {
 }
 
 // signal sends a Signal, if there is a session that has not much else to send.
-func (c *Client) signal(is *wire.Signal) {
-	if l := c.current(); l != nil {
-		l.session.Offer(&wire.Frame{Body: &wire.Frame_Signal{Signal: is}}, signalBelow)
-	}
+func (c *Client) signal(is *wire.Signal) bool {
+	l := c.current()
+	return l != nil && l.session.Offer(&wire.Frame{Body: &wire.Frame_Signal{Signal: is}}, signalBelow)
 }
 
 // signalBelow is the most bytes that may wait before a signal is dropped.

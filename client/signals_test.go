@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -112,6 +113,118 @@ func TestPresence(t *testing.T) {
 		if len(said) != 2 || said[1].Own != wire.State_STATE_AWAY || len(said[1].Watch) != 1 {
 			t.Errorf("said %v", said)
 		}
+		_ = c.Close()
+	})
+}
+
+// What is said live is heard once, and what is missing of the count was left out.
+func TestLive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.dial()
+		heard := make(chan string, 16)
+		f, err := c.Follow(context.Background(), "r", 0, WithLive(func(is Live) {
+			text := ""
+			for _, l := range is.Lines {
+				text += fmt.Sprintf("%s at %d: %s, ", l.User, l.Time.UnixMilli(), l.Content)
+			}
+			heard <- fmt.Sprintf("%sand %d more", text, is.LeftOut)
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if asked := sayings(w, (*wire.Frame).GetFollow); len(asked) != 1 || !asked[0].Signals {
+			t.Fatalf("asked %v", asked)
+		}
+		say := func(edition, said uint64, texts ...string) {
+			is := &wire.Signals{Follow: f.sub.id, Edition: edition, Said: said}
+			for _, text := range texts {
+				is.Live = append(is.Live, &wire.Line{User: "bob", Content: text, TsMs: 7})
+			}
+			w.all(&wire.Frame{Body: &wire.Frame_Signals{Signals: is}})
+		}
+		for _, s := range []struct {
+			edition, said uint64
+			texts         []string
+			want          string // "" = nothing is heard
+		}{
+			{1, 0, nil, ""},
+			{2, 1, []string{"hi"}, "bob at 7: hi, and 0 more"},
+			{3, 5, []string{"a", "b"}, "bob at 7: a, bob at 7: b, and 2 more"},
+			{5, 9, []string{"d"}, "bob at 7: d, and 3 more"}, // edition 4 got lost
+			{4, 7, []string{"c"}, ""},                        // or came late
+			{6, 9, nil, ""},
+			{7, 11, nil, "and 2 more"},
+		} {
+			say(s.edition, s.said, s.texts...)
+			synctest.Wait()
+			got := ""
+			if len(heard) > 0 {
+				got = <-heard
+			}
+			if got != s.want {
+				t.Errorf("edition %d: heard %q, not %q", s.edition, got, s.want)
+			}
+		}
+		w.cutAll()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		say(1, 2, "again") // another node counts anew
+		if got, want := <-heard, "bob at 7: again, and 1 more"; got != want {
+			t.Errorf("heard %q, not %q", got, want)
+		}
+		_ = c.Close()
+		if err := c.SayLive("r", "hi"); wire.Code(err) != wire.CodeUnavailable {
+			t.Errorf("after the end: %v", err)
+		}
+	})
+}
+
+// Who says something live no longer types; what cannot be said is an error at once.
+func TestSayLive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.dial()
+		c.Typing("r")
+		if err := c.SayLive("r", strings.Repeat("x", wire.LineBytes)); err != nil {
+			t.Error(err)
+		}
+		c.Typing("r")
+		if err := c.SayLiveAs("bob", "r", "hi"); err != nil {
+			t.Error(err)
+		}
+		for text, code := range map[string]string{"": wire.CodeBadRequest, "\xff": wire.CodeBadRequest, strings.Repeat("x", wire.LineBytes+1): wire.CodeTooLarge} {
+			if err := c.SayLive("r", text); wire.Code(err) != code {
+				t.Errorf("%.9q: %v, not %s", text, err, code)
+			}
+		}
+		synctest.Wait()
+		said := ""
+		for _, s := range sayings(w, (*wire.Frame).GetSignal) {
+			said += fmt.Sprintf("%v %s %d, ", s.Typing, s.ActAs, len(s.Live))
+		}
+		if want := "true  0, false  512, true  0, false bob 2, "; said != want {
+			t.Errorf("said %q, not %q", said, want)
+		}
+		_ = c.Close()
+	})
+}
+
+// A node without a place for the signals of a follow says so.
+func TestUnheardSignals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.noSignals = true
+		c := w.dial()
+		var heard []Signals
+		f, err := c.Follow(context.Background(), "r", 0, WithSignals(func(s Signals) { heard = append(heard, s) }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(heard) != 1 || !heard[0].Unheard {
+			t.Errorf("heard %+v", heard)
+		}
+		f.Close()
 		_ = c.Close()
 	})
 }

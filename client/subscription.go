@@ -18,7 +18,8 @@ type subscription struct {
 	early      [][]byte // events that came before it
 	earlyBytes int
 	dropped    uint64 // the highest that found early full
-	edition    uint64 // of the last signals; guarded by their lock
+	edition    uint64 // of the last signals; guarded by their lock, as said is
+	said       uint64 // how many lines were said live
 	hole       uint64 // while history is fetched: up to where, at least; else 0
 }
 
@@ -30,7 +31,7 @@ func (f *Follow) attach(l *link) {
 		return
 	}
 	f.sub = &subscription{f: f, link: l}
-	l.follow(f.sub, &wire.Follow{Room: f.room, AfterSeq: f.last, Epoch: f.known(), FromHead: f.fromHead, Signals: f.signals.each != nil})
+	l.follow(f.sub, &wire.Follow{Room: f.room, AfterSeq: f.last, Epoch: f.known(), FromHead: f.fromHead, Signals: f.signals.wanted()})
 }
 
 // known is the epoch of what was taken; nothing has none.
@@ -70,7 +71,10 @@ func (s *subscription) answered(frame *wire.Frame, err error) {
 		s.ended(wire.AsError(err))
 		return
 	}
-	f := s.f
+	f, d := s.f, frame.GetFollowed()
+	if d.NoSignals {
+		f.signals.unheard()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s.live = true
@@ -78,7 +82,6 @@ func (s *subscription) answered(frame *wire.Frame, err error) {
 		s.unfollow()
 		return
 	}
-	d := frame.GetFollowed()
 	switch {
 	case d.Epoch == 0: // the node has not seen the room yet
 	case f.known() != 0 && d.Epoch != f.epoch:

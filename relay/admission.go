@@ -16,8 +16,7 @@ import (
 // fields get the defaults of production.
 type AdmissionConfig struct {
 	// InFlight bounds the unanswered sends (default 16,384). While more than half of it
-	// is used, an app may hold its share alone: three quarters of it in equal parts for
-	// those that have some. The last quarter is for apps that come then.
+	// is used, an app may hold its share alone.
 	InFlight int
 	// RoomPerSecond and RoomBurst bound the rate of sends to one room (default
 	// 500 and 2,000); a negative rate is none.
@@ -31,8 +30,7 @@ type Admission struct {
 	cfg AdmissionConfig
 
 	mu   sync.Mutex
-	open int
-	apps map[string]int // those of open, by app; without zeros
+	open apps // the sends without an answer
 	// admitted and refused count sends, the latter by code.
 	admitted uint64
 	refused  map[string]uint64
@@ -67,7 +65,7 @@ func NewAdmission(cfg AdmissionConfig) *Admission {
 	cfg.InFlight = cmp.Or(cfg.InFlight, 16<<10)
 	cfg.RoomPerSecond = cmp.Or(cfg.RoomPerSecond, 500)
 	cfg.RoomBurst = cmp.Or(cfg.RoomBurst, 2000)
-	a := &Admission{cfg: cfg, traces: rate.NewLimiter(tracesPerSecond, tracesBurst), young: make(map[room.ID]*rate.Limiter), apps: make(map[string]int), refused: make(map[string]uint64)}
+	a := &Admission{cfg: cfg, traces: rate.NewLimiter(tracesPerSecond, tracesBurst), young: make(map[room.ID]*rate.Limiter), open: newApps(cfg.InFlight), refused: make(map[string]uint64)}
 	for _, code := range refusals {
 		a.refused[code] = 0
 	}
@@ -92,7 +90,7 @@ type AdmissionStats struct {
 func (a *Admission) Stats() AdmissionStats {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return AdmissionStats{Open: a.open, Apps: len(a.apps), Admitted: a.admitted, Refused: maps.Clone(a.refused)}
+	return AdmissionStats{Open: a.open.held, Apps: len(a.open.by), Admitted: a.admitted, Refused: maps.Clone(a.refused)}
 }
 
 // refuse counts a send that was not admitted.
@@ -109,18 +107,6 @@ func (a *Admission) refuse(err error) {
 	a.refused[code]++
 }
 
-// share is how many unanswered sends an app may have now; a is locked.
-func (a *Admission) share(app string) int {
-	if a.open <= a.cfg.InFlight/2 {
-		return a.cfg.InFlight
-	}
-	apps := len(a.apps)
-	if a.apps[app] == 0 {
-		apps++
-	}
-	return max(1, (a.cfg.InFlight-a.cfg.InFlight/4)/apps)
-}
-
 // admit counts a send to a room, or says why not.
 func (a *Admission) admit(id room.ID, now time.Time) error {
 	a.mu.Lock()
@@ -131,19 +117,18 @@ func (a *Admission) admit(id room.ID, now time.Time) error {
 		now = a.last
 	}
 	a.last = now
-	if a.open >= a.cfg.InFlight {
-		return wire.Errorf(wire.CodeOverloaded, "%d sends are unanswered on this node", a.open).After(overloadPause)
+	if a.open.full() {
+		return wire.Errorf(wire.CodeOverloaded, "%d sends are unanswered on this node", a.open.held).After(overloadPause)
 	}
-	if held := a.apps[id.App]; held >= a.share(id.App) {
-		return wire.Errorf(wire.CodeOverloaded, "%d sends of your app are unanswered on this node, which is its share", held).After(overloadPause)
+	if a.open.over(id.App) {
+		return wire.Errorf(wire.CodeOverloaded, "%d sends of your app are unanswered on this node, which is its share", a.open.by[id.App]).After(overloadPause)
 	}
 	if a.cfg.RoomPerSecond > 0 {
 		if wait := spend(a.limiter(id), now); wait > 0 {
 			return wire.Errorf(wire.CodeRateLimited, "more than %v sends per second to %q", a.cfg.RoomPerSecond, id.Room).After(wait)
 		}
 	}
-	a.open++
-	a.apps[id.App]++
+	a.open.take(id.App)
 	a.admitted++
 	return nil
 }
@@ -152,10 +137,7 @@ func (a *Admission) admit(id room.ID, now time.Time) error {
 func (a *Admission) settle(app string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.open--
-	if a.apps[app]--; a.apps[app] == 0 {
-		delete(a.apps, app)
-	}
+	a.open.release(app)
 }
 
 func (a *Admission) limiter(id room.ID) *rate.Limiter {

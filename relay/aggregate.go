@@ -17,10 +17,11 @@ func (x *Signals) flush(g *gathering, now time.Time) {
 	x.tellParent(g, now)
 	for node, c := range g.children {
 		shares, upto := g.crowd.news(node, false, c.told, now)
-		if len(shares) == 0 {
+		talks := g.crowd.talk.tell(node, false)
+		if len(shares)+len(talks) == 0 {
 			continue
 		}
-		f := g.aggregate(shares)
+		f := g.aggregate(shares, talks)
 		if c.session.replies.Len() > aggregatesBelow {
 			x.slow(g)
 			continue
@@ -31,6 +32,8 @@ func (x *Signals) flush(g *gathering, now time.Time) {
 		g.lagging = g.lagging || upto < g.crowd.version
 	}
 	x.tellListeners(g, now)
+	x.talking -= g.crowd.talk.bytes
+	g.crowd.talk.over(now)
 }
 
 // tellParent tells the parent what is new, and from time to time that this node is
@@ -39,7 +42,7 @@ func (x *Signals) tellParent(g *gathering, now time.Time) {
 	parent := x.cfg.Parent(g.about)
 	if parent != g.parent {
 		if g.parent != "" {
-			last := g.aggregate(nil)
+			last := g.aggregate(nil, nil)
 			last.GetAggregate().Over = true
 			if x.cfg.Send(g.parent, last, aggregatesBelow) {
 				x.sent(g, g.parent)
@@ -53,11 +56,12 @@ func (x *Signals) tellParent(g *gathering, now time.Time) {
 		return
 	}
 	shares, upto := g.crowd.news(parent, true, g.told, now)
-	if len(shares) == 0 && !over && now.Sub(g.toldAt) < g.crowd.lease.renew {
+	talks := g.crowd.talk.tell(parent, true)
+	if len(shares)+len(talks) == 0 && !over && now.Sub(g.toldAt) < g.crowd.lease.renew {
 		g.told = upto
 		return
 	}
-	f := g.aggregate(shares)
+	f := g.aggregate(shares, talks)
 	f.GetAggregate().Over = over
 	if !x.cfg.Send(parent, f, aggregatesBelow) {
 		x.slow(g)
@@ -75,7 +79,8 @@ func (x *Signals) tellListeners(g *gathering, now time.Time) {
 		return
 	}
 	v := g.crowd.view()
-	if !v.same(g.view) || g.edition == 0 || len(v.typing) > 0 && now.Sub(g.viewAt) >= roomLease.renew {
+	talk := &g.crowd.talk
+	if !v.same(g.view) || g.edition == 0 || talk.news() || len(v.typing) > 0 && now.Sub(g.viewAt) >= roomLease.renew {
 		g.view, g.viewAt = v, now
 		g.edition++
 	}
@@ -84,14 +89,13 @@ func (x *Signals) tellListeners(g *gathering, now time.Time) {
 		g.lagging = true
 		return
 	}
-	f := g.signals(v)
+	encoded := wire.EncodeSignals(g.signals(v))
 	var out []byte
 	for to, l := range g.listeners {
 		if l.told == g.edition {
 			continue
 		}
-		f.GetSignals().Follow = to.follow
-		out = wire.AppendMessage(out[:0], f)
+		out = wire.AppendSignals(out[:0], to.follow, talk.said-l.began, encoded)
 		lossy := to.follow != 0 && l.told > 0 && l.sessions == v.sessions && l.users == v.users
 		switch {
 		case lossy && to.session.datagram(out):
@@ -100,7 +104,7 @@ func (x *Signals) tellListeners(g *gathering, now time.Time) {
 			x.slow(g)
 			continue
 		}
-		*l = listener{told: g.edition, sessions: v.sessions, users: v.users}
+		*l = listener{began: l.began, told: g.edition, sessions: v.sessions, users: v.users}
 		x.stats.Signals++
 	}
 }
@@ -109,20 +113,23 @@ func (x *Signals) tellListeners(g *gathering, now time.Time) {
 // other nodes may know better.
 const userSettles = 2 * time.Second
 
-// signals says a view to clients.
-func (g *gathering) signals(v view) *wire.Frame {
-	is := &wire.Signals{Typing: v.typing, Others: uint32(v.others), Sessions: uint32(v.sessions), Users: uint32(v.users), Edition: g.edition}
+// signals says to clients a view, and what was said live.
+func (g *gathering) signals(v view) *wire.Signals {
 	if g.about.User != "" {
-		is = &wire.Signals{States: []*wire.UserState{{User: g.about.User, State: v.state()}}}
+		return &wire.Signals{States: []*wire.UserState{{User: g.about.User, State: v.state()}}}
 	}
-	return &wire.Frame{Body: &wire.Frame_Signals{Signals: is}}
+	return &wire.Signals{
+		Typing: v.typing, Others: uint32(v.others), Sessions: uint32(v.sessions), Users: uint32(v.users), Edition: g.edition,
+		Live: g.crowd.talk.live(),
+	}
 }
 
 // datagramBytes is the largest frame that is sent as a datagram: it fits any path.
 const datagramBytes = 1100
 
 // datagram sends a frame that may be lost, if the peer takes such and the last one has
-// gone. Who types is said again before long; the counts are not, and go on the stream.
+// gone. Who types is said again before long, and what is said live may be lost; the counts
+// are not said again, and go on the stream.
 func (s *Session) datagram(frame []byte) bool {
 	if s.cfg.Datagram == nil || len(frame) > datagramBytes || !s.datagrams.CompareAndSwap(false, true) {
 		return false
@@ -152,8 +159,10 @@ func (x *Signals) slow(g *gathering) {
 	g.lagging = true
 }
 
-func (g *gathering) aggregate(shares []*wire.Share) *wire.Frame {
-	return &wire.Frame{Body: &wire.Frame_Aggregate{Aggregate: &wire.Aggregate{App: g.about.App, Room: g.about.Room, User: g.about.User, Shares: shares}}}
+func (g *gathering) aggregate(shares []*wire.Share, talks []*wire.Talk) *wire.Frame {
+	return &wire.Frame{Body: &wire.Frame_Aggregate{Aggregate: &wire.Aggregate{
+		App: g.about.App, Room: g.about.Room, User: g.about.User, Shares: shares, Talks: talks,
+	}}}
 }
 
 // next is when a room that was just flushed is to be flushed again; zero = it has no

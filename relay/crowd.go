@@ -48,6 +48,7 @@ type crowd struct {
 	away    int               // sessions of the user that say so
 	shares  map[string]*share // by node; with the own one
 	version uint64            // of the newest share
+	talk    talk
 }
 
 // share is what a node said last.
@@ -59,8 +60,11 @@ type share struct {
 	version uint64    // in which order shares came
 }
 
-func newCrowd(self string, l lease) *crowd {
-	return &crowd{self: self, lease: l, typers: map[string]time.Time{}, people: map[string]int{}, shares: map[string]*share{}}
+func newCrowd(self string, l lease, lots func(round uint64, user string) uint64) *crowd {
+	return &crowd{
+		self: self, lease: l, typers: map[string]time.Time{}, people: map[string]int{}, shares: map[string]*share{},
+		talk: talk{self: self, lots: lots},
+	}
 }
 
 // typing notes that an own user types, or no longer does; false if too many do.
@@ -103,7 +107,7 @@ func (c *crowd) present(now, before wire.State) {
 }
 
 // idle: no own session says or wants anything.
-func (c *crowd) idle() bool { return c.follows == 0 && len(c.typers) == 0 }
+func (c *crowd) idle() bool { return c.follows == 0 && len(c.typers) == 0 && !c.talk.news() }
 
 // tick forgets what is too old and says the own share again if it is to be.
 func (c *crowd) tick(now time.Time) {

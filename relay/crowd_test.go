@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,7 +26,7 @@ func TestCrowd(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, f := range archive.Files {
-		s := &crowdScene{t: t, crowd: newCrowd("fra", roomLease), now: time.UnixMilli(1_000_000)}
+		s := &crowdScene{t: t, crowd: newCrowd("fra", roomLease, inTurn), now: time.UnixMilli(1_000_000)}
 		var out strings.Builder
 		for line := range strings.Lines(string(f.Data)) {
 			command, ok := strings.CutPrefix(strings.TrimSpace(line), "> ")
@@ -103,7 +104,7 @@ func (s *crowdScene) do(words []string) (said []string) {
 		v := c.view()
 		return []string{fmt.Sprintf("%v and %d others type, %d sessions of %d users", v.typing, v.others, v.sessions, v.users)}
 	default:
-		s.t.Fatalf("what is %q?", words)
+		return s.talk(words[0], arg)
 	}
 	return nil
 }
@@ -114,4 +115,63 @@ func (s *crowdScene) number(text string) uint64 {
 		s.t.Fatal(err)
 	}
 	return n
+}
+
+// inTurn draws lots by the first letters of names: in the first round a has the best one, in
+// the second b, and a the worst.
+func inTurn(round uint64, user string) uint64 {
+	return (uint64(user[0]-'a') + 26 - round%26) % 26
+}
+
+// talk does what is about what is said live. Users are letters; they take turns, and say
+// numbers.
+func (s *crowdScene) talk(what string, arg func(int) string) []string {
+	c, place := &s.crowd.talk, talkBytes
+	switch what {
+	case "says": // users lines bytes
+		if arg(3) != "" {
+			place = int(s.number(arg(3)))
+		}
+		lost := 0
+		for _, l := range chorus(arg(1), int(s.number(arg(2)))) {
+			lost += c.say(l.User, l.Content, s.now, place)
+		}
+		return []string{fmt.Sprintf("%d of %d have a place, %d bytes; %d lost theirs", len(c.lines), c.said-c.told, c.bytes, lost)}
+	case "talk": // from up|down node began after upto users lines
+		is := &wire.Talk{Node: arg(3), BeganMs: int64(s.number(arg(4))), After: s.number(arg(5)), Upto: s.number(arg(6))}
+		if arg(7) != "" {
+			is.Lines = chorus(arg(7), int(s.number(arg(8))))
+		}
+		lost, full := c.hear(arg(1), arg(2) == "down", is, s.now, place)
+		return []string{fmt.Sprintf("%d of %d have a place; %d lost theirs, full %v", len(c.lines), c.said-c.told, lost, full)}
+	case "tell": // peer up|down
+		var said []string
+		for _, is := range c.tell(arg(1), arg(2) == "up") {
+			said = append(said, fmt.Sprintf("%s counts since %d, %d to %d: %s", is.Node, is.BeganMs, is.After, is.Upto, summary(is.Lines)))
+		}
+		slices.Sort(said)
+		return said
+	case "live":
+		return []string{summary(c.live())}
+	case "over":
+		c.over(s.now)
+		return nil
+	}
+	s.t.Fatalf("what is %q?", what)
+	return nil
+}
+
+func chorus(users string, n int) (lines []*wire.Line) {
+	for i := range n {
+		lines = append(lines, &wire.Line{User: users[i%len(users):][:1], Content: strconv.Itoa(i + 1)})
+	}
+	return lines
+}
+
+func summary(lines []*wire.Line) string {
+	words := []string{"nothing"}
+	for i, l := range lines {
+		words = append(words[:min(i, len(words))], l.User+l.Content)
+	}
+	return strings.Join(words, " ")
 }

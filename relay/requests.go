@@ -228,7 +228,8 @@ func (s *Session) roomID(app, name string) (room.ID, error) {
 // maxSeq bounds the positions that are followed: JSON carries no greater number exactly.
 const maxSeq = 1<<53 - 1
 
-// follow makes a cursor. The answer is queued before the first event can be.
+// follow makes a cursor. The answer is queued before the first event can be; signals may
+// come before it.
 func (s *Session) follow(ctx context.Context, id uint64, f *wire.Follow) (*wire.Frame, error) {
 	where, err := s.roomID(f.App, f.Room)
 	if err == nil && f.AfterSeq > maxSeq {
@@ -255,10 +256,10 @@ func (s *Session) follow(ctx context.Context, id uint64, f *wire.Follow) (*wire.
 	if f.FromHead {
 		c.after = head
 	}
+	unheard := s.listen(c, f.Signals)
 	s.reply(&wire.Frame{Id: id, Body: &wire.Frame_Followed{Followed: &wire.Followed{
-		Recovered: f.FromHead || f.Epoch == 0 || f.Epoch == epoch, HeadSeq: head, Epoch: epoch,
+		Recovered: f.FromHead || f.Epoch == 0 || f.Epoch == epoch, HeadSeq: head, Epoch: epoch, NoSignals: unheard,
 	}}})
-	s.listen(c, f.Signals)
 	s.enqueue(c)
 	return nil, nil
 }

@@ -2,13 +2,14 @@ package relay
 
 import (
 	"time"
+	"unicode/utf8"
 
 	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
 )
 
 // signal takes what a client says that nobody keeps. Too many are dropped without a
-// word: the next one says the same.
+// word: of who types the next one says the same, and what is said live may be lost.
 func (s *Session) signal(id uint64, b *wire.Signal) {
 	if !s.signals() {
 		return
@@ -22,11 +23,29 @@ func (s *Session) signal(id uint64, b *wire.Signal) {
 		return
 	}
 	where, err := s.roomID("", b.Room)
+	if err == nil {
+		err = sayable(b.Live)
+	}
 	if err != nil {
 		s.replyError(id, err)
 		return
 	}
-	s.cfg.Signals.typing(Subject{App: where.App, Room: where.Room}, user, b.Typing)
+	about := Subject{App: where.App, Room: where.Room}
+	s.cfg.Signals.typing(about, user, b.Typing)
+	if b.Live != "" {
+		s.cfg.Signals.live(about, user, b.Live)
+	}
+}
+
+// sayable refuses what nobody may say live.
+func sayable(text string) error {
+	switch {
+	case len(text) > wire.LineBytes:
+		return wire.TooLarge("what is said live", uint64(len(text)), wire.LineBytes)
+	case !utf8.ValidString(text):
+		return wire.Errorf(wire.CodeBadRequest, "what is said live is not UTF-8")
+	}
+	return nil
 }
 
 // signals reports whether the session may signal now.
@@ -131,22 +150,24 @@ func (s *Session) aggregate(a *wire.Aggregate) error {
 	return err
 }
 
-// listen tells a client's follow of signals, if wanted.
-func (s *Session) listen(c *cursor, wanted bool) {
+// listen tells a client's follow of signals, if wanted. It reports whether there was no
+// place for one that wants them.
+func (s *Session) listen(c *cursor, wanted bool) (full bool) {
 	if !wanted || s.cfg.Peer.Node != "" || s.cfg.Signals == nil {
-		return
+		return false
 	}
 	s.mu.Lock()
 	c.signals = !c.ended
 	s.mu.Unlock()
 	// Not with s locked: a worker of the pump would wait while signals are told to all.
-	s.cfg.Signals.listen(c.subject(), ear{s, c.follow})
+	full = !s.cfg.Signals.listen(c.subject(), ear{s, c.follow})
 	s.mu.Lock()
 	ended := c.ended
 	s.mu.Unlock()
 	if ended { // perhaps before there was anything to end
 		s.unlisten(c)
 	}
+	return full
 }
 
 // unlisten ends that.

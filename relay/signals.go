@@ -6,14 +6,15 @@ import (
 	"sync"
 	"time"
 
-	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
 )
 
 const (
 	// signalSubjects bounds the rooms with signals on a node, and the users of whom is
-	// said or asked how they are, together.
+	// said or asked how they are, together. Apps have shares of it, as of the sends.
 	signalSubjects = 64 << 10
+	// talksBytes bounds what waits of what is said live, in all rooms.
+	talksBytes = 32 << 20
 	// signalsBelow and aggregatesBelow are the most bytes that may wait for a client
 	// or a node that is to get signals; with more, it gets the next ones.
 	signalsBelow    = 16 << 10
@@ -50,11 +51,14 @@ type SignalsConfig struct {
 type Signals struct {
 	cfg   SignalsConfig
 	woken chan struct{}
+	lots  func(round uint64, user string) uint64
 
-	mu    sync.Mutex
-	all   map[Subject]*gathering
-	due   schedule
-	stats SignalStats
+	mu      sync.Mutex
+	all     map[Subject]*gathering
+	apps    apps // that have them
+	due     schedule
+	talking int // bytes of what is said live, of talksBytes
+	stats   SignalStats
 }
 
 // SignalStats counts what became of signals since the node started.
@@ -63,8 +67,9 @@ type SignalStats struct {
 	Signals    uint64 // sent to clients
 	Datagrams  uint64 // those of them that went as datagrams
 	// What was dropped: signals of sessions that sent too many, what there was no place
-	// for, and aggregates and Signals for peers that do not read fast enough.
-	DroppedRate, DroppedFull, DroppedSlow uint64
+	// for, and aggregates and Signals for peers that do not read fast enough; and lines, where
+	// more is said live than is told.
+	DroppedRate, DroppedFull, DroppedSlow, DroppedLive uint64
 }
 
 // gathering is a subject of signals on this node.
@@ -101,6 +106,7 @@ type ear struct {
 }
 
 type listener struct {
+	began           uint64 // what had been said live when it came
 	told            uint64 // the edition of the view
 	sessions, users int    // as told on the stream
 }
@@ -110,7 +116,7 @@ func NewSignals(cfg SignalsConfig) *Signals {
 	if cfg.Sent == nil {
 		cfg.Sent = func(string, Subject) {}
 	}
-	return &Signals{cfg: cfg, woken: make(chan struct{}, 1), all: map[Subject]*gathering{}}
+	return &Signals{cfg: cfg, woken: make(chan struct{}, 1), lots: drawLots(), all: map[Subject]*gathering{}, apps: newApps(signalSubjects)}
 }
 
 // Stats returns the counts of now.
@@ -151,6 +157,7 @@ func (x *Signals) flushDue(now time.Time) (time.Duration, bool) {
 		if next := g.next(now); next.IsZero() {
 			heap.Pop(&x.due)
 			delete(x.all, g.about)
+			x.apps.release(g.about.App)
 		} else {
 			g.at = next
 			heap.Fix(&x.due, 0)
@@ -159,22 +166,24 @@ func (x *Signals) flushDue(now time.Time) (time.Duration, bool) {
 	return 0, false
 }
 
-// gather returns the gathering of a subject, made if need be; nil if there are too many.
+// gather returns the gathering of a subject, made if need be; nil if there are too many, in
+// all or of the app.
 func (x *Signals) gather(about Subject) *gathering {
 	g := x.all[about]
 	if g != nil {
 		return g
 	}
-	if len(x.all) >= signalSubjects {
+	if x.apps.full() || x.apps.over(about.App) {
 		x.stats.DroppedFull++
 		return nil
 	}
+	x.apps.take(about.App)
 	l := roomLease
 	if about.User != "" {
 		l = userLease
 	}
 	g = &gathering{
-		about: about, since: time.Now(), crowd: newCrowd(x.cfg.Self, l),
+		about: about, since: time.Now(), crowd: newCrowd(x.cfg.Self, l, x.lots),
 		children: map[string]*child{}, listeners: map[ear]*listener{}, at: never,
 	}
 	x.all[about] = g
@@ -232,19 +241,21 @@ func (x *Signals) typing(about Subject, user string, on bool) {
 	}
 }
 
-// listen tells a session of a subject from now on. Of a room it counts as there.
-func (x *Signals) listen(about Subject, to ear) {
+// listen tells a session of a subject from now on, unless there is no place. Of a room it
+// counts as there.
+func (x *Signals) listen(about Subject, to ear) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	g := x.gather(about)
 	if g == nil || g.listeners[to] != nil {
-		return
+		return g != nil
 	}
-	g.listeners[to] = &listener{}
+	g.listeners[to] = &listener{began: g.crowd.talk.told}
 	if about.Room != "" {
 		g.crowd.join(to.session.cfg.Peer.User)
 	}
 	x.wake(g, 0)
+	return true
 }
 
 // unlisten ends listen.
@@ -295,7 +306,7 @@ func (x *Signals) hearChild(s *Session, a *wire.Aggregate) {
 		x.wake(g, 0)
 	}
 	c.heard = time.Now()
-	x.hear(g, node, false, a.Shares)
+	x.hear(g, node, false, a)
 	if a.Over {
 		delete(g.children, node)
 		x.wake(g, 0)
@@ -307,19 +318,20 @@ func (x *Signals) HearParent(node string, a *wire.Aggregate) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if g := x.all[about(a)]; g != nil && g.parent == node {
-		x.hear(g, node, true, a.GetShares())
+		x.hear(g, node, true, a)
 	}
 }
 
-func (x *Signals) hear(g *gathering, node string, down bool, shares []*wire.Share) {
-	for _, s := range shares {
-		if !proper(s) {
-			return
-		}
+func (x *Signals) hear(g *gathering, node string, down bool, a *wire.Aggregate) {
+	if !proper(a) {
+		return
 	}
-	newer, changed, full := g.crowd.hear(node, down, shares, time.Now())
+	newer, changed, full := g.crowd.hear(node, down, a.Shares, time.Now())
+	for _, is := range a.Talks {
+		full = x.hearTalk(g, node, down, is) || full
+	}
 	switch {
-	case changed:
+	case changed || g.crowd.talk.news():
 		x.wake(g, 0)
 	case newer:
 		x.wake(g, renewalsWait)
@@ -327,16 +339,6 @@ func (x *Signals) hear(g *gathering, node string, down bool, shares []*wire.Shar
 	if full {
 		x.stats.DroppedFull++
 	}
-}
-
-// proper holds a share to the bounds of what nodes say.
-func proper(s *wire.Share) bool {
-	for _, name := range s.Typing {
-		if name == "" || len(name) > room.NameBytes {
-			return false
-		}
-	}
-	return s.Node != "" && len(s.Node) <= room.NameBytes && len(s.Typing) <= wire.TypingNames
 }
 
 // schedule is a heap of rooms by when they are to be flushed.

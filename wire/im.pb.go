@@ -1448,9 +1448,11 @@ func (x *Follow) GetSignals() bool {
 type Followed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// True if every event after the asked position follows.
-	Recovered     bool   `protobuf:"varint,1,opt,name=recovered,proto3" json:"recovered,omitempty"`
-	HeadSeq       uint64 `protobuf:"varint,2,opt,name=head_seq,json=headSeq,proto3" json:"head_seq,omitempty"`
-	Epoch         uint64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Recovered bool   `protobuf:"varint,1,opt,name=recovered,proto3" json:"recovered,omitempty"`
+	HeadSeq   uint64 `protobuf:"varint,2,opt,name=head_seq,json=headSeq,proto3" json:"head_seq,omitempty"`
+	Epoch     uint64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Signals were asked for, and the node has no place for them: none will come.
+	NoSignals     bool `protobuf:"varint,4,opt,name=no_signals,json=noSignals,proto3" json:"no_signals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1504,6 +1506,13 @@ func (x *Followed) GetEpoch() uint64 {
 		return x.Epoch
 	}
 	return 0
+}
+
+func (x *Followed) GetNoSignals() bool {
+	if x != nil {
+		return x.NoSignals
+	}
+	return false
 }
 
 // Unfollow ends the follow that had this frame id.
@@ -2137,7 +2146,10 @@ type Signal struct {
 	// longer.
 	Typing bool `protobuf:"varint,2,opt,name=typing,proto3" json:"typing,omitempty"`
 	// Speak for this user; needs the token's act_as grant.
-	ActAs         string `protobuf:"bytes,3,opt,name=act_as,json=actAs,proto3" json:"act_as,omitempty"`
+	ActAs string `protobuf:"bytes,3,opt,name=act_as,json=actAs,proto3" json:"act_as,omitempty"`
+	// The user says this live: it is told to those who are there now, if it finds a
+	// place. At most 512 bytes; empty = nothing.
+	Live          string `protobuf:"bytes,4,opt,name=live,proto3" json:"live,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2193,6 +2205,13 @@ func (x *Signal) GetActAs() string {
 	return ""
 }
 
+func (x *Signal) GetLive() string {
+	if x != nil {
+		return x.Live
+	}
+	return ""
+}
+
 // Signals tells a client what goes on in a room besides its events, at most once in
 // 250 ms; or, with follow = 0, how users are that it watches.
 type Signals struct {
@@ -2210,7 +2229,13 @@ type Signals struct {
 	// Answers Presence: those of whom there is news.
 	States []*UserState `protobuf:"bytes,6,rep,name=states,proto3" json:"states,omitempty"`
 	// Of a follow: rises with each. A lower one than was heard before came late.
-	Edition       uint64 `protobuf:"varint,7,opt,name=edition,proto3" json:"edition,omitempty"`
+	Edition uint64 `protobuf:"varint,7,opt,name=edition,proto3" json:"edition,omitempty"`
+	// What was said live since the last Signals, if it found a place; each comes once
+	// at most.
+	Live []*Line `protobuf:"bytes,8,rep,name=live,proto3" json:"live,omitempty"`
+	// How many lines were said live since the follow began, with those that were left
+	// out or lost.
+	Said          uint64 `protobuf:"varint,9,opt,name=said,proto3" json:"said,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2294,6 +2319,82 @@ func (x *Signals) GetEdition() uint64 {
 	return 0
 }
 
+func (x *Signals) GetLive() []*Line {
+	if x != nil {
+		return x.Live
+	}
+	return nil
+}
+
+func (x *Signals) GetSaid() uint64 {
+	if x != nil {
+		return x.Said
+	}
+	return 0
+}
+
+// Line is what a user said live.
+type Line struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	User    string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Content string                 `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
+	// By the clock of the node to which the user said it.
+	TsMs          int64 `protobuf:"varint,3,opt,name=ts_ms,json=tsMs,proto3" json:"ts_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Line) Reset() {
+	*x = Line{}
+	mi := &file_im_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Line) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Line) ProtoMessage() {}
+
+func (x *Line) ProtoReflect() protoreflect.Message {
+	mi := &file_im_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Line.ProtoReflect.Descriptor instead.
+func (*Line) Descriptor() ([]byte, []int) {
+	return file_im_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Line) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Line) GetContent() string {
+	if x != nil {
+		return x.Content
+	}
+	return ""
+}
+
+func (x *Line) GetTsMs() int64 {
+	if x != nil {
+		return x.TsMs
+	}
+	return 0
+}
+
 // UserState is how one user is.
 type UserState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2305,7 +2406,7 @@ type UserState struct {
 
 func (x *UserState) Reset() {
 	*x = UserState{}
-	mi := &file_im_proto_msgTypes[23]
+	mi := &file_im_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2317,7 +2418,7 @@ func (x *UserState) String() string {
 func (*UserState) ProtoMessage() {}
 
 func (x *UserState) ProtoReflect() protoreflect.Message {
-	mi := &file_im_proto_msgTypes[23]
+	mi := &file_im_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2330,7 +2431,7 @@ func (x *UserState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserState.ProtoReflect.Descriptor instead.
 func (*UserState) Descriptor() ([]byte, []int) {
-	return file_im_proto_rawDescGZIP(), []int{23}
+	return file_im_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UserState) GetUser() string {
@@ -2361,7 +2462,7 @@ type Presence struct {
 
 func (x *Presence) Reset() {
 	*x = Presence{}
-	mi := &file_im_proto_msgTypes[24]
+	mi := &file_im_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2373,7 +2474,7 @@ func (x *Presence) String() string {
 func (*Presence) ProtoMessage() {}
 
 func (x *Presence) ProtoReflect() protoreflect.Message {
-	mi := &file_im_proto_msgTypes[24]
+	mi := &file_im_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2386,7 +2487,7 @@ func (x *Presence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Presence.ProtoReflect.Descriptor instead.
 func (*Presence) Descriptor() ([]byte, []int) {
-	return file_im_proto_rawDescGZIP(), []int{24}
+	return file_im_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Presence) GetOwn() State {
@@ -2415,14 +2516,16 @@ type Aggregate struct {
 	// The sender no longer wants those of others.
 	Over bool `protobuf:"varint,4,opt,name=over,proto3" json:"over,omitempty"`
 	// Instead of a room: how this user is. Such shares live 45 s.
-	User          string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	User string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	// What was said live; 32 lines and 8 KiB at most in all.
+	Talks         []*Talk `protobuf:"bytes,6,rep,name=talks,proto3" json:"talks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Aggregate) Reset() {
 	*x = Aggregate{}
-	mi := &file_im_proto_msgTypes[25]
+	mi := &file_im_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2434,7 +2537,7 @@ func (x *Aggregate) String() string {
 func (*Aggregate) ProtoMessage() {}
 
 func (x *Aggregate) ProtoReflect() protoreflect.Message {
-	mi := &file_im_proto_msgTypes[25]
+	mi := &file_im_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2447,7 +2550,7 @@ func (x *Aggregate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Aggregate.ProtoReflect.Descriptor instead.
 func (*Aggregate) Descriptor() ([]byte, []int) {
-	return file_im_proto_rawDescGZIP(), []int{25}
+	return file_im_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Aggregate) GetApp() string {
@@ -2485,6 +2588,94 @@ func (x *Aggregate) GetUser() string {
 	return ""
 }
 
+func (x *Aggregate) GetTalks() []*Talk {
+	if x != nil {
+		return x.Talks
+	}
+	return nil
+}
+
+// Talk is what was said live on one node in a while. The node counts the lines of a
+// room: a talk is of those after one number up to another, and who heard a part of it
+// before takes none of its lines. Those that it does not have were left out.
+type Talk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// When the node began to count at 0: Unix time in milliseconds. A greater one of the
+	// same node is a new count.
+	BeganMs       int64   `protobuf:"varint,2,opt,name=began_ms,json=beganMs,proto3" json:"began_ms,omitempty"`
+	After         uint64  `protobuf:"varint,3,opt,name=after,proto3" json:"after,omitempty"`
+	Upto          uint64  `protobuf:"varint,4,opt,name=upto,proto3" json:"upto,omitempty"`
+	Lines         []*Line `protobuf:"bytes,5,rep,name=lines,proto3" json:"lines,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Talk) Reset() {
+	*x = Talk{}
+	mi := &file_im_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Talk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Talk) ProtoMessage() {}
+
+func (x *Talk) ProtoReflect() protoreflect.Message {
+	mi := &file_im_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Talk.ProtoReflect.Descriptor instead.
+func (*Talk) Descriptor() ([]byte, []int) {
+	return file_im_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Talk) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Talk) GetBeganMs() int64 {
+	if x != nil {
+		return x.BeganMs
+	}
+	return 0
+}
+
+func (x *Talk) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *Talk) GetUpto() uint64 {
+	if x != nil {
+		return x.Upto
+	}
+	return 0
+}
+
+func (x *Talk) GetLines() []*Line {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
 // Share is what one node says of its own sessions. A newer one replaces it.
 type Share struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2507,7 +2698,7 @@ type Share struct {
 
 func (x *Share) Reset() {
 	*x = Share{}
-	mi := &file_im_proto_msgTypes[26]
+	mi := &file_im_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2519,7 +2710,7 @@ func (x *Share) String() string {
 func (*Share) ProtoMessage() {}
 
 func (x *Share) ProtoReflect() protoreflect.Message {
-	mi := &file_im_proto_msgTypes[26]
+	mi := &file_im_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2532,7 +2723,7 @@ func (x *Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Share.ProtoReflect.Descriptor instead.
 func (*Share) Descriptor() ([]byte, []int) {
-	return file_im_proto_rawDescGZIP(), []int{26}
+	return file_im_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Share) GetNode() string {
@@ -2693,11 +2884,13 @@ const file_im_proto_rawDesc = "" +
 	"\bas_relay\x18\x06 \x01(\bR\aasRelay\x12\x1d\n" +
 	"\n" +
 	"to_replica\x18\a \x01(\bR\ttoReplica\x12\x18\n" +
-	"\asignals\x18\b \x01(\bR\asignals\"Y\n" +
+	"\asignals\x18\b \x01(\bR\asignals\"x\n" +
 	"\bFollowed\x12\x1c\n" +
 	"\trecovered\x18\x01 \x01(\bR\trecovered\x12\x19\n" +
 	"\bhead_seq\x18\x02 \x01(\x04R\aheadSeq\x12\x14\n" +
-	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"\"\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x1d\n" +
+	"\n" +
+	"no_signals\x18\x04 \x01(\bR\tnoSignals\"\"\n" +
 	"\bUnfollow\x12\x16\n" +
 	"\x06follow\x18\x01 \x01(\x04R\x06follow\"L\n" +
 	"\x06Events\x12\x16\n" +
@@ -2742,11 +2935,12 @@ const file_im_proto_rawDesc = "" +
 	"\acommand\x18\x02 \x01(\fR\acommand\x12\x18\n" +
 	"\aattempt\x18\x03 \x01(\x04R\aattempt\"1\n" +
 	"\vCompression\x12\"\n" +
-	"\fdictionaries\x18\x01 \x03(\rR\fdictionaries\"K\n" +
+	"\fdictionaries\x18\x01 \x03(\rR\fdictionaries\"_\n" +
 	"\x06Signal\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
 	"\x06typing\x18\x02 \x01(\bR\x06typing\x12\x15\n" +
-	"\x06act_as\x18\x03 \x01(\tR\x05actAs\"\xcd\x01\n" +
+	"\x06act_as\x18\x03 \x01(\tR\x05actAs\x12\x12\n" +
+	"\x04live\x18\x04 \x01(\tR\x04live\"\x88\x02\n" +
 	"\aSignals\x12\x16\n" +
 	"\x06follow\x18\x01 \x01(\x04R\x06follow\x12\x16\n" +
 	"\x06typing\x18\x02 \x03(\tR\x06typing\x12\x16\n" +
@@ -2754,19 +2948,32 @@ const file_im_proto_rawDesc = "" +
 	"\bsessions\x18\x04 \x01(\rR\bsessions\x12\x14\n" +
 	"\x05users\x18\x05 \x01(\rR\x05users\x12.\n" +
 	"\x06states\x18\x06 \x03(\v2\x16.starling.v1.UserStateR\x06states\x12\x18\n" +
-	"\aedition\x18\a \x01(\x04R\aedition\"I\n" +
+	"\aedition\x18\a \x01(\x04R\aedition\x12%\n" +
+	"\x04live\x18\b \x03(\v2\x11.starling.v1.LineR\x04live\x12\x12\n" +
+	"\x04said\x18\t \x01(\x04R\x04said\"I\n" +
+	"\x04Line\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x18\n" +
+	"\acontent\x18\x02 \x01(\tR\acontent\x12\x13\n" +
+	"\x05ts_ms\x18\x03 \x01(\x03R\x04tsMs\"I\n" +
 	"\tUserState\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12(\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x12.starling.v1.StateR\x05state\"F\n" +
 	"\bPresence\x12$\n" +
 	"\x03own\x18\x01 \x01(\x0e2\x12.starling.v1.StateR\x03own\x12\x14\n" +
-	"\x05watch\x18\x02 \x03(\tR\x05watch\"\x85\x01\n" +
+	"\x05watch\x18\x02 \x03(\tR\x05watch\"\xae\x01\n" +
 	"\tAggregate\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12*\n" +
 	"\x06shares\x18\x03 \x03(\v2\x12.starling.v1.ShareR\x06shares\x12\x12\n" +
 	"\x04over\x18\x04 \x01(\bR\x04over\x12\x12\n" +
-	"\x04user\x18\x05 \x01(\tR\x04user\"\xbe\x01\n" +
+	"\x04user\x18\x05 \x01(\tR\x04user\x12'\n" +
+	"\x05talks\x18\x06 \x03(\v2\x11.starling.v1.TalkR\x05talks\"\x88\x01\n" +
+	"\x04Talk\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x19\n" +
+	"\bbegan_ms\x18\x02 \x01(\x03R\abeganMs\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\x04R\x05after\x12\x12\n" +
+	"\x04upto\x18\x04 \x01(\x04R\x04upto\x12'\n" +
+	"\x05lines\x18\x05 \x03(\v2\x11.starling.v1.LineR\x05lines\"\xbe\x01\n" +
 	"\x05Share\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05stamp\x18\x02 \x01(\x04R\x05stamp\x12\x15\n" +
@@ -2808,7 +3015,7 @@ func file_im_proto_rawDescGZIP() []byte {
 }
 
 var file_im_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_im_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_im_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_im_proto_goTypes = []any{
 	(Kind)(0),           // 0: starling.v1.Kind
 	(Access)(0),         // 1: starling.v1.Access
@@ -2836,10 +3043,12 @@ var file_im_proto_goTypes = []any{
 	(*Compression)(nil), // 23: starling.v1.Compression
 	(*Signal)(nil),      // 24: starling.v1.Signal
 	(*Signals)(nil),     // 25: starling.v1.Signals
-	(*UserState)(nil),   // 26: starling.v1.UserState
-	(*Presence)(nil),    // 27: starling.v1.Presence
-	(*Aggregate)(nil),   // 28: starling.v1.Aggregate
-	(*Share)(nil),       // 29: starling.v1.Share
+	(*Line)(nil),        // 26: starling.v1.Line
+	(*UserState)(nil),   // 27: starling.v1.UserState
+	(*Presence)(nil),    // 28: starling.v1.Presence
+	(*Aggregate)(nil),   // 29: starling.v1.Aggregate
+	(*Talk)(nil),        // 30: starling.v1.Talk
+	(*Share)(nil),       // 31: starling.v1.Share
 }
 var file_im_proto_depIdxs = []int32{
 	4,  // 0: starling.v1.Frame.hello:type_name -> starling.v1.Hello
@@ -2860,25 +3069,28 @@ var file_im_proto_depIdxs = []int32{
 	21, // 15: starling.v1.Frame.refresh:type_name -> starling.v1.Refresh
 	24, // 16: starling.v1.Frame.signal:type_name -> starling.v1.Signal
 	25, // 17: starling.v1.Frame.signals:type_name -> starling.v1.Signals
-	27, // 18: starling.v1.Frame.presence:type_name -> starling.v1.Presence
+	28, // 18: starling.v1.Frame.presence:type_name -> starling.v1.Presence
 	22, // 19: starling.v1.Frame.propose:type_name -> starling.v1.Propose
 	23, // 20: starling.v1.Frame.compression:type_name -> starling.v1.Compression
-	28, // 21: starling.v1.Frame.aggregate:type_name -> starling.v1.Aggregate
+	29, // 21: starling.v1.Frame.aggregate:type_name -> starling.v1.Aggregate
 	6,  // 22: starling.v1.Welcome.limits:type_name -> starling.v1.Limits
 	0,  // 23: starling.v1.Publish.kind:type_name -> starling.v1.Kind
 	1,  // 24: starling.v1.Create.access:type_name -> starling.v1.Access
 	0,  // 25: starling.v1.Event.kind:type_name -> starling.v1.Kind
 	11, // 26: starling.v1.Events.events:type_name -> starling.v1.Event
 	11, // 27: starling.v1.Page.events:type_name -> starling.v1.Event
-	26, // 28: starling.v1.Signals.states:type_name -> starling.v1.UserState
-	2,  // 29: starling.v1.UserState.state:type_name -> starling.v1.State
-	2,  // 30: starling.v1.Presence.own:type_name -> starling.v1.State
-	29, // 31: starling.v1.Aggregate.shares:type_name -> starling.v1.Share
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	27, // 28: starling.v1.Signals.states:type_name -> starling.v1.UserState
+	26, // 29: starling.v1.Signals.live:type_name -> starling.v1.Line
+	2,  // 30: starling.v1.UserState.state:type_name -> starling.v1.State
+	2,  // 31: starling.v1.Presence.own:type_name -> starling.v1.State
+	31, // 32: starling.v1.Aggregate.shares:type_name -> starling.v1.Share
+	30, // 33: starling.v1.Aggregate.talks:type_name -> starling.v1.Talk
+	26, // 34: starling.v1.Talk.lines:type_name -> starling.v1.Line
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_im_proto_init() }
@@ -2918,7 +3130,7 @@ func file_im_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_im_proto_rawDesc), len(file_im_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -39,6 +39,8 @@ const (
 	AggregateEvery = 250 * time.Millisecond
 	// TypingNames bounds the users who type that are named; others are counted.
 	TypingNames = 8
+	// LineBytes is the longest text that is said live, in bytes.
+	LineBytes = 512
 	// Watches bounds the users whom one session watches.
 	Watches = 256
 	// TokenLife and ClockSkew bound what a token may claim.

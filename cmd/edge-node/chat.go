@@ -27,17 +27,24 @@ Without a terminal, or with --json, each line of standard input is sent as it is
 (save /me, /join, /leave and /quit; empty lines are passed over), and events are
 printed as they come. At the end of input it leaves once everything is
 acknowledged; after /quit it gives up what is not within 10 s. A line that cannot be sent is reported with its number; the others
-are sent all the same, and the exit status is 1.`
+are sent all the same, and the exit status is 1.
+
+With --live what you type is said live, as comments beside a broadcast: those who are in
+the room with --live just now hear it, if not too much is said, and nobody keeps it. What others say
+so is shown beside the messages, with "… and 214 more" for what was left out.
+/me, /join and /leave are sent as without it. Ten lines a second are said of a script.`
 
 func (a *app) chatCommand() *cobra.Command {
 	var u userFlags
+	var live bool
 	cmd := &cobra.Command{
 		Use: "chat ROOM", Short: "Talk in a room", GroupID: groupChat,
 		Long: chatLong,
 		Example: `  edge-node chat lobby --as alice
   edge-node chat lobby --as bob --region iad
   echo "hello from a script" | edge-node chat lobby --as robot
-  edge-node chat lobby --as robot --json < lines.txt`,
+  edge-node chat lobby --as robot --json < lines.txt
+  edge-node chat final --as alice --live`,
 		Args:              needs("ROOM"),
 		ValidArgsFunction: a.completeRoom,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -49,11 +56,12 @@ func (a *app) chatCommand() *cobra.Command {
 			if u.name == "" {
 				u.name = systemUser()
 			}
-			return a.chat(cmd.Context(), &u, args[0])
+			return a.chat(cmd.Context(), &u, args[0], live)
 		},
 	}
 	u.flags(a, cmd)
 	cmd.Flags().StringVar(&u.name, "as", "", "the user who talks (default: that of --token, else your name on this system)")
+	cmd.Flags().BoolVar(&live, "live", false, "say what is typed live, and show what others say so: it is not kept")
 	return cmd
 }
 
@@ -65,7 +73,7 @@ func systemUser() string {
 	return u.Username
 }
 
-func (a *app) chat(ctx context.Context, u *userFlags, room string) error {
+func (a *app) chat(ctx context.Context, u *userFlags, room string, live bool) error {
 	_, in := terminal(a.stdin)
 	_, out := terminal(a.stdout)
 	onTerminal := in && out && !a.json
@@ -83,9 +91,9 @@ func (a *app) chat(ctx context.Context, u *userFlags, room string) error {
 	}
 	defer c.Close()
 	if onTerminal {
-		return a.chatScreen(ctx, c, state, u.name, room)
+		return a.chatScreen(ctx, c, state, u.name, room, live)
 	}
-	return a.chatLines(ctx, c, room)
+	return a.chatLines(ctx, c, room, live)
 }
 
 // utterance is what a typed line means.

@@ -35,29 +35,31 @@ type lineChat struct {
 	app  *app
 	c    *client.Client
 	room string
+	live bool
 
-	sent sync.WaitGroup
-	mu   sync.Mutex
-	top  uint64 // the highest acked seq
-	bad  int    // lines that could not be sent
-	all  int
-	open int         // lines that are sent and not acked
-	late *time.Timer // runs while there are any; fires once
+	printing sync.Mutex // held while something is printed
+	sent     sync.WaitGroup
+	mu       sync.Mutex
+	top      uint64 // the highest acked seq
+	bad      int    // lines that could not be sent
+	all      int
+	open     int         // lines that are sent and not acked
+	late     *time.Timer // runs while there are any; fires once
 }
 
-func (a *app) chatLines(ctx context.Context, c *client.Client, room string) error {
-	follow, err := c.FollowFromHead(ctx, room)
+func (a *app) chatLines(ctx context.Context, c *client.Client, room string, live bool) error {
+	chat := &lineChat{app: a, c: c, room: room, live: live}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	follow, err := c.FollowFromHead(ctx, room, chat.listen(ctx)...)
 	if err != nil {
 		return err
 	}
 	defer follow.Close()
-	chat := &lineChat{app: a, c: c, room: room}
 	late := time.AfterFunc(lateAfter, chat.waits)
 	defer late.Stop()
 	late.Stop()
 	chat.late = late
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	printed := newMark(follow.Head())
 	go func() { cancel(chat.print(ctx, follow, printed)) }()
 	lines := readLines(ctx, a.stdin)
@@ -72,6 +74,9 @@ func (a *app) chatLines(ctx context.Context, c *client.Client, room string) erro
 		}
 	}
 	chat.settle(quit, cancel)
+	if live {
+		chat.said(ctx)
+	}
 	chat.mu.Lock()
 	defer chat.mu.Unlock()
 	if ctx.Err() == nil {
@@ -107,12 +112,17 @@ func (l *lineChat) print(ctx context.Context, follow *client.Follow, printed *ma
 		if err != nil {
 			return err
 		}
+		l.printing.Lock()
 		for _, e := range events {
-			if err := write(e); err != nil {
-				return err
+			if err = write(e); err != nil {
+				break
 			}
 		}
-		if err := out.Flush(); err != nil {
+		if err == nil {
+			err = out.Flush()
+		}
+		l.printing.Unlock()
+		if err != nil {
 			return err
 		}
 		printed.set(events[len(events)-1].Seq)
@@ -131,6 +141,10 @@ func (l *lineChat) send(ctx context.Context, in inputLine) bool {
 	if in.err != nil {
 		l.count(0)
 		l.failed(in.number, in.err)
+		return true
+	}
+	if l.live && says.kind == client.KindMessage {
+		l.sayLive(ctx, in.number, says.text)
 		return true
 	}
 	l.count(1)

@@ -40,11 +40,12 @@ type (
 	}
 	linkMsg    struct{ text string }
 	signalsMsg client.Signals
+	liveMsg    client.Live
 	endedMsg   struct{ err error }
 )
 
 // chatScreen shows a room on a terminal until the user leaves.
-func (a *app) chatScreen(ctx context.Context, c *client.Client, state *linkState, name, room string) error {
+func (a *app) chatScreen(ctx context.Context, c *client.Client, state *linkState, name, room string, live bool) error {
 	page, err := c.History(ctx, room, 0, 1)
 	if err != nil {
 		return err
@@ -54,7 +55,12 @@ func (a *app) chatScreen(ctx context.Context, c *client.Client, state *linkState
 		from = page.Head - chatHistory
 	}
 	heard := make(chan client.Signals, 1)
-	follow, err := c.Follow(ctx, room, from, client.WithSignals(newest(heard)))
+	lines := make(chan client.Live, liveWaiting)
+	opts := []client.FollowOption{client.WithSignals(newest(heard))}
+	if live {
+		opts = append(opts, client.WithLive(overhear(lines)))
+	}
+	follow, err := c.Follow(ctx, room, from, opts...)
 	if err != nil {
 		return err
 	}
@@ -64,6 +70,9 @@ func (a *app) chatScreen(ctx context.Context, c *client.Client, state *linkState
 	typed := make(chan client.Message, chatUnsent)
 	m := newScreen(c.Node, name, room, typed)
 	m.types, m.rests = func() { c.Typing(room) }, func() { c.StopTyping(room) }
+	if live {
+		m.live = func(text string) error { return c.SayLive(room, text) }
+	}
 	p := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(a.stdin), tea.WithOutput(a.stdout))
 	state.listen(func(text string) { p.Send(linkMsg{text}) })
 	go func() {
@@ -76,16 +85,7 @@ func (a *app) chatScreen(ctx context.Context, c *client.Client, state *linkState
 			p.Send(saidMsg(events))
 		}
 	}()
-	go func() {
-		for {
-			select {
-			case is := <-heard:
-				p.Send(signalsMsg(is))
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
+	go tell(ctx, p, heard, lines)
 	go func() { // one sender, so that what is typed keeps its order
 		for {
 			select {
@@ -126,6 +126,8 @@ type screen struct {
 	signals client.Signals
 	// types says that the user types, rests that they no longer do.
 	types, rests func()
+	// live says a text live; nil = what is typed is sent.
+	live func(text string) error
 
 	input textinput.Model
 	width int
@@ -173,6 +175,9 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		return s, s.leaveDone()
 	case signalsMsg:
 		s.signals = client.Signals(msg)
+		return s, nil
+	case liveMsg:
+		s.hearLive(client.Live(msg))
 		return s, nil
 	case linkMsg:
 		s.link = msg.text
@@ -277,6 +282,10 @@ func (s *screen) enter() tea.Cmd {
 		says.text = line[1:]
 	case says.unknown:
 		s.note = "there is no command " + printable(word) + "; // begins a text with a /"
+		return nil
+	}
+	if s.live != nil && says.kind == client.KindMessage {
+		s.say(says.text)
 		return nil
 	}
 	if n := len(says.text); n > wire.Content {

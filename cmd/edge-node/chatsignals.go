@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
+
+	tea "charm.land/bubbletea/v2"
 
 	"github.com/starling-im/starling/client"
 )
@@ -16,6 +19,20 @@ func newest(heard chan client.Signals) func(client.Signals) {
 		default:
 		}
 		heard <- is // nobody else puts anything there
+	}
+}
+
+// tell tells the screen of what is heard until ctx ends.
+func tell(ctx context.Context, p *tea.Program, heard <-chan client.Signals, lines <-chan client.Live) {
+	for {
+		select {
+		case is := <-heard:
+			p.Send(signalsMsg(is))
+		case is := <-lines:
+			p.Send(liveMsg(is))
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
@@ -35,6 +52,9 @@ const typingShown = 2
 
 // also is what the status line says of others in the room.
 func also(is client.Signals) (text string) {
+	if is.Unheard {
+		return "  " + unheard
+	}
 	if is.Users > 1 {
 		text = fmt.Sprintf("  %d here", is.Users)
 	}

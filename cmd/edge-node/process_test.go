@@ -39,6 +39,7 @@ func TestMesh(t *testing.T) {
 		t.Errorf("dev said %+v", m.ready)
 	}
 	chatAcross(t, home)
+	liveAcross(t, home)
 	replayWithKill(t, m)
 	exportAsRecorded(t, home)
 
@@ -83,6 +84,45 @@ func chatAcross(t *testing.T, home string) {
 			t.Errorf("bob hears %q (%v), want %s", line, err, want)
 		}
 	}
+	in.Close()
+	if err := bob.Wait(); err != nil {
+		t.Errorf("bob: %v", err)
+	}
+}
+
+// liveAcross lets bob hear in one region what alice says live in another, which has no place
+// in the room: what is sent after it has the next seq. He hears himself first, so that he is there.
+func liveAcross(t *testing.T, home string) {
+	bob := program(t, home, "chat", "final", "--as", "bob", "--region", "sin", "--live", "--json", "--transport", "websocket")
+	in, err := bob.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := bob.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bob.Start(); err != nil {
+		t.Fatal(err)
+	}
+	heard := bufio.NewReader(out)
+	hears := func(want string) {
+		t.Helper()
+		if line, err := heard.ReadString('\n'); err != nil || !strings.Contains(line, want) {
+			t.Errorf("bob hears %q (%v), want %s", line, err, want)
+		}
+	}
+	fmt.Fprintln(in, "/join")
+	hears(`"seq":1,"user":"bob","kind":"join"`)
+	fmt.Fprintln(in, "hi")
+	hears(`{"room":"final","live":true,"user":"bob","text":"hi","ts":`)
+	output(t, home, "goal!\n", "chat", "final", "--as", "alice", "--region", "fra", "--live")
+	hears(`{"room":"final","live":true,"user":"alice","text":"goal!","ts":`)
+	said := output(t, home, "what a game\n", "chat", "final", "--as", "alice", "--region", "fra")
+	if !strings.Contains(said, "     2  alice: what a game\n") {
+		t.Errorf("alice sees %q", said)
+	}
+	hears(`"seq":2,"user":"alice","kind":"message","text":"what a game"`)
 	in.Close()
 	if err := bob.Wait(); err != nil {
 		t.Errorf("bob: %v", err)

@@ -1,0 +1,74 @@
+package relay
+
+import (
+	"time"
+	"unicode/utf8"
+
+	"github.com/starling-im/starling/room"
+	"github.com/starling-im/starling/wire"
+)
+
+// live takes what a client of this node says live in a room.
+func (x *Signals) live(about Subject, user, text string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	g := x.gather(about)
+	if g == nil {
+		return
+	}
+	t := &g.crowd.talk
+	was := t.bytes
+	x.talked(t, was, t.say(user, text, time.Now(), x.place(t)))
+	x.wake(g, 0)
+}
+
+// hearTalk takes what a node tells of what was said live, and reports whether there is no
+// place for the node where that was.
+func (x *Signals) hearTalk(g *gathering, node string, down bool, is *wire.Talk) (full bool) {
+	t := &g.crowd.talk
+	was := t.bytes
+	lost, full := t.hear(node, down, is, time.Now(), x.place(t))
+	x.talked(t, was, lost)
+	return full
+}
+
+// place is how many bytes a talk may have.
+func (x *Signals) place(t *talk) int {
+	return min(talkBytes, max(0, talksBytes-x.talking+t.bytes))
+}
+
+// talked counts what a talk has now, and what was lost of it.
+func (x *Signals) talked(t *talk, was, lost int) {
+	x.talking += t.bytes - was
+	x.stats.DroppedLive += uint64(lost)
+}
+
+// proper holds what nodes say to its bounds.
+func proper(a *wire.Aggregate) bool {
+	for _, s := range a.Shares {
+		if !properNode(s.Node) || len(s.Typing) > wire.TypingNames {
+			return false
+		}
+		for _, name := range s.Typing {
+			if name == "" || len(name) > room.NameBytes {
+				return false
+			}
+		}
+	}
+	if len(a.Talks) > 0 && a.Room == "" || len(a.Talks) > aggregateShares {
+		return false
+	}
+	for _, t := range a.Talks {
+		if !properNode(t.Node) || t.Upto <= t.After || uint64(len(t.Lines)) > t.Upto-t.After {
+			return false
+		}
+		for _, l := range t.Lines {
+			if l.User == "" || len(l.User) > room.NameBytes || l.Content == "" || len(l.Content) > wire.LineBytes || !utf8.ValidString(l.User) || !utf8.ValidString(l.Content) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func properNode(name string) bool { return name != "" && len(name) <= room.NameBytes }
