@@ -193,7 +193,7 @@ func (s *Session) interrupt() {
 // read handles frames in order.
 func (s *Session) read() error {
 	for {
-		f, err := s.cfg.Frames.Frame()
+		f, err := s.hear()
 		if s.ctx.Err() != nil {
 			return context.Cause(s.ctx)
 		}
@@ -204,6 +204,14 @@ func (s *Session) read() error {
 			return err
 		}
 	}
+}
+
+// hear waits for a frame, if it can without the stack that reading takes.
+func (s *Session) hear() (*wire.Frame, error) {
+	if err := s.cfg.Frames.Await(); err != nil {
+		return nil, err
+	}
+	return s.cfg.Frames.Frame()
 }
 
 // close ends all follows and waits for what the session has started.

@@ -72,6 +72,15 @@ func NewReader(r io.Reader, max int) *Reader {
 	return &Reader{r: r, max: max, buf: make([]byte, 0, buffer)}
 }
 
+// Await waits for the next frame if the stream has a way to that takes less memory than
+// Read, and none has begun to come.
+func (r *Reader) Await() error {
+	if s, ok := r.r.(interface{ Await() error }); ok && r.pos == len(r.buf) {
+		return s.Await()
+	}
+	return nil
+}
+
 // Payload returns the next frame's payload, decompressed, in memory of its
 // own. The end of the stream between two frames is io.EOF; within a frame it
 // is io.ErrUnexpectedEOF. A frame that breaks a rule is an *Error.
