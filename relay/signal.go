@@ -31,6 +31,9 @@ func (s *Session) signal(id uint64, b *wire.Signal) {
 
 // signals reports whether the session may signal now.
 func (s *Session) signals() bool {
+	if s.signalling == nil {
+		s.signalling = s.cfg.Limits.signalling()
+	}
 	switch {
 	case s.cfg.Signals == nil:
 		return false
