@@ -191,7 +191,7 @@ func (s *Session) interrupt() {
 // read handles frames in order.
 func (s *Session) read() error {
 	for {
-		f, err := s.hear()
+		f, err := s.cfg.Frames.Frame()
 		if s.ctx.Err() != nil {
 			return context.Cause(s.ctx)
 		}
@@ -202,14 +202,6 @@ func (s *Session) read() error {
 			return err
 		}
 	}
-}
-
-// hear waits for a frame, if it can without the stack that reading takes.
-func (s *Session) hear() (*wire.Frame, error) {
-	if err := s.cfg.Frames.Await(); err != nil {
-		return nil, err
-	}
-	return s.cfg.Frames.Frame()
 }
 
 // close ends all follows and waits for what the session has started.

@@ -72,15 +72,6 @@ func NewReader(r io.Reader, max int) *Reader {
 	return &Reader{r: r, max: max, buf: make([]byte, 0, buffer)}
 }
 
-// Await waits for the next frame if the stream has a way to that takes less memory than
-// Read, and none has begun to come.
-func (r *Reader) Await() error {
-	if s, ok := r.r.(interface{ Await() error }); ok && r.pos == len(r.buf) {
-		return s.Await()
-	}
-	return nil
-}
-
 // Payload returns the next frame's payload, decompressed, in memory of its
 // own. The end of the stream between two frames is io.EOF; within a frame it
 // is io.ErrUnexpectedEOF. A frame that breaks a rule is an *Error.
@@ -112,8 +103,20 @@ func (r *Reader) Payload() ([]byte, error) {
 	return payload, nil
 }
 
+// await waits for the next frame, if the stream has a way to that takes less stack than Read:
+// a goroutine that waits for years keeps the one on which it does.
+func (r *Reader) await() error {
+	if s, ok := r.r.(interface{ Await() error }); ok && r.pos == len(r.buf) {
+		return s.Await()
+	}
+	return nil
+}
+
 // Frame reads the next frame of a command or event stream.
 func (r *Reader) Frame() (*Frame, error) {
+	if err := r.await(); err != nil {
+		return nil, err
+	}
 	payload, err := r.Payload()
 	if err != nil {
 		return nil, err
