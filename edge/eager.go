@@ -2,6 +2,7 @@ package edge
 
 import (
 	"net"
+	"os"
 	"runtime"
 	"sync"
 	"syscall"
@@ -13,13 +14,20 @@ import (
 // wait: they give the system what it takes at once, and keep the rest.
 //
 // It is below TLS, which must write whole records. So one goroutine can write to many
-// clients, and needs another only for those who do not read.
+// clients, and needs another only for those who do not read. Who reads can wait before TLS
+// does, whose stack is deep.
 type eager struct {
 	net.Conn
 	raw syscall.RawConn
 	now func(fd uintptr) // made once: a closure for each write would be garbage
 
-	turns chan struct{}
+	turns chan struct{} // see Handshake
+
+	// Of the reader.
+	first    [recordHeader]byte
+	ahead    []byte // of first: await read it, Read has yet to give it
+	lost     error  // of await
+	glancing bool   // Read gives what is ahead, and does not wait
 
 	mu      sync.Mutex
 	turn    bool // it has one of turns
@@ -37,6 +45,12 @@ type eager struct {
 // eagerMost bounds what is kept of a connection, in bytes. A session has less; but a peer
 // that reads nothing can have TLS answer it.
 const eagerMost = 1 << 20
+
+// recordHeader is what TLS reads of a record at first, in bytes.
+const recordHeader = 5
+
+// errNothing is that of a glance. A time-out is what TLS goes on after.
+var errNothing = os.ErrDeadlineExceeded
 
 var errUnread = wire.Errorf(wire.CodeSlowReader, "the peer does not read: %d bytes wait", eagerMost)
 
@@ -102,6 +116,44 @@ func (e *eager) begin() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.begun = true
+}
+
+// glance reads of c, which is TLS over e, what has come already; errNothing = not a byte.
+func (e *eager) glance(c net.Conn, p []byte) (int, error) {
+	e.glancing = e.raw != nil
+	defer func() { e.glancing = false }()
+	return c.Read(p)
+}
+
+// await waits until the next Read need not.
+func (e *eager) await() error {
+	if err := e.raw.Read(e.sip); err != nil {
+		return err
+	}
+	return e.lost
+}
+
+// sip reads a little, and returns false if that is to be tried again.
+func (e *eager) sip(fd uintptr) bool {
+	n, err := readNow(fd, e.first[:])
+	if err == syscall.EAGAIN {
+		return false
+	}
+	e.ahead, e.lost = e.first[:max(n, 0)], err
+	return true
+}
+
+// Read implements net.Conn.
+func (e *eager) Read(p []byte) (int, error) {
+	switch {
+	case len(e.ahead) > 0:
+		n := copy(p, e.ahead)
+		e.ahead = e.ahead[n:]
+		return n, nil
+	case e.glancing:
+		return 0, errNothing
+	}
+	return e.Conn.Read(p)
 }
 
 // Write implements net.Conn.

@@ -21,3 +21,12 @@ func writeNow(fd uintptr, p []byte) (int, error) {
 		}
 	}
 }
+
+// readNow reads what a socket has, EAGAIN if that is nothing.
+func readNow(fd uintptr, p []byte) (int, error) {
+	for {
+		if n, err := syscall.Read(int(fd), p); err != syscall.EINTR {
+			return n, err
+		}
+	}
+}

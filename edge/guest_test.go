@@ -137,7 +137,7 @@ func (h *house) enter(more ...[]byte) *guest {
 }
 
 func (h *house) hello() []byte {
-	token := mint(h.T, key, Claims{User: "alice", Expires: time.Now().Add(time.Hour)})
+	token := mint(h.T, key, Claims{User: "alice", ActAs: "*", Expires: time.Now().Add(time.Hour)})
 	return wire.AppendMessage(nil, &wire.Frame{Id: 1, Body: &wire.Frame_Hello{Hello: &wire.Hello{Token: token}}})
 }
 

@@ -136,8 +136,9 @@ type webSocket struct {
 	tcp  *eager // below conn; nil: Send gives its bytes to a goroutine
 
 	// Of the reader.
-	early  []byte // came with the request
-	open   bool   // a message has more fragments
+	early  []byte // came with the request, or while it was awaited
+	first  [ws.MinHeaderSize]byte
+	open   bool // a message has more fragments
 	header ws.Header
 	at     int64 // of the payload
 
@@ -160,10 +161,8 @@ func newWebSocket(c *tls.Conn, early []byte) *webSocket {
 
 // Read reads of the payload of binary messages. A message's end is no boundary.
 func (s *webSocket) Read(p []byte) (int, error) {
-	for s.at == s.header.Length {
-		if err := s.next(); err != nil {
-			return 0, err
-		}
+	if err := s.Await(); err != nil {
+		return 0, err
 	}
 	n, err := s.raw(p[:min(int64(len(p)), s.header.Length-s.at)])
 	ws.Cipher(p[:n], s.header.Mask, int(s.at%4))
@@ -171,7 +170,7 @@ func (s *webSocket) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// raw reads what came with the request first.
+// raw reads what came early first.
 func (s *webSocket) raw(p []byte) (int, error) {
 	if len(s.early) > 0 {
 		n := copy(p, s.early)
@@ -188,11 +187,38 @@ type rawReader struct{ *webSocket }
 
 func (r rawReader) Read(p []byte) (int, error) { return r.raw(p) }
 
-// next reads up to the next payload of a binary message, and answers what comes between.
-func (s *webSocket) next() error {
-	if err := s.await(); err != nil {
+// Await waits for the next payload of a binary message, and answers what comes between.
+func (s *webSocket) Await() error {
+	for s.at == s.header.Length {
+		if err := s.await(); err != nil {
+			return err
+		}
+		if err := s.next(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// await waits for something to come, not for ever. It does so above TLS, whose stack is
+// deep: a goroutine keeps for years the one on which it waits.
+func (s *webSocket) await() error {
+	if err := s.bound(); err != nil || s.tcp == nil || len(s.early) > 0 {
 		return err
 	}
+	n, err := s.tcp.glance(s.conn, s.first[:])
+	switch {
+	case n > 0:
+		s.early = s.first[:n]
+		return nil
+	case err == errNothing:
+		return s.tcp.await()
+	}
+	return err
+}
+
+// next reads a header, and what is no message's payload.
+func (s *webSocket) next() error {
 	h, err := ws.ReadHeader(rawReader{s})
 	switch {
 	case errors.Is(err, ws.ErrHeaderLengthMSB), errors.Is(err, ws.ErrHeaderLengthUnexpected):
@@ -213,8 +239,8 @@ func (s *webSocket) next() error {
 	return wire.Errorf(wire.CodeProtocol, "WebSocket messages are binary, %s, and one after the other", WebSocketProtocol)
 }
 
-// await bounds the silence before the next header.
-func (s *webSocket) await() error {
+// bound bounds the silence before the next header.
+func (s *webSocket) bound() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	until := time.Now().Add(wire.IdleTimeout)

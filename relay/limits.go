@@ -67,7 +67,6 @@ func (x *sends) init(l Limits) {
 	if l.SendsPerSecond > 0 {
 		x.limiter = rate.NewLimiter(rate.Limit(l.SendsPerSecond), l.SendsBurst)
 	}
-	x.rooms = make(fences[string])
 }
 
 // admit decides on a send before anything is queued for it. After a send to a
@@ -112,7 +111,12 @@ func (x *sends) settle(to string, attempt uint32, err error) {
 type fences[K comparable] map[K]uint64
 
 // failed lets nothing more of this attempt pass.
-func (f fences[K]) failed(to K, attempt uint64) { f[to] = max(f[to], attempt+1) }
+func (f *fences[K]) failed(to K, attempt uint64) {
+	if *f == nil {
+		*f = make(fences[K])
+	}
+	(*f)[to] = max((*f)[to], attempt+1)
+}
 
 // refuses reports whether something of this attempt must not pass.
 func (f fences[K]) refuses(to K, attempt uint64) bool { return attempt < f[to] }

@@ -98,7 +98,7 @@ type Session struct {
 	end     context.CancelCauseFunc
 	work    sync.WaitGroup
 	sends   sends
-	// signalling bounds the signals of a client; for the reader alone.
+	// signalling bounds the signals of a client; for the reader alone. nil = it made none.
 	signalling *rate.Limiter
 	presence   presence
 	datagrams  atomic.Bool // one is being sent
@@ -134,8 +134,6 @@ func NewSession(cfg SessionConfig) *Session {
 	cfg.Limits.fill()
 	s := &Session{cfg: cfg, follows: make(map[uint64]*cursor)}
 	s.sends.init(cfg.Limits)
-	s.signalling = cfg.Limits.signalling()
-	s.proposals = make(fences[uint32])
 	s.replies = sendq.New(cfg.Replies, sendq.Config{
 		Max:   cfg.Limits.UnsentBytes,
 		Stall: cfg.Limits.WriteStall,

@@ -50,6 +50,9 @@ func sayable(text string) error {
 
 // signals reports whether the session may signal now.
 func (s *Session) signals() bool {
+	if s.signalling == nil {
+		s.signalling = s.cfg.Limits.signalling()
+	}
 	switch {
 	case s.cfg.Signals == nil:
 		return false

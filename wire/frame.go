@@ -103,8 +103,20 @@ func (r *Reader) Payload() ([]byte, error) {
 	return payload, nil
 }
 
+// await waits for the next frame, if the stream has a way to that takes less stack than Read:
+// a goroutine that waits for years keeps the one on which it does.
+func (r *Reader) await() error {
+	if s, ok := r.r.(interface{ Await() error }); ok && r.pos == len(r.buf) {
+		return s.Await()
+	}
+	return nil
+}
+
 // Frame reads the next frame of a command or event stream.
 func (r *Reader) Frame() (*Frame, error) {
+	if err := r.await(); err != nil {
+		return nil, err
+	}
 	payload, err := r.Payload()
 	if err != nil {
 		return nil, err

@@ -52,5 +52,5 @@ const (
 // of clients there are many, and they say little.
 const (
 	nodeBuffer   = 4 << 10
-	clientBuffer = 512
+	clientBuffer = 128
 )
