@@ -50,7 +50,7 @@ const eagerMost = 1 << 20
 const recordHeader = 5
 
 // errNothing is that of a glance. A time-out is what TLS goes on after.
-var errNothing = os.ErrDeadlineExceeded
+var errNothing error = &net.OpError{Op: "glance", Err: os.ErrDeadlineExceeded}
 
 var errUnread = wire.Errorf(wire.CodeSlowReader, "the peer does not read: %d bytes wait", eagerMost)
 

@@ -324,3 +324,38 @@ func TestEagerIsBounded(t *testing.T) {
 		t.Errorf("it took %d writes", n)
 	}
 }
+
+// What a client says may come in pieces, with a wait before each.
+func TestWebSocketInPieces(t *testing.T) {
+	h := openTCP(t, echo)
+	whole := h.dial
+	h.dial = func() (net.Conn, error) {
+		c, err := whole()
+		return byByte{c}, err
+	}
+	g := h.enter()
+	for id := uint64(2); id < 20; id++ {
+		g.write(frame(ws.OpPing, true, nil), binary(say(id, "hi")))
+		if f := g.heard(); f.Header.OpCode != ws.OpPong {
+			t.Errorf("heard %+v", f.Header)
+		}
+		if f := g.hear(); f.Id != id {
+			t.Errorf("heard %v instead of %d", f, id)
+		}
+	}
+	g.write(frame(ws.OpClose, true, ws.NewCloseFrameBody(1000, "bye")))
+	if code := g.goodbye(); code != wire.CloseNormal {
+		t.Errorf("closed with %d", code)
+	}
+}
+
+// byByte writes every byte by itself.
+type byByte struct{ net.Conn }
+
+func (c byByte) Write(p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		_, err = c.Conn.Write(p[n : n+1])
+		n++
+	}
+	return n, err
+}
