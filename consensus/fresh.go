@@ -53,9 +53,12 @@ func (h *Host) Fresh(id uint32) time.Time {
 // What a new one has committed lacks what was acknowledged before it, until an entry
 // of its own term is among it.
 //
-// Most messages are those of a quiet leader, which says what it said before: an entry
+// Most messages are those of a quiet leader: heartbeats, and what it said before. An entry
 // of its own term that it has committed stays what it is, and is not read again.
 func (g *group) told(r *raft.AppendEntriesRequest, came time.Time) {
+	if r.LeaderCommitIndex == 0 {
+		return
+	}
 	g.fresh.mu.Lock()
 	defer g.fresh.mu.Unlock()
 	g.renew()
