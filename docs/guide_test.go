@@ -160,6 +160,7 @@ func firstCluster(t *testing.T, page *document) {
 		if time.Now().After(late) {
 			t.Fatalf("iad-3 does not vote: %s", voter.text())
 		}
+		time.Sleep(again)
 	}
 	drained := run("drain")
 	drained.end(t)
@@ -200,6 +201,7 @@ func healthy(t *testing.T, ask func() *terminal) {
 		if time.Now().After(late) {
 			t.Fatalf("the node is not ready: %s", text)
 		}
+		time.Sleep(again)
 	}
 }
 
