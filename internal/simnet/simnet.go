@@ -170,7 +170,8 @@ func (n *Net) send(p packet) {
 		p.data[n.rand.IntN(len(p.data))] ^= 1 << n.rand.IntN(8)
 	}
 	if n.happens(n.noise.Replay) {
-		time.AfterFunc(time.Duration(n.rand.Int64N(int64(replayWithin))), func() { n.again(way, p) })
+		twin := p
+		time.AfterFunc(time.Duration(n.rand.Int64N(int64(replayWithin))), func() { n.again(way, twin) })
 	}
 	p.arrives = now.Add(n.latency(way))
 	c.take(p)
