@@ -14,6 +14,7 @@ import (
 // A node is revoked under a chat: nobody speaks with it any more, and long before it
 // would be given up another has its vote.
 func TestRevokedNodeIsReplaced(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRegion(t, 4)
 		for _, p := range w.peers {
@@ -54,6 +55,7 @@ func TestRevokedNodeIsReplaced(t *testing.T) {
 
 // Of a group with two votes one is revoked: whoever did it is told what that costs.
 func TestRevokingTellsWhatItStrands(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRegion(t, 2)
 		for _, p := range w.peers {

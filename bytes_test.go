@@ -86,6 +86,7 @@ type pace struct {
 // TestBytes shows that links between regions carry little more of a room than one compressed
 // copy of its events for each far region.
 func TestBytes(t *testing.T) {
+	t.Parallel()
 	logs := theLogs(t, 100, 2*time.Second)
 	regions := []string{"fra", "fra", "fra", "iad", "iad", "sin", "sin"}
 	paces := []pace{{"busy", 250 * time.Microsecond, true, 1.1}, {"calm", 0, false, 1.15}}

@@ -11,6 +11,7 @@ import (
 // A change is waited for in the epoch in which it was made: what an earlier one had
 // under its number, a refusal too, says nothing of it.
 func TestChangesOfAnotherEpoch(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := &changes{}
 		refusal := errors.New("refused")

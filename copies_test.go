@@ -115,6 +115,7 @@ func (w *world) leaving(region string) (copies uint64) {
 // TestCopies shows that what leaves a room's home does not grow with those who follow it: a
 // copy to each far region and to each other node there, at most.
 func TestCopies(t *testing.T) {
+	t.Parallel()
 	regions := []string{"fra", "fra", "fra", "fra", "iad", "iad", "sin", "sin", "gru"}
 	far, local := 3, 4
 	crowds := [][2]int{{1000, 1}}

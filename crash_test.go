@@ -41,6 +41,7 @@ func powerLoss(seed uint64, noSync bool) scenario {
 }
 
 func TestAckedSurvivesPowerLossOfAllNodes(t *testing.T) {
+	t.Parallel()
 	for seed := range rounds(10, 50) {
 		holds(t, powerLoss(seed, false))
 	}
@@ -48,6 +49,7 @@ func TestAckedSurvivesPowerLossOfAllNodes(t *testing.T) {
 
 // The negative control: with sync off the same scenario must lose messages.
 func TestWithoutSyncAckedIsLost(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(5) {
 		found, _ := play(t, powerLoss(seed, true))
 		if slices.ContainsFunc(found, func(f oracle.Finding) bool { return f.Rule == oracle.Stored && !f.Undecided }) {

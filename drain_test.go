@@ -27,6 +27,7 @@ func (w *world) asked(of, what string, args ...string) (starling.DrainInfo, erro
 // Five nodes are drained and come back, one after the other, under a chat: no send
 // fails, nobody misses an event, and each client that changes its node was asked to.
 func TestDrainsInTurn(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRegion(t, 5)
 		w.replaceAfter = 0
@@ -107,6 +108,7 @@ func (w *world) drainsOf(node, other string) {
 
 // With one of three voters gone, another does not go unless it is forced to.
 func TestDrainKeepsTheQuorum(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRegion(t, 3)
 		for _, p := range w.peers {
@@ -136,6 +138,7 @@ func TestDrainKeepsTheQuorum(t *testing.T) {
 // A node leaves for good under a chat, with a restart on the way: others have its
 // replicas first, and then nobody knows it any more.
 func TestLeave(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRegion(t, 4)
 		w.replaceAfter = 0

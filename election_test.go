@@ -23,6 +23,7 @@ import (
 // of that (lossy in failover_test.go), which cannot tell whether the model is
 // right; this one can, and 24 hours take minutes all the same.
 func TestNobodyIsElectedOverLossyPaths(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		regions []string
 		survive geo.Survive

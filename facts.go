@@ -112,16 +112,23 @@ func (d distances) RTT(a, b string) (time.Duration, bool) {
 			*to = rtt
 		}
 	}
-	first := map[string]mesh.Member{}
+	var inA, inB mesh.Member // the first of each region that says where it is
 	for _, m := range n.mesh.View().Members {
-		if m.Region == a && self == b || m.Region == b && self == a {
+		if m.Region != a && m.Region != b {
+			continue
+		}
+		first, other := &inA, b
+		if m.Region == b {
+			first, other = &inB, a
+		}
+		if self == other {
 			least(&measured, m.RTT)
 		}
-		if _, ok := first[m.Region]; !ok && m.State.Here() && m.Coordinate.Known() {
-			first[m.Region] = m
+		if first.ID == "" && m.State.Here() && m.Coordinate.Known() {
+			*first = m
 		}
 	}
-	least(&estimated, estimate(first[a], first[b]))
+	least(&estimated, estimate(inA, inB))
 	tabled, _ := geo.Pops().RTT(a, b)
 	rtt, by := geo.Know(measured, estimated, tabled)
 	return rtt, by != geo.Guessed

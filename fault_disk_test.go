@@ -11,6 +11,7 @@ import (
 // The disk of the leader fails. Its process ends and says why; the others go
 // on; once the disk is whole the node is back with all that was acked.
 func TestFault03DiskFails(t *testing.T) {
+	t.Parallel()
 	for name, x := range map[string]struct {
 		fault simdisk.Fault
 		want  error
@@ -36,6 +37,7 @@ func TestFault03DiskFails(t *testing.T) {
 
 // A disk that cannot be read ends its node as soon as it must be.
 func TestFault03DiskCannotBeRead(t *testing.T) {
+	t.Parallel()
 	for seed := range rounds(1, 30) {
 		holds(t, scenario{seed: seed, acts: []act{
 			untilAcked, chat(2 * time.Second), mark("victim", follower), kill(marked("victim"), 0),
@@ -51,6 +53,7 @@ func TestFault03DiskCannotBeRead(t *testing.T) {
 // another node cut off at the same time, its vote would decide. An old copy is
 // of an earlier life: of the same one it is known only ten minutes later.
 func TestFault04DiskForgets(t *testing.T) {
+	t.Parallel()
 	for name, forget := range map[string]act{
 		"truncated":   damage(simdisk.Truncate{Files: "*.log", By: 3000}),
 		"torn":        damage(simdisk.Tear{Files: "*.log"}),
@@ -98,6 +101,7 @@ func mend(s *story) { s.net.Heal() }
 // The leader's disk stalls, for a while or for good: it gives up leadership,
 // clients see latency and then another leader, and nothing is lost.
 func TestFault05DiskStalls(t *testing.T) {
+	t.Parallel()
 	for _, stall := range []time.Duration{time.Second, 10 * time.Second, 0} {
 		t.Run(stall.String(), func(t *testing.T) {
 			t.Parallel()
@@ -116,6 +120,7 @@ func TestFault05DiskStalls(t *testing.T) {
 
 // Disks that take their time cost time and nothing else.
 func TestFault05DisksAreSlow(t *testing.T) {
+	t.Parallel()
 	for seed := range rounds(1, 30) {
 		holds(t, scenario{seed: seed, calm: true, acts: []act{
 			untilAcked, disk(leader, simdisk.Slow{Sync: 300 * time.Millisecond}), chat(5 * time.Second),

@@ -15,6 +15,7 @@ import (
 
 // A bad network costs throughput, not correctness.
 func TestFault07BadNetwork(t *testing.T) {
+	t.Parallel()
 	for name, n := range map[string]simnet.Noise{
 		"loss 1 %":   {Loss: 0.01},
 		"loss 5 %":   {Loss: 0.05},
@@ -35,6 +36,7 @@ func TestFault07BadNetwork(t *testing.T) {
 
 // Nodes are cut off from each other in many ways; clients reach all of them.
 func TestFault08Partitions(t *testing.T) {
+	t.Parallel()
 	five := []string{"fra", "iad", "sin", "gru", "syd"}
 	for name, x := range map[string]struct {
 		regions []string
@@ -65,6 +67,7 @@ func TestFault08Partitions(t *testing.T) {
 // The negative control: what a leader that was cut off has on its own disk is
 // not what was acked meanwhile. Taken for a linearizable read it is refused.
 func TestLocalReadOfAnOldLeaderIsRefused(t *testing.T) {
+	t.Parallel()
 	stale := func(s *story) {
 		id := s.named["old"][0]
 		for i, p := range s.peers {
@@ -101,6 +104,7 @@ func TestLocalReadOfAnOldLeaderIsRefused(t *testing.T) {
 // The directory's group has no quorum: rooms go on where theirs has, and new
 // ones are made there.
 func TestFault16DirectoryWithoutQuorum(t *testing.T) {
+	t.Parallel()
 	for seed := range rounds(1, 20) {
 		holds(t, scenario{seed: seed, regions: []string{"fra", "iad", "sin", "gru", "syd"}, acts: []act{
 			untilAcked, chat(2 * time.Second), killDirectory, makeRooms, chat(3 * time.Second), restart, chat(2 * time.Second),

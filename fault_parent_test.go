@@ -31,6 +31,7 @@ func (w *world) parentOf(room string) (parent, path string) {
 // TestFault14ParentGoes kills the node over which Singapore gets a room, again and again,
 // and starts it anew while the next one is followed: everybody sees each event once.
 func TestFault14ParentGoes(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		room := roomOf("hkg-1", "sin-1", "sin-2")
 		w := newWorld(t, "fra", "ams", "lhr", "sin", "sin", "hkg")

@@ -84,6 +84,7 @@ func (w *world) roam(user, addr string, at int) (*client.Client, *roaming) {
 // smaller packets: nothing is lost, and the client hears what is said within two round
 // trips and a second.
 func TestFault10PathsChange(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]func(*world, *roaming, int){
 		"a NAT gives another port": func(_ *world, r *roaming, i int) { r.move(fmt.Sprint("10.0.1.98:", 9001+i)) },
 		"another network":          func(_ *world, r *roaming, i int) { r.move(fmt.Sprintf("10.0.%d.%d:9000", i%2, 90+i)) },

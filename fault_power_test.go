@@ -21,6 +21,7 @@ const heals = 3 * 3 * time.Second
 
 // Nodes are killed: acked messages stay, and another leader is there soon.
 func TestFault01Kills(t *testing.T) {
+	t.Parallel()
 	for name, who := range map[string]who{"follower": follower, "leader": leader, "minority": nodes("sin-1", "gru-1"), "all": all} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -64,6 +65,7 @@ func within(t *testing.T, h *oracle.History, moment time.Time, d time.Duration) 
 // The power of one node goes in the middle of whatever it writes, again and
 // again, each time some writes later.
 func TestFault02PowerGoesAtAnyWrite(t *testing.T) {
+	t.Parallel()
 	for seed := range rounds(2, 100) {
 		var acts []act
 		for round := range 4 {

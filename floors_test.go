@@ -62,7 +62,7 @@ var pureEnough = map[string]map[string]string{
 var importers = map[string][]string{
 	// The doors, the links and the dialer are all QUIC; each owns its half of
 	// a connection's life.
-	"github.com/quic-go/quic-go":          {"mesh", "edge", "client", "internal/simnet"},
+	"github.com/quic-go/quic-go":          {"mesh", "edge", "client"},
 	"github.com/gobwas/ws":                {"edge", "client"}, // the same, over TCP
 	"github.com/hashicorp/memberlist":     {"mesh"},
 	"github.com/hashicorp/serf":           {"geo"}, // coordinates; pure but for its lock

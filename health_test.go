@@ -56,6 +56,7 @@ func (p *memoryPort) get(t *testing.T, page string) net.Conn {
 // TestMetricsThatNobodyReads has strangers ask for as many pages of metrics as are made
 // at one time, and read none: others get theirs soon after.
 func TestMetricsThatNobodyReads(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w, port := newWorld(t, "fra"), newMemoryPort()
 		w.before = func(n *starling.Node) { n.ServeHTTP(port) }

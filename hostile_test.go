@@ -69,6 +69,7 @@ func hello(token string) []byte {
 // Whoever cannot say who they are, or does not speak the protocol, is told so
 // by a typed error and a close code that says whether to come back.
 func TestDoorRefuses(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "fra", "iad", "sin")
 		for _, p := range w.peers {
@@ -120,6 +121,7 @@ func TestDoorRefuses(t *testing.T) {
 // What a member of the app may not do is refused by its own code, and the
 // session goes on.
 func TestSendsThatAreRejected(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "fra", "iad", "sin")
 		for _, p := range w.peers {

@@ -313,6 +313,7 @@ func (r *chatRun) bound(rooms map[string]string) {
 // who follows. Packets are lost everywhere. In one stream is how it would be if all that goes
 // between two nodes shared one connection of TCP.
 func TestLatency(t *testing.T) {
+	t.Parallel()
 	perRoom, longest := 60, 2*time.Second
 	long := os.Getenv("STARLING_LONG") != ""
 	switch {

@@ -65,6 +65,7 @@ func exported(page string) []string {
 
 // TestMetricsAreDocumented compares what a node of a mesh exports with its page.
 func TestMetricsAreDocumented(t *testing.T) {
+	t.Parallel()
 	doc, err := os.ReadFile("docs/reference/metrics.md")
 	ok(t, err)
 	documented := regexp.MustCompile("(?m)^\\| `starling_.*$").FindAllString(string(doc), -1)
@@ -117,6 +118,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 // come in the class of bulk, over sessions that end when nobody reads; from a node
 // that does not know of such sessions they come over its link.
 func TestHistoryHasItsOwnSessions(t *testing.T) {
+	t.Parallel()
 	for _, older := range []bool{false, true} {
 		t.Run(fmt.Sprint("older=", older), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { readsHistory(t, older) })

@@ -34,6 +34,7 @@ func natively(t *testing.T, n *starling.Node, name string) *dto.Histogram {
 
 // Histograms are native, fine and sparse, and have some buckets for others.
 func TestHistogramsAreNative(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "fra", "iad", "sin")
 		for _, p := range w.peers {

@@ -13,6 +13,7 @@ import (
 // A node comes back with an older copy of its disk while too few others are there to
 // say what it lacks: who looks at it from elsewhere sees its doubt, and later its end.
 func TestNodeWithAnOldDiskIsShown(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "fra", "iad", "sin")
 		for _, p := range w.peers {

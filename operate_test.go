@@ -17,6 +17,7 @@ import (
 // Operators change rules and add groups at any node. Asked again with the same
 // id, as after a lost answer, a change happens once.
 func TestOperatorsChangeWhereRoomsAreMade(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "fra", "iad", "sin")
 		for _, p := range w.peers {

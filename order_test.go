@@ -14,6 +14,7 @@ import (
 // A device sends without waiting for answers while leaders are killed and cut
 // off. Its messages stand in the room in the order in which it sent them.
 func TestOwnSendsKeepTheirOrder(t *testing.T) {
+	t.Parallel()
 	for seed := range rounds(2, 100) {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 2))

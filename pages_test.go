@@ -18,6 +18,7 @@ import (
 // Nodes without a replica pass on what others give them: pages of the largest
 // messages, and of many small ones, must fit into a client's frames.
 func TestPagesThroughANodeWithoutAReplica(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "fra", "iad", "sin", "gru", "syd")
 		for _, p := range w.peers {
@@ -60,6 +61,7 @@ func TestPagesThroughANodeWithoutAReplica(t *testing.T) {
 // A list of rooms comes by pages, each of them small enough for a frame, in which
 // no room is left out or comes twice, wherever it lives and however long its name.
 func TestRoomsByPages(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "fra", "iad", "sin")
 		for _, p := range w.peers {
@@ -116,6 +118,7 @@ func TestRoomsByPages(t *testing.T) {
 // of a quiet leader, and on a node that is cut off as long as that lasts. What it
 // lacks was acknowledged within that time.
 func TestLocalReadsSayTheirAge(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "fra", "iad", "sin", "gru", "syd")
 		for _, p := range w.peers {

@@ -250,6 +250,7 @@ func (m *migration) settle() {
 // that have not heard of it: no room ever has two histories, and who followed it
 // before it was made sees all of it.
 func TestOneIDHasOneHistory(t *testing.T) {
+	t.Parallel()
 	for seed := range rounds(3, 60) {
 		synctest.Test(t, func(t *testing.T) {
 			m := newMigration(t, seed, true)
@@ -267,6 +268,7 @@ func TestOneIDHasOneHistory(t *testing.T) {
 
 // The same where nobody asks the groups of earlier placements must be found out.
 func TestWithoutAskingHistoriesSplit(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m := newMigration(t, 1, false)
 		if split := m.run(6); len(split) == 0 {
@@ -279,6 +281,7 @@ func TestWithoutAskingHistoriesSplit(t *testing.T) {
 // Making rooms writes to their own groups only: the directory's log stays as it
 // is while a thousand are made per second.
 func TestMakingRoomsWritesNothingElsewhere(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "fra", "iad", "sin")
 		for _, p := range w.peers {
@@ -317,6 +320,7 @@ func TestMakingRoomsWritesNothingElsewhere(t *testing.T) {
 // made whose groups are all at hand: also those that earlier rules would have
 // put into another group there.
 func TestRoomsAreMadeWithoutTheDirectory(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "fra", "iad", "sin")
 		w.survive = geo.SurviveNode // one node per region: groups are at home

@@ -87,6 +87,7 @@ func (w *world) put(rule ...string) error {
 // Groups of one mesh outlive what they are to: a node, a region, or nothing. No
 // replica is where it must not be.
 func TestEachGroupHasItsPolicy(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newFourRegions(t)
 		if err := w.put("local/*", "fra", "survive=node"); wire.Code(err) != wire.CodeNotFound || !strings.Contains(err.Error(), "edge-node groups add --region fra --survive node") {

@@ -183,6 +183,7 @@ func (w *losing) same(want []string) {
 // there are nodes. What the lost ones had acknowledged alone is lost, and who saw
 // it is told. When they come back after all, they change nothing.
 func TestRecoverWithLoss(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newLosing(t)
 		if _, err := w.recover(w.survivor, "1", "accept-loss", w.survivor, "1"); wire.Code(err) != wire.CodeConflict || !strings.Contains(err.Error(), "nothing to recover") {

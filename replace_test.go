@@ -117,6 +117,7 @@ func (w *world) chatter(regions ...int) (stop func() int) {
 // One of five nodes is lost for good, disk and all, while people chat: its
 // replicas are made anew elsewhere, one step at a time, and nobody notices.
 func TestLostNodeIsReplaced(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRegion(t, 5)
 		for _, p := range w.peers {
@@ -156,6 +157,7 @@ func TestLostNodeIsReplaced(t *testing.T) {
 
 // While an operator has paused it, nothing moves; then it does.
 func TestNothingMovesWhilePaused(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRegion(t, 4)
 		for _, p := range w.peers {
@@ -183,6 +185,7 @@ func sorted(s []string) []string { return slices.Sorted(slices.Values(s)) }
 // An operator hands a group to another leader, and a replica to another node,
 // while people chat.
 func TestOperatorMovesReplicas(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRegion(t, 4)
 		for _, p := range w.peers {
@@ -232,6 +235,7 @@ func TestOperatorMovesReplicas(t *testing.T) {
 // A leader is replaced. That is asked for once, at a node that has no replica
 // and must find out who leads now; the next leader gets the order with the lead.
 func TestLeaderIsReplaced(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRegion(t, 4)
 		for _, p := range w.peers {
@@ -266,6 +270,7 @@ func TestLeaderIsReplaced(t *testing.T) {
 
 // What an operator ordered is told until it is done, and can be called off.
 func TestReplacementIsCalledOff(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRegion(t, 4)
 		for _, p := range w.peers {
@@ -309,6 +314,7 @@ func (w *world) free(p starling.GroupPlan) string {
 // A voter is gone. The list of groups says so, and it is not made the leader: that is
 // refused at once, not tried again and again.
 func TestSilentVoterIsTold(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newRegion(t, 3)
 		for _, p := range w.peers {

@@ -14,6 +14,7 @@ import (
 // A node is killed and comes back on its disk, again and again, at any moment.
 // Who follows it, and no other node, still sees every event soon after.
 func TestFollowerOfANodeThatComesBack(t *testing.T) {
+	t.Parallel()
 	for seed := range rounds(20, 400) {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))

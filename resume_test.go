@@ -41,6 +41,7 @@ func (n noted) Handle(_ context.Context, r slog.Record) error {
 // after it has a connection: two after it has noticed. It is resumed, by TLS too:
 // nobody is asked for a token.
 func TestBackWithinARoundTrip(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "fra", "iad", "sin")
 		for _, p := range w.peers {
@@ -103,6 +104,7 @@ func TestBackWithinARoundTrip(t *testing.T) {
 
 // On the TCP port, too, a client goes on with the TLS session that it has with another node.
 func TestTLSResumesOnTCP(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "fra", "iad")
 		config := &tls.Config{RootCAs: w.roots, ServerName: identity.ServerName("sim"), ClientSessionCache: tls.NewLRUClientSessionCache(1)}

@@ -18,6 +18,7 @@ import (
 // one. A node of it is lost for good: another takes its place, and when it comes
 // back without its disk it follows the directory like any other.
 func TestDirectoryMovesToo(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newFourRegions(t)
 		p := w.planAt("fra-2", 0, func(p starling.GroupPlan) bool { return len(p.Voters) == 3 && len(p.Learners) == 1 })
@@ -54,6 +55,7 @@ func TestDirectoryMovesToo(t *testing.T) {
 // again, all at once, one even without its disk, and know the directory from those
 // who have it: nobody founds it anew.
 func TestDirectoryThatMovedIsNotFoundedAgain(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "fra", "fra", "fra", "fra", "iad", "sin")
 		w.sync, w.survive = true, geo.SurviveNode

@@ -137,6 +137,7 @@ func nothing() {}
 // them start and stop, no group has an entry more, and nothing goes over an
 // edge twice within 250 ms.
 func TestThousandTypers(t *testing.T) {
+	t.Parallel()
 	const typers = 1000
 	synctest.Test(t, func(t *testing.T) {
 		w := newCrowd(t, "fra", "iad", "sin", "sin", "hkg", "hkg")
@@ -170,6 +171,7 @@ func TestThousandTypers(t *testing.T) {
 
 // The typers and onlookers of a node that dies vanish, whichever node that is.
 func TestTypersOfADeadNodeVanish(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newCrowd(t, "fra", "iad", "sin", "sin", "hkg", "hkg")
 		living := len(w.clients)
@@ -201,6 +203,7 @@ func TestTypersOfADeadNodeVanish(t *testing.T) {
 // Users who watch another one, on all nodes, see how that one comes, is away, is there
 // with another device, and goes; also with the node on which that one was.
 func TestPresence(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "fra", "iad", "sin", "sin", "hkg")
 		for _, p := range w.peers {

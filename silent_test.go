@@ -16,6 +16,7 @@ import (
 // a question. They get them from the next leader, long before the links to the
 // silent one end.
 func TestNobodyWaitsForSilentLeader(t *testing.T) {
+	t.Parallel()
 	const elected, known, asked = 3 * time.Second, 2 * time.Second, 3 * time.Second // a vote may split
 	for range rounds(3, 50) {
 		synctest.Test(t, func(t *testing.T) {

@@ -271,6 +271,7 @@ func (o *observer) events(t *testing.T) []string {
 // Three regions chat while one is cut off and comes back: everybody sees one
 // order without a gap, and every send ends acknowledged.
 func TestOneOrderThroughPartitionAndHeal(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "fra", "iad", "sin")
 		for _, p := range w.peers {

@@ -18,6 +18,7 @@ import (
 // others were not held up: neither by one that stops within the client library
 // nor by one whose connection takes nothing any more.
 func TestFollowerThatStopsReadingMissesNothing(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "fra", "iad", "sin")
 		for _, p := range w.peers {

@@ -16,6 +16,7 @@ import (
 // A message from Singapore to a room of Frankfurt that one more node in Singapore
 // follows: each node tells what it did, and between two of them is the way there.
 func TestTrace(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "fra", "iad", "sin", "sin")
 		for _, p := range w.peers {

@@ -18,6 +18,7 @@ import (
 // cost ten times as much, of both, move Singapore's relay to Hong Kong, which has the
 // room anyway; everybody still sees each event once, and one copy goes to a region.
 func TestCostMovesARelay(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		room := roomOf("hkg-1", "sin-1", "sin-2") // Hong Kong may not turn to Singapore for it
 		w := newWorld(t, "fra", "ams", "lhr", "sin", "sin", "hkg")
@@ -32,8 +33,7 @@ func TestCostMovesARelay(t *testing.T) {
 		for _, p := range w.peers {
 			w.start(p.ID)
 		}
-		speaker := w.dial("alice", 0)
-		said := 0
+		speaker, said := w.dial("alice", 0), 0
 		say := func(many int) {
 			for range many {
 				said++
@@ -140,6 +140,7 @@ func relayed(t *testing.T, w *world) map[string]uint64 {
 }
 
 func TestTrips(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "fra", "iad", "sin")
 		for _, p := range w.peers {

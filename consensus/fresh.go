@@ -21,6 +21,7 @@ type freshness struct {
 	mu     sync.Mutex
 	as     time.Time // of this moment it is whole; zero = of none since the start
 	commit uint64    // it will be of next when this is applied
+	term   uint64    // of the entry commit
 	next   time.Time // zero = nothing waits
 }
 
@@ -51,16 +52,26 @@ func (h *Host) Fresh(id uint32) time.Time {
 // told notes that Raft has taken a message of a leader, which came at some time.
 // What a new one has committed lacks what was acknowledged before it, until an entry
 // of its own term is among it.
+//
+// Most messages are those of a quiet leader: heartbeats, and what it said before. An entry
+// of its own term that it has committed stays what it is, and is not read again.
 func (g *group) told(r *raft.AppendEntriesRequest, came time.Time) {
-	if term, ok := g.termOf(r.LeaderCommitIndex); !ok || term != r.Term {
+	if r.LeaderCommitIndex == 0 {
 		return
 	}
 	g.fresh.mu.Lock()
 	defer g.fresh.mu.Unlock()
 	g.renew()
-	if g.fresh.next.IsZero() {
-		g.fresh.commit, g.fresh.next = r.LeaderCommitIndex, came
+	f := &g.fresh
+	if !f.next.IsZero() {
+		return
 	}
+	if f.commit != r.LeaderCommitIndex || f.term != r.Term {
+		if term, ok := g.termOf(r.LeaderCommitIndex); !ok || term != r.Term {
+			return
+		}
+	}
+	f.commit, f.term, f.next = r.LeaderCommitIndex, r.Term, came
 }
 
 // renew is called with fresh.mu held.

@@ -151,16 +151,7 @@ func firstCluster(t *testing.T, page *document) {
 	nodes[2].wait(t, "link up")
 	run("fifth").end(t)
 	nodes = append(nodes, run("spare"))
-	for late := time.Now().Add(patience); ; {
-		voter := run("voter")
-		<-voter.ended // it may be unknown yet
-		if strings.Contains(voter.text(), "voter    5 6 7 8\n") {
-			break
-		}
-		if time.Now().After(late) {
-			t.Fatalf("iad-3 does not vote: %s", voter.text())
-		}
-	}
+	votes(t, func() *terminal { return run("voter") })
 	drained := run("drain")
 	drained.end(t)
 	drained.wait(t, "has left")
@@ -177,11 +168,26 @@ func firstCluster(t *testing.T, page *document) {
 	}
 }
 
+// votes asks for a node until it votes in all groups of its region.
+func votes(t *testing.T, ask func() *terminal) {
+	t.Helper()
+	for late := time.Now().Add(patience); ; time.Sleep(again) {
+		x := ask()
+		<-x.ended // it may be unknown yet
+		if strings.Contains(x.text(), "voter    5 6 7 8\n") {
+			return
+		}
+		if time.Now().After(late) {
+			t.Fatalf("iad-3 does not vote: %s", x.text())
+		}
+	}
+}
+
 // healthy asks for the health of a node until it is ready, and looks for each
 // figure of the answer in HACKING.md.
 func healthy(t *testing.T, ask func() *terminal) {
 	t.Helper()
-	for late := time.Now().Add(patience); ; {
+	for late := time.Now().Add(patience); ; time.Sleep(again) {
 		x := ask()
 		x.end(t)
 		answer := map[string]any{}

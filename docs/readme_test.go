@@ -135,6 +135,10 @@ func dense(t *testing.T, export string, texts ...string) {
 // first one is compiled meanwhile.
 const patience = 2 * time.Minute
 
+// again is the pause before a command is run once more: what it waits for needs the
+// processors too.
+const again = 200 * time.Millisecond
+
 // terminal is a command that runs as if typed into a terminal of its own.
 type terminal struct {
 	cmd   *exec.Cmd

@@ -30,6 +30,7 @@ func records(t *testing.T, path string) []record {
 // TestMesh is a day with a mesh: a chat between two regions, a replay during
 // which a node is killed, and an export, in order and byte for byte.
 func TestMesh(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Log("children outlive a killed dev here; the test stops them itself")
 	}
@@ -171,6 +172,7 @@ func TestAllKilled(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		return // elsewhere children outlive a killed dev
 	}
+	t.Parallel()
 	home, data := t.TempDir(), t.TempDir()
 	acks := filepath.Join(t.TempDir(), "acks.jsonl")
 	m := startMesh(t, home, data)
@@ -221,18 +223,20 @@ func checkAcks(t *testing.T, home, path string) int {
 	return len(acks)
 }
 
-// waitFor polls until ok, for things that say nothing when they happen.
+// waitFor polls until ok, for things that say nothing when they happen. What takes long
+// to look at, such as what a command prints, is looked at less often: those who look
+// must not keep the processors from those they wait for.
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	poll := time.NewTicker(10 * time.Millisecond)
-	defer poll.Stop()
-	late := time.After(time.Minute)
-	for !ok() {
-		select {
-		case <-poll.C:
-		case <-late:
+	for began := time.Now(); ; {
+		looked := time.Now()
+		if ok() {
+			return
+		}
+		if time.Since(began) > time.Minute {
 			t.Fatal("no " + what)
 		}
+		time.Sleep(min(max(10*time.Millisecond, 4*time.Since(looked)), 200*time.Millisecond))
 	}
 }
 

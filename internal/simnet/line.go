@@ -30,10 +30,9 @@ func (n *Net) enters(way path, size int, now time.Time) bool {
 	return true
 }
 
-// leaves is how long the packet that entered a line last takes to leave it.
+// leaves is how long the packet that entered a line last takes to leave it. It is called
+// with the lock held.
 func (n *Net) leaves(way path) time.Duration {
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	return max(0, time.Until(n.busy[way]))
 }
 

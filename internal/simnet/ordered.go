@@ -3,8 +3,6 @@ package simnet
 import (
 	"net/netip"
 	"time"
-
-	quicsim "github.com/quic-go/quic-go/testutils/simnet"
 )
 
 // Ordered says which hosts carry all packets between them, each way, in one stream like
@@ -29,15 +27,12 @@ type carriage struct {
 	trip    time.Duration // one way
 	waiting []carried
 	timer   *time.Timer
-	busy    bool // packets are being delivered
 }
 
 type carried struct {
-	packet  quicsim.Packet
-	to      netip.AddrPort
-	arrives time.Time
-	lost    bool
-	again   time.Duration // by how much later, since it was lost again
+	packet
+	lost  bool
+	again time.Duration // by how much later, since it was lost again
 }
 
 func (n *Net) ordered(way path) bool {
@@ -45,14 +40,15 @@ func (n *Net) ordered(way path) bool {
 }
 
 // carry takes a packet into the stream of a way; n is locked.
-func (n *Net) carry(way path, to netip.AddrPort, p quicsim.Packet, now time.Time) {
+func (n *Net) carry(way path, p packet, now time.Time) {
 	c := n.carriages[way]
 	if c == nil {
 		c = &carriage{}
 		n.carriages[way] = c
 	}
 	c.trip = n.opts.Latency(way.from, way.to)
-	x := carried{packet: p, to: to, arrives: now.Add(c.trip), lost: n.happens(n.noise.Loss)}
+	p.arrives = now.Add(c.trip)
+	x := carried{packet: p, lost: n.happens(n.noise.Loss)}
 	if x.lost {
 		n.lost++
 		for i, rto := 0, 2*c.trip+leastRTO; i < mostAgain && n.happens(n.noise.Loss); i, rto = i+1, 2*rto {
@@ -80,7 +76,7 @@ func (c *carriage) acknowledged(now time.Time) {
 
 // deliverOrdered waits for the first of what is under way; n is locked.
 func (n *Net) deliverOrdered(c *carriage) {
-	if c.busy || len(c.waiting) == 0 {
+	if len(c.waiting) == 0 {
 		return
 	}
 	wait := time.Until(c.waiting[0].arrives)
@@ -95,21 +91,13 @@ func (n *Net) deliverOrdered(c *carriage) {
 func (n *Net) arrived(c *carriage) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if c.busy {
-		return
-	}
 	for now := time.Now(); len(c.waiting) > 0 && !c.waiting[0].arrives.After(now); {
 		x := c.waiting[0]
 		c.waiting = c.waiting[1:]
-		conn := n.conns[x.to]
-		if conn == nil {
-			continue
+		if conn := n.conns[x.to]; conn != nil {
+			x.packet.arrives = now
+			conn.take(x.packet)
 		}
-		c.busy = true
-		n.mu.Unlock()
-		conn.link.RecvPacket(x.packet)
-		n.mu.Lock()
-		c.busy = false
 	}
 	n.deliverOrdered(c)
 }

@@ -15,8 +15,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	quicsim "github.com/quic-go/quic-go/testutils/simnet"
 )
 
 // drain is how long, in the bubble's time, the end of a test waits for timers
@@ -93,52 +91,6 @@ func New(t testing.TB, opts Options) *Net {
 	return n
 }
 
-// Conn is a socket of the network.
-type Conn struct {
-	*quicsim.SimConn
-	net  *Net
-	addr netip.AddrPort
-	link *quicsim.SimulatedLink
-	once sync.Once
-}
-
-// Conn opens a socket at an address such as "10.0.0.1:7400". One that is open
-// there already is closed, as if its process had died.
-func (n *Net) Conn(addr string) *Conn {
-	n.t.Helper()
-	at, err := netip.ParseAddrPort(addr)
-	if err != nil {
-		n.t.Fatalf("simnet: %v", err)
-	}
-	n.mu.Lock()
-	old := n.conns[at]
-	n.mu.Unlock()
-	if old != nil {
-		old.Close()
-	}
-	link := &quicsim.SimulatedLink{UploadPacket: n, LatencyFunc: n.latency}
-	c := &Conn{SimConn: quicsim.NewBlockingSimConn(net.UDPAddrFromAddrPort(at), link), net: n, addr: at, link: link}
-	link.Start()
-	n.mu.Lock()
-	n.conns[at] = c
-	n.mu.Unlock()
-	return c
-}
-
-// Close closes the socket; packets under way to it are lost.
-func (c *Conn) Close() error {
-	c.once.Do(func() {
-		c.net.mu.Lock()
-		if c.net.conns[c.addr] == c {
-			delete(c.net.conns, c.addr)
-		}
-		c.net.mu.Unlock()
-		_ = c.SimConn.Close()
-		_ = c.link.Close()
-	})
-	return nil
-}
-
 // Cut loses all packets between each host of a and each of b, both ways, until
 // Heal. Hosts are IP addresses.
 func (n *Net) Cut(a, b []string) {
@@ -198,45 +150,40 @@ func (n *Net) Lost() int {
 	return n.lost
 }
 
-// SendPacket and AddNode make Net the router of quic-go's simulated links.
-func (n *Net) SendPacket(p quicsim.Packet) error {
-	from, to := addrPort(p.From), addrPort(p.To)
+// send sends a packet on its way.
+func (n *Net) send(p packet) {
 	n.mu.Lock()
-	c := n.conns[to]
-	way, now := path{from.Addr(), to.Addr()}, time.Now()
+	defer n.mu.Unlock()
+	c := n.conns[p.to]
+	way, now := path{p.from.addr.Addr(), p.to.Addr()}, time.Now()
 	cut, isCut := n.cuts[way]
-	gone := c == nil || isCut && cut.loses(now) || n.noise.Most > 0 && len(p.Data) > n.noise.Most || !n.enters(way, len(p.Data), now)
+	gone := c == nil || isCut && cut.loses(now) || n.noise.Most > 0 && len(p.data) > n.noise.Most || !n.enters(way, len(p.data), now)
 	if !gone && n.ordered(way) {
-		n.carry(way, to, p, now)
-		n.mu.Unlock()
-		return nil
+		n.carry(way, p, now)
+		return
 	}
 	if gone || n.happens(n.noise.Loss) {
 		n.lost++
-		n.mu.Unlock()
-		return nil
+		return
 	}
-	if n.happens(n.noise.Corrupt) && len(p.Data) > 0 {
-		p.Data = append([]byte(nil), p.Data...)
-		p.Data[n.rand.IntN(len(p.Data))] ^= 1 << n.rand.IntN(8)
+	if n.happens(n.noise.Corrupt) && len(p.data) > 0 {
+		p.data[n.rand.IntN(len(p.data))] ^= 1 << n.rand.IntN(8)
 	}
 	if n.happens(n.noise.Replay) {
-		again := p
-		again.Data = append([]byte(nil), p.Data...)
-		time.AfterFunc(time.Duration(n.rand.Int64N(int64(replayWithin))), func() { n.deliver(to, again) })
+		twin := p
+		time.AfterFunc(time.Duration(n.rand.Int64N(int64(replayWithin))), func() { n.again(way, twin) })
 	}
-	n.mu.Unlock()
-	c.link.RecvPacket(p)
-	return nil
+	p.arrives = now.Add(n.latency(way))
+	c.take(p)
 }
 
-// deliver gives a late packet to whoever has the address now.
-func (n *Net) deliver(to netip.AddrPort, p quicsim.Packet) {
+// again gives a late packet to whoever has the address now.
+func (n *Net) again(way path, p packet) {
 	n.mu.Lock()
-	c := n.conns[to]
-	n.mu.Unlock()
-	if c != nil {
-		c.link.RecvPacket(p)
+	defer n.mu.Unlock()
+	if c := n.conns[p.to]; c != nil {
+		p.arrives = time.Now().Add(n.latency(way))
+		c.take(p)
 	}
 }
 
@@ -244,19 +191,11 @@ func (n *Net) deliver(to netip.AddrPort, p quicsim.Packet) {
 // so that quiet networks of one seed stay alike.
 func (n *Net) happens(part float64) bool { return part > 0 && n.rand.Float64() < part }
 
-// AddNode does nothing: Conn keeps the sockets.
-func (n *Net) AddNode(net.Addr, quicsim.PacketReceiver) {}
-
-func (n *Net) latency(p quicsim.Packet) time.Duration {
+// latency is how long what enters a way now is on it; n is locked.
+func (n *Net) latency(way path) time.Duration {
 	late := time.Duration(0)
-	n.mu.Lock()
 	if n.noise.Jitter > 0 {
 		late = time.Duration(n.rand.Int64N(int64(n.noise.Jitter)))
-	}
-	n.mu.Unlock()
-	way := path{addrPort(p.From).Addr(), addrPort(p.To).Addr()}
-	if n.ordered(way) {
-		return 0 // it has been on its way
 	}
 	return n.leaves(way) + n.opts.Latency(way.from, way.to) + late
 }
@@ -280,6 +219,6 @@ func (n *Net) close() {
 	}
 	n.mu.Unlock()
 	for _, c := range conns {
-		c.Close()
+		_ = c.Close()
 	}
 }

@@ -81,7 +81,7 @@ func TestLoss(t *testing.T) {
 		n := New(t, Options{Loss: 0.3, Seed: 1})
 		a := n.Conn(addrA)
 		n.Conn(addrB)
-		for range 30 { // a socket holds 32
+		for range 30 {
 			send(t, a, addrB, "x")
 		}
 		synctest.Wait()
