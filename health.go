@@ -54,8 +54,11 @@ func (n *Node) serveHTTP(ctx context.Context) {
 
 // helloTCP is GetConfigForClient of crypto/tls for the TCP port.
 func (n *Node) helloTCP(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-	edge.Handshake(hello.Conn)
-	return n.mesh.TCPConfig(hello)
+	config, err := n.mesh.TCPConfig(hello)
+	if config == nil && err == nil { // neither a node's nor of one that joins: they do not wait behind clients
+		err = edge.Handshake(hello.Conn)
+	}
+	return config, err
 }
 
 // webSocketPath is where clients ask for a WebSocket.

@@ -339,7 +339,8 @@ func TestLatency(t *testing.T) {
 			if testing.Verbose() {
 				worst(t, got)
 			}
-			if part.loss <= 0.001 && (ratio(0.5) > 1.05 || ratio(0.99) > 1.3) {
+			// Under the race detector there are so few that one that was lost is the hundredth.
+			if !underRace && part.loss <= 0.001 && (ratio(0.5) > 1.05 || ratio(0.99) > 1.3) {
 				t.Errorf("the median is %.3f of the bound, more than 1.05, or the 99th percentile %.3f, more than 1.3", ratio(0.5), ratio(0.99))
 			}
 		})

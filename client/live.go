@@ -2,7 +2,6 @@ package client
 
 import (
 	"time"
-	"unicode/utf8"
 
 	"github.com/starling-im/starling/wire"
 )
@@ -15,8 +14,8 @@ type Line struct {
 
 // Live is what was said live in a room since it was heard last.
 type Live struct {
-	// Lines are those that are told, that of this client too. Each comes once at most, those
-	// of one user in their order.
+	// Lines are those that are told, that of this client too. Of one node each comes once at
+	// most, those of one user in their order; who changes nodes may hear some again.
 	Lines []Line
 	// LeftOut is how many more were said: only so many are told, and some get lost.
 	LeftOut int
@@ -63,10 +62,8 @@ func (c *Client) sayLive(is *wire.Signal) error {
 	switch {
 	case is.Live == "":
 		return wire.Errorf(wire.CodeBadRequest, "nothing is said")
-	case len(is.Live) > wire.LineBytes:
-		return wire.TooLarge("what is said live", uint64(len(is.Live)), wire.LineBytes)
-	case !utf8.ValidString(is.Live):
-		return wire.Errorf(wire.CodeBadRequest, "what is said live is not UTF-8")
+	case wire.CheckLine(is.Live) != nil:
+		return wire.CheckLine(is.Live)
 	case !c.signal(is):
 		return wire.Errorf(wire.CodeUnavailable, "no node takes what is said live now")
 	}

@@ -81,7 +81,9 @@ func (f *Follow) forgetTyping() {
 	s := &f.signals
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.tell(Signals{Sessions: s.last.Sessions, Users: s.last.Users})
+	now := s.last
+	now.Typing, now.Others = nil, 0
+	s.tell(now)
 }
 
 // unheard is called when the node has no place for the signals.

@@ -72,8 +72,11 @@ func (s *subscription) answered(frame *wire.Frame, err error) {
 		return
 	}
 	f, d := s.f, frame.GetFollowed()
-	if d.NoSignals {
-		f.signals.unheard()
+	f.mu.Lock()
+	current := f.sub == s
+	f.mu.Unlock()
+	if current && d.NoSignals {
+		f.signals.unheard() // not with f locked: it calls the user
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

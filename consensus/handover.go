@@ -80,7 +80,7 @@ func (i *instance) handOver(to string) raft.Future {
 	case i.handing <- struct{}{}:
 		return handing{i.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to)), i}
 	case <-i.stopped:
-		return stoppedRaft{}
+		return refusedFuture{raft.ErrRaftShutdown}
 	}
 }
 
@@ -94,11 +94,6 @@ func (h handing) Error() error {
 	defer func() { <-h.of.handing }()
 	return h.Future.Error()
 }
-
-// stoppedRaft is the answer of a Raft that is stopped.
-type stoppedRaft struct{}
-
-func (stoppedRaft) Error() error { return raft.ErrRaftShutdown }
 
 // successor picks who leads next.
 func (g *group) successor(r *instance, node string) (string, error) {

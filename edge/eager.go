@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/starling-im/starling/wire"
 )
@@ -19,14 +20,15 @@ import (
 type eager struct {
 	net.Conn
 	raw syscall.RawConn
-	now func(fd uintptr) // made once: a closure for each write would be garbage
+	now func(fd uintptr)      // both are made once: a closure for each write
+	sip func(fd uintptr) bool // or wait would be garbage
 
 	turns chan struct{} // see Handshake
 
 	// Of the reader.
 	first    [recordHeader]byte
-	ahead    []byte // of first: await read it, Read has yet to give it
-	lost     error  // of await
+	ahead    []byte // of first: readable read it, Read has yet to give it
+	lost     error  // of readable
 	glancing bool   // Read gives what is ahead, and does not wait
 
 	mu      sync.Mutex
@@ -64,19 +66,30 @@ type eagerListener struct {
 	turns chan struct{}
 }
 
-// Handshake waits for the turn of a handshake: half of the processors are for those that
-// have to do with clients' hellos, until the answer is written. Each takes half a
-// millisecond, and hundreds of them at once, after another node has died, would stand
-// before every delivery.
-func Handshake(c net.Conn) {
+// handshakeWait is how long a handshake may wait for its turn: with more, it is for
+// another node.
+const handshakeWait = 2 * time.Second
+
+// Handshake waits for the turn of a handshake: half of the processors are for the first
+// answers to clients' hellos. Each takes half a millisecond, and hundreds of them at once,
+// after another node has died, would stand before every delivery. (What comes after a
+// client was asked for another key share has no turn.)
+func Handshake(c net.Conn) error {
 	e, ok := c.(*eager)
 	if !ok {
-		return
+		return nil
 	}
-	e.turns <- struct{}{}
+	late := time.NewTimer(handshakeWait)
+	defer late.Stop()
+	select {
+	case e.turns <- struct{}{}:
+	case <-late.C:
+		return wire.Errorf(wire.CodeOverloaded, "a handshake had no turn for %v", handshakeWait)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.turn = true
+	return nil
 }
 
 // answered ends the turn of the handshake, if it has one.
@@ -99,6 +112,7 @@ func (l eagerListener) Accept() (net.Conn, error) {
 		e.raw, _ = s.SyscallConn()
 	}
 	e.now = func(fd uintptr) { e.n, e.err = writeNow(fd, e.p) }
+	e.sip = e.takeFirst
 	return e, nil
 }
 
@@ -118,23 +132,23 @@ func (e *eager) begin() {
 	e.begun = true
 }
 
-// glance reads of c, which is TLS over e, what has come already; errNothing = not a byte.
+// glance reads of c, which is TLS over e, what TLS has already; errNothing = not a byte.
 func (e *eager) glance(c net.Conn, p []byte) (int, error) {
 	e.glancing = e.raw != nil
 	defer func() { e.glancing = false }()
 	return c.Read(p)
 }
 
-// await waits until the next Read need not.
-func (e *eager) await() error {
+// readable waits until the next Read need not.
+func (e *eager) readable() error {
 	if err := e.raw.Read(e.sip); err != nil {
 		return err
 	}
 	return e.lost
 }
 
-// sip reads a little, and returns false if that is to be tried again.
-func (e *eager) sip(fd uintptr) bool {
+// takeFirst reads a little, and returns false if that is to be tried again.
+func (e *eager) takeFirst(fd uintptr) bool {
 	n, err := readNow(fd, e.first[:])
 	if err == syscall.EAGAIN {
 		return false

@@ -5,8 +5,10 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // TestEagerKeepsOrder writes more than a socket takes, and then a little when it takes
@@ -58,14 +60,16 @@ func TestEagerKeepsOrder(t *testing.T) {
 	}
 }
 
-// TestHandshakesTakeTurns has handshakes go on when those before are answered, or over.
+// TestHandshakesTakeTurns has handshakes go on when those before are answered, or over, and
+// not wait for ever.
 func TestHandshakesTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		from := pipes{make(chan net.Conn, 1), nil}
 		l := EagerListener(from)
-		begun, most, callers := 0, max(1, runtime.GOMAXPROCS(0)/2), 4*runtime.GOMAXPROCS(0)
+		most, callers := int64(max(1, runtime.GOMAXPROCS(0)/2)), int64(4*runtime.GOMAXPROCS(0))
+		var begun, late atomic.Int64
 		var all []net.Conn
-		for range callers {
+		call := func() {
 			near, far := net.Pipe()
 			go func() { _, _ = near.Read(make([]byte, 1)) }()
 			from.conns <- far
@@ -74,25 +78,40 @@ func TestHandshakesTakeTurns(t *testing.T) {
 				t.Fatal(err)
 			}
 			all = append(all, c)
-			go func() { Handshake(c); begun++ }()
+			go func() {
+				if Handshake(c) == nil {
+					begun.Add(1)
+				} else {
+					late.Add(1)
+				}
+			}()
 			synctest.Wait()
 		}
-		if begun != most {
-			t.Errorf("%d handshakes at once, not %d", begun, most)
+		for range callers {
+			call()
+		}
+		if n := begun.Load(); n != most {
+			t.Errorf("%d handshakes at once, not %d", n, most)
 		}
 		if _, err := all[0].Write([]byte{1}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if begun != most+1 {
-			t.Errorf("%d handshakes have begun after one was answered, not %d", begun, most+1)
+		if n := begun.Load(); n != most+1 {
+			t.Errorf("%d handshakes have begun after one was answered, not %d", n, most+1)
+		}
+		time.Sleep(handshakeWait)
+		synctest.Wait()
+		if n, m := begun.Load(), late.Load(); n != most+1 || m != callers-most-1 {
+			t.Errorf("%d of %d handshakes have begun, and %d were late", n, callers, m)
 		}
 		for _, c := range all {
 			_ = c.Close()
-			synctest.Wait()
 		}
-		if begun != callers {
-			t.Errorf("%d of %d handshakes have had their turn", begun, callers)
+		call()
+		if begun.Load() != most+2 {
+			t.Error("those that are over keep their turns")
 		}
+		_ = all[callers].Close()
 	})
 }

@@ -190,7 +190,7 @@ func (r rawReader) Read(p []byte) (int, error) { return r.raw(p) }
 // Await waits for the next payload of a binary message, and answers what comes between.
 func (s *webSocket) Await() error {
 	for s.at == s.header.Length {
-		if err := s.await(); err != nil {
+		if err := s.wait(); err != nil {
 			return err
 		}
 		if err := s.next(); err != nil {
@@ -200,9 +200,9 @@ func (s *webSocket) Await() error {
 	return nil
 }
 
-// await waits for something to come, not for ever. It does so above TLS, whose stack is
+// wait waits for something to come, not for ever. It does so above TLS, whose stack is
 // deep: a goroutine keeps for years the one on which it waits.
-func (s *webSocket) await() error {
+func (s *webSocket) wait() error {
 	if err := s.bound(); err != nil || s.tcp == nil || len(s.early) > 0 {
 		return err
 	}
@@ -212,7 +212,7 @@ func (s *webSocket) await() error {
 		s.early = s.first[:n]
 		return nil
 	case err == errNothing:
-		return s.tcp.await()
+		return s.tcp.readable()
 	}
 	return err
 }

@@ -80,7 +80,7 @@ func (x *Signals) tellListeners(g *gathering, now time.Time) {
 	}
 	v := g.crowd.view()
 	talk := &g.crowd.talk
-	if !v.same(g.view) || g.edition == 0 || talk.news() || len(v.typing) > 0 && now.Sub(g.viewAt) >= roomLease.renew {
+	if !v.same(g.view) || g.edition == 0 || talk.fresh || len(v.typing) > 0 && now.Sub(g.viewAt) >= roomLease.renew {
 		g.view, g.viewAt = v, now
 		g.edition++
 	}
@@ -89,11 +89,13 @@ func (x *Signals) tellListeners(g *gathering, now time.Time) {
 		g.lagging = true
 		return
 	}
-	encoded := wire.EncodeSignals(g.signals(v))
-	var out []byte
+	var encoded, out []byte
 	for to, l := range g.listeners {
 		if l.told == g.edition {
 			continue
+		}
+		if encoded == nil {
+			encoded = wire.EncodeSignals(g.signals(v))
 		}
 		out = wire.AppendSignals(out[:0], to.follow, talk.said-l.began, encoded)
 		lossy := to.follow != 0 && l.told > 0 && l.sessions == v.sessions && l.users == v.users

@@ -107,7 +107,7 @@ func (c *crowd) present(now, before wire.State) {
 }
 
 // idle: no own session says or wants anything.
-func (c *crowd) idle() bool { return c.follows == 0 && len(c.typers) == 0 && !c.talk.news() }
+func (c *crowd) idle() bool { return c.follows == 0 && len(c.typers) == 0 && !c.talk.fresh }
 
 // tick forgets what is too old and says the own share again if it is to be.
 func (c *crowd) tick(now time.Time) {

@@ -134,7 +134,7 @@ func (s *crowdScene) talk(what string, arg func(int) string) []string {
 		}
 		lost := 0
 		for _, l := range chorus(arg(1), int(s.number(arg(2)))) {
-			lost += c.say(l.User, l.Content, s.now, place)
+			lost += c.say(l.User, l.Content, s.now, s.now.UnixMilli(), place)
 		}
 		return []string{fmt.Sprintf("%d of %d have a place, %d bytes; %d lost theirs", len(c.lines), c.said-c.told, c.bytes, lost)}
 	case "talk": // from up|down node began after upto users lines

@@ -18,7 +18,9 @@ func (x *Signals) live(about Subject, user, text string) {
 	}
 	t := &g.crowd.talk
 	was := t.bytes
-	x.talked(t, was, t.say(user, text, time.Now(), x.place(t)))
+	// A wall clock may step back, and a count that began earlier nobody hears.
+	began := x.began.Add(time.Since(x.began)).UnixMilli()
+	x.talked(t, was, t.say(user, text, time.Now(), began, x.place(t)))
 	x.wake(g, 0)
 }
 
@@ -58,17 +60,19 @@ func proper(a *wire.Aggregate) bool {
 	if len(a.Talks) > 0 && a.Room == "" || len(a.Talks) > aggregateShares {
 		return false
 	}
+	lines, size := 0, 0
 	for _, t := range a.Talks {
 		if !properNode(t.Node) || t.Upto <= t.After || uint64(len(t.Lines)) > t.Upto-t.After {
 			return false
 		}
 		for _, l := range t.Lines {
-			if l.User == "" || len(l.User) > room.NameBytes || l.Content == "" || len(l.Content) > wire.LineBytes || !utf8.ValidString(l.User) || !utf8.ValidString(l.Content) {
+			lines, size = lines+1, size+line{Line: l}.size()
+			if lines > talkLines || l.User == "" || len(l.User) > room.NameBytes || !utf8.ValidString(l.User) || l.Content == "" || wire.CheckLine(l.Content) != nil {
 				return false
 			}
 		}
 	}
-	return true
+	return size <= talkBytes
 }
 
 func properNode(name string) bool { return name != "" && len(name) <= room.NameBytes }

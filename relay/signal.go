@@ -2,7 +2,6 @@ package relay
 
 import (
 	"time"
-	"unicode/utf8"
 
 	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
@@ -24,7 +23,7 @@ func (s *Session) signal(id uint64, b *wire.Signal) {
 	}
 	where, err := s.roomID("", b.Room)
 	if err == nil {
-		err = sayable(b.Live)
+		err = wire.CheckLine(b.Live)
 	}
 	if err != nil {
 		s.replyError(id, err)
@@ -35,17 +34,6 @@ func (s *Session) signal(id uint64, b *wire.Signal) {
 	if b.Live != "" {
 		s.cfg.Signals.live(about, user, b.Live)
 	}
-}
-
-// sayable refuses what nobody may say live.
-func sayable(text string) error {
-	switch {
-	case len(text) > wire.LineBytes:
-		return wire.TooLarge("what is said live", uint64(len(text)), wire.LineBytes)
-	case !utf8.ValidString(text):
-		return wire.Errorf(wire.CodeBadRequest, "what is said live is not UTF-8")
-	}
-	return nil
 }
 
 // signals reports whether the session may signal now.

@@ -52,6 +52,7 @@ type Signals struct {
 	cfg   SignalsConfig
 	woken chan struct{}
 	lots  func(round uint64, user string) uint64
+	began time.Time
 
 	mu      sync.Mutex
 	all     map[Subject]*gathering
@@ -116,7 +117,7 @@ func NewSignals(cfg SignalsConfig) *Signals {
 	if cfg.Sent == nil {
 		cfg.Sent = func(string, Subject) {}
 	}
-	return &Signals{cfg: cfg, woken: make(chan struct{}, 1), lots: drawLots(), all: map[Subject]*gathering{}, apps: newApps(signalSubjects)}
+	return &Signals{cfg: cfg, woken: make(chan struct{}, 1), lots: drawLots(), began: time.Now(), all: map[Subject]*gathering{}, apps: newApps(signalSubjects)}
 }
 
 // Stats returns the counts of now.
@@ -331,7 +332,7 @@ func (x *Signals) hear(g *gathering, node string, down bool, a *wire.Aggregate) 
 		full = x.hearTalk(g, node, down, is) || full
 	}
 	switch {
-	case changed || g.crowd.talk.news():
+	case changed || g.crowd.talk.fresh:
 		x.wake(g, 0)
 	case newer:
 		x.wake(g, renewalsWait)

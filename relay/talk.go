@@ -33,6 +33,7 @@ type talk struct {
 	round uint64 // rises when others were told
 	said  uint64 // lines of all nodes so far
 	told  uint64 // those of them when others were told last
+	fresh bool   // there is something of which others are to be told
 	lines []line // in the order of their coming
 	bytes int
 	nodes map[string]*talker
@@ -56,12 +57,13 @@ type talker struct {
 }
 
 // say takes what an own user says, and returns how many lines lose their place, with at
-// most max bytes for all.
-func (t *talk) say(user, text string, now time.Time, max int) (lost int) {
+// most max bytes for all. If it is the first of a count, that one began at began, Unix ms.
+func (t *talk) say(user, text string, now time.Time, began int64, max int) (lost int) {
 	by := t.nodes[t.self]
 	if by == nil {
-		by = t.talker(t.self, now.UnixMilli(), 0)
+		by = t.talker(t.self, began, 0)
 	}
+	t.fresh = true
 	by.upto++
 	by.from, by.heard = t.self, now
 	t.said++
@@ -82,6 +84,7 @@ func (t *talk) hear(from string, down bool, is *wire.Talk, now time.Time, max in
 	case is.BeganMs < by.began || is.Upto <= by.upto:
 		return 0, false
 	}
+	t.fresh = true
 	known := is.After < by.upto
 	t.said += is.Upto - by.upto
 	by.upto, by.from, by.down, by.heard = is.Upto, from, down, now
@@ -143,9 +146,6 @@ func (l line) yields(o line) bool {
 
 func (l line) size() int { return len(l.User) + len(l.Content) + lineOverhead }
 
-// news: there is something of which others are to be told.
-func (t *talk) news() bool { return t.said != t.told }
-
 // tell returns what a peer is to be told. A parent (up) gets only what did not come from one.
 // First come those that have lines: the count of the others is in what they say next.
 func (t *talk) tell(peer string, up bool) []*wire.Talk {
@@ -181,7 +181,8 @@ func (t *talk) live() []*wire.Line {
 
 // over begins anew when others were told.
 func (t *talk) over(now time.Time) {
-	if t.news() {
+	if t.fresh {
+		t.fresh = false
 		t.round++
 		t.told = t.said
 		t.lines, t.bytes = nil, 0

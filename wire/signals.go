@@ -1,6 +1,21 @@
 package wire
 
-import "google.golang.org/protobuf/encoding/protowire"
+import (
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// CheckLine says why a text cannot be said live; nil = it can.
+func CheckLine(text string) error {
+	switch {
+	case len(text) > LineBytes:
+		return TooLarge("what is said live", uint64(len(text)), LineBytes)
+	case !utf8.ValidString(text):
+		return Errorf(CodeBadRequest, "what is said live is not UTF-8")
+	}
+	return nil
+}
 
 // Field numbers of Frame.signals, Signals.follow and Signals.said.
 const (

@@ -36,6 +36,7 @@ type lineChat struct {
 	c    *client.Client
 	room string
 	live bool
+	some bool // something was said live
 
 	printing sync.Mutex // held while something is printed
 	sent     sync.WaitGroup
@@ -73,10 +74,7 @@ func (a *app) chatLines(ctx context.Context, c *client.Client, room string, live
 			open = false
 		}
 	}
-	chat.settle(quit, cancel)
-	if live {
-		chat.said(ctx)
-	}
+	chat.settle(ctx, quit, cancel)
 	chat.mu.Lock()
 	defer chat.mu.Unlock()
 	if ctx.Err() == nil {
@@ -95,12 +93,15 @@ func (a *app) chatLines(ctx context.Context, c *client.Client, room string, live
 
 // settle waits for the sends. A user who said /quit does not wait for ever: what is
 // open by then is given up, and told as not acknowledged.
-func (l *lineChat) settle(quit bool, giveUp context.CancelCauseFunc) {
+func (l *lineChat) settle(ctx context.Context, quit bool, giveUp context.CancelCauseFunc) {
 	if quit {
 		late := time.AfterFunc(quitWithin, func() { giveUp(errQuit) })
 		defer late.Stop()
 	}
 	l.sent.Wait()
+	if l.some {
+		l.said(ctx)
+	}
 }
 
 // print prints events until ctx ends.

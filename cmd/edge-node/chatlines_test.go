@@ -28,7 +28,7 @@ func TestQuitWaitsForAcks(t *testing.T) {
 				time.AfterFunc(tt.acked, func() { cancel(nil) })
 			}
 			began := time.Now()
-			l.settle(tt.quit, cancel)
+			l.settle(ctx, tt.quit, cancel)
 			if took := time.Since(began); took != tt.ends || (context.Cause(ctx) == errQuit) != (tt.acked == 0) {
 				t.Errorf("%+v: it ends after %v with %v", tt, took, context.Cause(ctx))
 			}

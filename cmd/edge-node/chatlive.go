@@ -113,6 +113,7 @@ const unheard = "the node has no place for what is said live here: you hear noth
 // sayLive says a line live, and waits until the node takes another.
 func (l *lineChat) sayLive(ctx context.Context, number int, text string) {
 	l.count(0)
+	l.some = true
 	if err := l.c.SayLive(l.room, text); err != nil {
 		l.failed(number, err)
 	}
