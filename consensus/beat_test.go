@@ -102,7 +102,7 @@ func puppets(t *testing.T) (*cluster, *puppet) {
 			}
 		}
 	}
-	c.startAll(Group{ID: 1, Voters: []string{"a", "x"}})
+	c.start("a", Group{ID: 1, Voters: []string{"a", "x"}})
 	in, out := net.Pipe()
 	go func() { _ = c.host("a").Serve("x", out) }()
 	p := &puppet{t: t, to: in}

@@ -154,10 +154,24 @@ func (c *cluster) start(name string, groups ...Group) {
 	}
 }
 
-func (c *cluster) startAll(groups ...Group) {
+func (c *cluster) launch(groups ...Group) {
 	c.t.Helper()
 	for _, name := range c.names {
 		c.start(name, groups...)
+	}
+}
+
+// startAll returns when those that begin without state have found each other:
+// until then one that a test cuts off would count as having lost its disk.
+func (c *cluster) startAll(groups ...Group) {
+	c.t.Helper()
+	c.launch(groups...)
+	for _, def := range groups {
+		for _, voter := range def.Voters {
+			if g := c.host(voter).group(def.ID); g.doubt() == fresh {
+				eventually(c.t, voter+" has begun", func() bool { return g.doubt() == sure })
+			}
+		}
 	}
 }
 

@@ -223,20 +223,18 @@ func uncommitted(r *raft.AppendEntriesRequest) bool {
 	return n > 0 && r.Entries[n-1].Index > r.LeaderCommitIndex
 }
 
-// spare takes from a request what its receiver must not have. Where nothing is
-// left it waits a moment: Raft asks again at once, for as long as there is
-// something to send.
-func (t *transport) spare(node string, r *raft.AppendEntriesRequest) {
-	if t.doubts.has(node) && committedOnly(r) {
-		t.rest(r)
-	}
+// spare takes from a request what its receiver must not have, and reports
+// whether that leaves nothing.
+func (t *transport) spare(node string, r *raft.AppendEntriesRequest) bool {
+	cut := t.doubts.has(node) && committedOnly(r)
+	cut = withhold(node, r) || cut
+	return cut && len(r.Entries) == 0
 }
 
-// rest waits a moment where a request has nothing left.
-func (t *transport) rest(r *raft.AppendEntriesRequest) {
-	if len(r.Entries) > 0 {
-		return
-	}
+// rest waits a moment after a request that had nothing left: Raft asks again at
+// once, for as long as there is something to send. Not before it: what was
+// committed meanwhile the request does not say, and its receiver takes it as new.
+func (t *transport) rest() {
 	pause := time.NewTimer(committedPause)
 	defer pause.Stop()
 	select {

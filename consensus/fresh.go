@@ -16,7 +16,8 @@ import (
 // known to nobody: to be sure, add what a message may take, retransmissions
 // included. Heartbeats say nothing of commits, and hints less than the leader
 // knows. A replica that misses nothing hears the rest at least once in two
-// CommitTimeouts.
+// CommitTimeouts. Those that may have waited for others to travel with count as
+// come that much earlier.
 type freshness struct {
 	mu     sync.Mutex
 	as     time.Time // of this moment it is whole; zero = of none since the start
@@ -49,13 +50,14 @@ func (h *Host) Fresh(id uint32) time.Time {
 	return g.fresh.as
 }
 
-// told notes that Raft has taken a message of a leader, which came at some time.
+// told notes that Raft has taken a message of a leader, which left at some time or
+// before, by this node's clock and but for its way here.
 // What a new one has committed lacks what was acknowledged before it, until an entry
 // of its own term is among it.
 //
 // Most messages are those of a quiet leader: heartbeats, and what it said before. An entry
 // of its own term that it has committed stays what it is, and is not read again.
-func (g *group) told(r *raft.AppendEntriesRequest, came time.Time) {
+func (g *group) told(r *raft.AppendEntriesRequest, left time.Time) {
 	if r.LeaderCommitIndex == 0 {
 		return
 	}
@@ -71,7 +73,7 @@ func (g *group) told(r *raft.AppendEntriesRequest, came time.Time) {
 			return
 		}
 	}
-	f.commit, f.term, f.next = r.LeaderCommitIndex, r.Term, came
+	f.commit, f.term, f.next = r.LeaderCommitIndex, r.Term, left
 }
 
 // renew is called with fresh.mu held.

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
 )
 
@@ -15,7 +16,7 @@ import (
 func TestFresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, nil, "a", "b", "c")
-		c.startAll(one)
+		c.launch(one)
 		defer c.stopAll()
 		age := func(name string) time.Duration {
 			at := c.host(name).Fresh(1)
@@ -79,26 +80,39 @@ func TestFresh(t *testing.T) {
 	})
 }
 
-// A replica is as of no moment before whose end it misses something acknowledged.
+// A replica is as of no moment before whose end it misses something acknowledged,
+// also when it has lost its disk and is told of committed entries only.
 func TestFreshMissesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, nil, "a", "b", "c")
-		c.startAll(one)
-		defer c.stopAll()
-		l := c.leader(1)
-		acked := map[int]time.Time{}
-		for i := range 300 {
-			c.mustPropose(l, 1, 1, fmt.Sprintf("m%d/", i))
-			acked[i] = time.Now()
-			time.Sleep(time.Duration(i%7) * time.Millisecond)
-			for _, name := range c.names {
-				as := c.host(name).Fresh(1)
-				if n := len(history(t, c.host(name), 1)); n <= i && acked[n].Before(as) {
-					t.Fatalf("%s has %d commands, one more was acknowledged %v before it claims to be whole", name, n, as.Sub(acked[n]))
+	for _, lost := range []bool{false, true} {
+		t.Run(fmt.Sprintf("lost=%t", lost), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t, nil, "a", "b", "c")
+				c.startAll(one)
+				defer c.stopAll()
+				l := c.leader(1)
+				if lost {
+					c.stop("c")
+					c.replace("c", vfs.NewCrashableMem())
+					c.start("c", one)
 				}
-			}
-		}
-	})
+				acked := map[int]time.Time{}
+				for i := range 300 {
+					c.mustPropose(l, 1, 1, fmt.Sprintf("m%d/", i))
+					acked[i] = time.Now()
+					time.Sleep(time.Duration(i%7) * time.Millisecond)
+					for _, name := range c.names {
+						if d := c.host(name).group(1).doubt(); d.lost() && d != fresh {
+							continue // it refuses reads
+						}
+						as := c.host(name).Fresh(1)
+						if n := len(history(t, c.host(name), 1)); n <= i && acked[n].Before(as) {
+							t.Fatalf("%s has %d commands, one more was acknowledged %v before it claims to be whole", name, n, as.Sub(acked[n]))
+						}
+					}
+				}
+			})
+		})
+	}
 }
 
 // A new leader does not know at first what the one before has acknowledged.

@@ -16,12 +16,13 @@ func TestCommitEverywhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, nil, "a", "b", "c")
 		start := time.Now()
-		c.startAll(one)
+		c.launch(one)
 		defer c.stopAll()
 		l := c.leader(1)
 		if took := time.Since(start); l != "a" || took > time.Second {
 			t.Errorf("leader %s after %v, want the preferred a within 1 s", l, took)
 		}
+		eventually(t, "nobody is in doubt", func() bool { return c.doubtOf("b") == "" && c.doubtOf("c") == "" })
 		if r, err := c.propose(l, 1, "x"); err != nil || r != uint64(1) {
 			t.Fatal(r, err)
 		}

@@ -267,8 +267,8 @@ func (c configuration) String() string { return fmt.Sprintf("entry %d: %v", c.in
 // withhold keeps from a voter the entry that takes its vote away until it is
 // committed. Raft would tell it at once, and it stands for election no more and
 // refuses others, who lack the entry: if the leader then dies, those who are
-// left may be unable to elect anybody.
-func (t *transport) withhold(node string, r *raft.AppendEntriesRequest) {
+// left may be unable to elect anybody. It reports whether it kept anything.
+func withhold(node string, r *raft.AppendEntriesRequest) bool {
 	for i, e := range r.Entries {
 		if e.Type != raft.LogConfiguration || e.Index <= r.LeaderCommitIndex {
 			continue
@@ -278,8 +278,8 @@ func (t *transport) withhold(node string, r *raft.AppendEntriesRequest) {
 		})
 		if !votes {
 			r.Entries = r.Entries[:i]
-			t.rest(r)
-			return
+			return true
 		}
 	}
+	return false
 }

@@ -219,7 +219,7 @@ func (b *inbox) handle(it inboxItem, ch chan raft.RPCResponse) bool {
 		err = resp.Error
 	}
 	if took, ok := resp.Response.(*raft.AppendEntriesResponse); ok && err == nil && took.Success && it.raftsOwn() {
-		b.g.told(c.(*raft.AppendEntriesRequest), it.came)
+		b.g.told(c.(*raft.AppendEntriesRequest), it.left())
 	}
 	if b.g.h.down() == nil {
 		it.answer(b.g.epoch, resp.Response, err, d.lost(), cut)
@@ -229,6 +229,14 @@ func (b *inbox) handle(it inboxItem, ch chan raft.RPCResponse) bool {
 
 // raftsOwn says that the leader's Raft wants an answer; to hints there is none.
 func (it inboxItem) raftsOwn() bool { return it.beat != nil || it.m.Id != 0 }
+
+// left is a moment at which the message had been made, less its way here.
+func (it inboxItem) left() time.Time {
+	if it.beat != nil {
+		return it.came.Add(-beatGather)
+	}
+	return it.came
+}
 
 func (it inboxItem) command() (any, error) {
 	if it.beat != nil {

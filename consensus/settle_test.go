@@ -24,7 +24,7 @@ func TestLostAnswerIsAskedForAgain(t *testing.T) {
 				return c.dial(from, to, snapshot)
 			}
 		}
-		c.startAll(one)
+		c.launch(one)
 		defer c.stopAll()
 		time.Sleep(10 * time.Millisecond)
 		if c.doubtOf("c") == "" {

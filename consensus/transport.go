@@ -65,8 +65,9 @@ func (t *transport) append(p *peer, r *raft.AppendEntriesRequest, to *raft.Appen
 		done(errStalled)
 		return
 	}
-	t.spare(p.node, r)
-	t.withhold(p.node, r)
+	if t.spare(p.node, r) {
+		defer t.rest()
+	}
 	p.count(r)
 	if len(r.Entries) == 0 && !t.opens(p.node, r) && !t.handing.Load() {
 		p.beats.add(t.group, t.epoch, r, func(m *wire.BeatReply, err error) {
