@@ -15,7 +15,7 @@ import (
 // Who follows it, and no other node, still sees every event soon after.
 func TestFollowerOfANodeThatComesBack(t *testing.T) {
 	t.Parallel()
-	for seed := range rounds(20, 400) {
+	for seed := range rounds(8, 400) {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			w := newWorld(t, "fra", "iad", "sin")
