@@ -330,7 +330,7 @@ func (c Config) firstDirectory() directory.Init {
 // sessionLimits are the bounds of one client session in a limits profile.
 func (c Config) sessionLimits() relay.Limits {
 	if c.Limits == Bench {
-		return relay.Limits{SendsPerSecond: -1, SignalsPerSecond: -1, InFlight: 4096}
+		return relay.Limits{SendsPerSecond: -1, SignalsPerSecond: -1, AsksPerSecond: -1, InFlight: 4096}
 	}
 	return relay.Limits{}
 }

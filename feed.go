@@ -155,7 +155,7 @@ func (n *Node) beginHere(id room.ID, group uint32) error {
 func (f *feed) Read(ctx context.Context, id room.ID, after uint64, max int) ([][]byte, error) {
 	n := (*Node)(f)
 	// The session's other rooms wait meanwhile.
-	ctx, cancel := context.WithTimeout(ctx, followWithin)
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, followersAsk{}, true), followWithin)
 	defer cancel()
 	at, err := n.places.find(ctx, id)
 	if err != nil {

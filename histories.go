@@ -26,7 +26,7 @@ type histories struct {
 
 // history is the session to one node.
 type history struct {
-	slots chan struct{} // one for each page that is asked for
+	slots *slots // one for each page that is asked for
 	// opened is closed when session is set, or ended.
 	opened, ended chan struct{}
 	session       *client.Session
@@ -66,11 +66,8 @@ func (h *histories) ask(ctx context.Context, node string, f *wire.Frame) (*wire.
 	if x == nil {
 		return nil, wire.Errorf(wire.CodeUnavailable, "the node is going away")
 	}
-	select {
-	case x.slots <- struct{}{}:
-		defer func() { <-x.slots }()
-	case <-x.ended:
-	case <-ctx.Done():
+	if x.slots.take(ctx, f.GetHistory().GetApp()+askedFor(ctx)) == nil {
+		defer x.slots.give()
 	}
 	select {
 	case <-x.opened:
@@ -87,6 +84,17 @@ func (h *histories) ask(ctx context.Context, node string, f *wire.Frame) (*wire.
 	case <-ctx.Done():
 		return nil, wire.Errorf(wire.CodeUnavailable, "the node that knows does not answer").After(leaderAgain)
 	}
+}
+
+// followersAsk marks a context of those who read history because they fell behind: they
+// have turns of their own beside those who ask for pages.
+type followersAsk struct{}
+
+func askedFor(ctx context.Context) string {
+	if ctx.Value(followersAsk{}) != nil {
+		return "\x00followers" // no app has that in its name
+	}
+	return ""
 }
 
 // isOld reports whether a node has said that it does not serve such sessions.
@@ -107,7 +115,7 @@ func (h *histories) get(node string) *history {
 		if h.ctx.Err() != nil {
 			return nil
 		}
-		x = &history{slots: make(chan struct{}, historyAsks), opened: make(chan struct{}), ended: make(chan struct{})}
+		x = &history{slots: newSlots(historyAsks), opened: make(chan struct{}), ended: make(chan struct{})}
 		h.all[node] = x
 		h.running.Go(func() { h.run(node, x) })
 	}

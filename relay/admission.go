@@ -19,7 +19,8 @@ type AdmissionConfig struct {
 	// is used, an app may hold its share alone.
 	InFlight int
 	// RoomPerSecond and RoomBurst bound the rate of sends to one room (default
-	// 500 and 2,000); a negative rate is none.
+	// 500 and 2,000); a negative rate is none. While more than half of the burst is
+	// spent, those who send share the rate equally.
 	RoomPerSecond float64
 	RoomBurst     int
 }
@@ -34,9 +35,9 @@ type Admission struct {
 	// admitted and refused count sends, the latter by code.
 	admitted uint64
 	refused  map[string]uint64
-	// Limiters by room, in two generations: when young is full it becomes old,
+	// Rates by room, in two generations: when young is full it becomes old,
 	// and a room that nobody sent to meanwhile starts with a whole burst again.
-	young, old map[room.ID]*rate.Limiter
+	young, old map[room.ID]*roomRate
 	last       time.Time // the newest time that a send was admitted or not
 	traces     *rate.Limiter
 }
@@ -50,9 +51,9 @@ const (
 
 // trace returns the trace of a send, nothing if there have been too many: the send goes on
 // without.
-func (a *Admission) trace(id []byte) []byte {
-	if len(id) > 0 && !a.traces.Allow() {
-		return nil
+func (a *Admission) trace(id string) string {
+	if id != "" && !a.traces.Allow() {
+		return ""
 	}
 	return id
 }
@@ -65,7 +66,7 @@ func NewAdmission(cfg AdmissionConfig) *Admission {
 	cfg.InFlight = cmp.Or(cfg.InFlight, 16<<10)
 	cfg.RoomPerSecond = cmp.Or(cfg.RoomPerSecond, 500)
 	cfg.RoomBurst = cmp.Or(cfg.RoomBurst, 2000)
-	a := &Admission{cfg: cfg, traces: rate.NewLimiter(tracesPerSecond, tracesBurst), young: make(map[room.ID]*rate.Limiter), open: newApps(cfg.InFlight), refused: make(map[string]uint64)}
+	a := &Admission{cfg: cfg, traces: rate.NewLimiter(tracesPerSecond, tracesBurst), young: make(map[room.ID]*roomRate), open: newApps(cfg.InFlight), refused: make(map[string]uint64)}
 	for _, code := range refusals {
 		a.refused[code] = 0
 	}
@@ -107,8 +108,8 @@ func (a *Admission) refuse(err error) {
 	a.refused[code]++
 }
 
-// admit counts a send to a room, or says why not.
-func (a *Admission) admit(id room.ID, now time.Time) error {
+// admit counts a user's send to a room, or says why not.
+func (a *Admission) admit(id room.ID, user string, now time.Time) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	// Of two who looked at the clock and then waited for the lock the later may be first;
@@ -124,8 +125,8 @@ func (a *Admission) admit(id room.ID, now time.Time) error {
 		return wire.Errorf(wire.CodeOverloaded, "%d sends of your app are unanswered on this node, which is its share", a.open.by[id.App]).After(overloadPause)
 	}
 	if a.cfg.RoomPerSecond > 0 {
-		if wait := spend(a.limiter(id), now); wait > 0 {
-			return wire.Errorf(wire.CodeRateLimited, "more than %v sends per second to %q", a.cfg.RoomPerSecond, id.Room).After(wait)
+		if err := a.rate(id).admit(id, user, now); err != nil {
+			return err
 		}
 	}
 	a.open.take(id.App)
@@ -140,16 +141,16 @@ func (a *Admission) settle(app string) {
 	a.open.release(app)
 }
 
-func (a *Admission) limiter(id room.ID) *rate.Limiter {
+func (a *Admission) rate(id room.ID) *roomRate {
 	if l := a.young[id]; l != nil {
 		return l
 	}
 	l := a.old[id]
 	if l == nil {
-		l = rate.NewLimiter(rate.Limit(a.cfg.RoomPerSecond), a.cfg.RoomBurst)
+		l = &roomRate{all: rate.NewLimiter(rate.Limit(a.cfg.RoomPerSecond), a.cfg.RoomBurst)}
 	}
 	if len(a.young) >= limitedRooms {
-		a.young, a.old = make(map[room.ID]*rate.Limiter), a.young
+		a.young, a.old = make(map[room.ID]*roomRate), a.young
 	}
 	a.young[id] = l
 	return l

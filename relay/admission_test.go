@@ -20,7 +20,7 @@ type answered struct {
 func (a *answered) send(t *testing.T, app string, n int) (in int) {
 	t.Helper()
 	for range n {
-		switch err := a.admit(room.ID{App: app, Room: "r"}, time.Now()); {
+		switch err := a.admit(room.ID{App: app, Room: "r"}, "u", time.Now()); {
 		case err == nil:
 			in++
 			a.waiting = append(a.waiting, app)

@@ -63,17 +63,42 @@ func (s *Session) fetchNext(c *cursor) {
 
 // startFetch begins to read history for the first cursor that waits for it; s is locked.
 func (s *Session) startFetch() {
-	s.fetching, s.fetched = nil, nil
+	s.fetching = nil
+	s.keep(nil)
 	for len(s.behind) > 0 && s.follows != nil {
 		c := s.behind[0]
 		s.behind = s.behind[1:]
 		if !c.ended {
 			s.fetching = c
-			s.work.Go(func() { s.fetchFor(c) })
+			s.fetchAgain()
 			return
 		}
 	}
 	s.behind = nil
+}
+
+// fetchAgain reads history for the cursor whose turn it is; s is locked.
+func (s *Session) fetchAgain() {
+	c := s.fetching
+	s.work.Go(func() { s.fetchFor(c) })
+}
+
+// keep holds a block of history for the cursor whose turn it is, and no other; s is locked.
+func (s *Session) keep(b *block) {
+	if s.fetched != nil {
+		s.cfg.Hub.fetched.Add(-int64(s.fetched.bytes()))
+	}
+	if s.fetched = b; b != nil {
+		s.cfg.Hub.fetched.Add(int64(b.bytes()))
+	}
+}
+
+// spare gives back the history of a peer that has yet to read what was sent, where those of
+// the node hold too much. It is read again when it can be sent; s is locked.
+func (s *Session) spare() {
+	if s.writing == sending && s.cfg.Hub.fetched.Load() > s.cfg.Hub.cfg.FetchedBytes {
+		s.keep(nil)
+	}
 }
 
 // fetchFor reads history for a cursor, and puts it up.
@@ -82,7 +107,8 @@ func (s *Session) fetchFor(c *cursor) {
 	if b != nil {
 		s.mu.Lock()
 		if s.fetching == c { // else it has ended meanwhile
-			s.fetched = b
+			s.keep(b)
+			s.spare()
 		}
 		s.mu.Unlock()
 		s.enqueue(c)

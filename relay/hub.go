@@ -39,8 +39,12 @@ type HubConfig struct {
 	// NodeBytes bounds the tails of all rooms (default 256 MiB): above it every
 	// tail is halved, oldest events first.
 	NodeBytes int64
-	// Topics bounds the rooms that are followed (default 262,144).
+	// Topics bounds the rooms that are followed (default 262,144). While more than half of
+	// them are, an app may have its share alone.
 	Topics int
+	// FetchedBytes bounds the history that waits in sessions until their peers read
+	// (default 64 MiB): above it a session reads again what it could not send at once.
+	FetchedBytes int64
 	// Traced is called after each write for each traced event in it (wire.EventTrace),
 	// with the peer and when the write began; nil = nobody wants to know.
 	Traced func(event []byte, to Peer, begun time.Time)
@@ -55,8 +59,12 @@ type Hub struct {
 	// trimming: somebody makes the tails smaller.
 	trimming atomic.Bool
 
+	// fetched is the history that sessions hold.
+	fetched atomic.Int64
+
 	mu        sync.Mutex
 	topics    map[room.ID]*topic
+	apps      apps // that the topics are of
 	followers int
 	feeds     sync.WaitGroup
 	ctx       context.Context // of reads of history
@@ -68,7 +76,8 @@ func NewHub(cfg HubConfig) *Hub {
 	cfg.TailBytes = cmp.Or(cfg.TailBytes, 1<<20)
 	cfg.NodeBytes = cmp.Or(cfg.NodeBytes, 256<<20)
 	cfg.Topics = cmp.Or(cfg.Topics, 256<<10)
-	h := &Hub{cfg: cfg, topics: make(map[room.ID]*topic)}
+	cfg.FetchedBytes = cmp.Or(cfg.FetchedBytes, 64<<20)
+	h := &Hub{cfg: cfg, topics: make(map[room.ID]*topic), apps: newApps(cfg.Topics)}
 	h.pump = newPump(&h.stats)
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	return h
@@ -155,11 +164,14 @@ func (h *Hub) acquire(id room.ID, duty Duty) (*topic, error) {
 	}
 	t := h.topics[id]
 	switch {
-	case t == nil && len(h.topics) >= h.cfg.Topics:
-		return nil, wire.Errorf(wire.CodeTooMany, "%d rooms are followed on this node", len(h.topics))
+	case t == nil && h.apps.full():
+		return nil, tooManyTopics(h.apps.held, "")
+	case t == nil && h.apps.over(id.App):
+		return nil, tooManyTopics(h.apps.by[id.App], " of your app, which is its share,")
 	case t == nil:
 		t = &topic{id: id, hub: h, duty: duty}
 		h.topics[id] = t
+		h.apps.take(id.App)
 		h.run(t)
 	case duty > t.duty:
 		t.duty = duty
@@ -169,6 +181,12 @@ func (h *Hub) acquire(id room.ID, duty Duty) (*topic, error) {
 	t.refs++
 	h.followers++
 	return t, nil
+}
+
+func tooManyTopics(n int, whose string) error {
+	e := wire.Errorf(wire.CodeTooMany, "%d rooms%s are followed on this node", n, whose)
+	e.Limit = uint64(n)
+	return e
 }
 
 // errGone is what a hub answers that was closed.
@@ -204,6 +222,7 @@ func (h *Hub) release(t *topic) {
 	t.stop()
 	if h.topics[t.id] == t {
 		delete(h.topics, t.id)
+		h.apps.release(t.id.App)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -31,6 +31,11 @@ type Limits struct {
 	WriteStall time.Duration
 	// Asks bounds the unanswered requests of other kinds (default 16).
 	Asks int
+	// AsksPerSecond and AsksBurst bound their rate for a client (default 100 and 2,000,
+	// so that one that comes back may follow all of its rooms at once); a negative rate
+	// is none.
+	AsksPerSecond float64
+	AsksBurst     int
 }
 
 func (l *Limits) fill() {
@@ -43,6 +48,8 @@ func (l *Limits) fill() {
 	l.UnsentBytes = cmp.Or(l.UnsentBytes, wire.SessionUnsent)
 	l.WriteStall = cmp.Or(l.WriteStall, wire.WriteStall)
 	l.Asks = cmp.Or(l.Asks, 16)
+	l.AsksPerSecond = cmp.Or(l.AsksPerSecond, 100)
+	l.AsksBurst = cmp.Or(l.AsksBurst, 2*wire.Follows)
 }
 
 // signalling bounds a session's signals.

@@ -20,7 +20,7 @@ func (s *Session) handle(f *wire.Frame) error {
 	case *wire.Frame_Propose:
 		s.propose(f.Id, b.Propose)
 	case *wire.Frame_Follow:
-		s.ask(f.Id, func(ctx context.Context) (*wire.Frame, error) { return s.follow(ctx, f.Id, b.Follow) })
+		s.follow(f.Id, b.Follow)
 	case *wire.Frame_Unfollow:
 		s.unfollow(b.Unfollow.GetFollow())
 	case *wire.Frame_History:
@@ -62,33 +62,45 @@ func (s *Session) agree(id uint64, c *wire.Compression) error {
 const askWithin = 15 * time.Second
 
 // ask answers a request from a goroutine of its own, since it may wait for
-// disks or other nodes. At most Limits.Asks run at once.
-func (s *Session) ask(id uint64, answer func(context.Context) (*wire.Frame, error)) {
-	s.mu.Lock()
-	full := s.asking >= s.cfg.Limits.Asks
-	if !full {
-		s.asking++
-	}
-	s.mu.Unlock()
-	if full {
-		s.replyError(id, wire.Errorf(wire.CodeOverloaded, "%d requests are unanswered", s.cfg.Limits.Asks).After(50*time.Millisecond))
-		return
+// disks or other nodes. At most Limits.Asks run at once, those whose answer waits for
+// the peer included. It returns false if the request was refused.
+func (s *Session) ask(id uint64, answer func(context.Context) (*wire.Frame, error)) bool {
+	if err := s.mayAsk(); err != nil {
+		s.replyError(id, err)
+		return false
 	}
 	s.work.Go(func() {
 		ctx, cancel := context.WithTimeout(s.ctx, askWithin)
 		defer cancel()
 		f, err := answer(ctx)
+		if err != nil {
+			f = &wire.Frame{Body: &wire.Frame_Error{Error: wire.AsError(err)}}
+		}
+		if f != nil {
+			f.Id = id
+			_ = s.replies.PushWait(s.ctx, s.encode(f))
+		}
 		s.mu.Lock()
 		s.asking--
 		s.mu.Unlock()
-		switch {
-		case err != nil:
-			s.replyError(id, err)
-		case f != nil:
-			f.Id = id
-			s.reply(f)
-		}
 	})
+	return true
+}
+
+// mayAsk takes a place for a request, or says why there is none.
+func (s *Session) mayAsk() error {
+	if s.asks != nil {
+		if wait := spend(s.asks, time.Now()); wait > 0 {
+			return wire.Errorf(wire.CodeRateLimited, "more than %v requests per second", s.asks.Limit()).After(wait)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asking >= s.cfg.Limits.Asks {
+		return wire.Errorf(wire.CodeOverloaded, "%d requests are unanswered", s.cfg.Limits.Asks).After(overloadPause)
+	}
+	s.asking++
+	return nil
 }
 
 func (s *Session) publish(id uint64, p *wire.Publish) {
@@ -104,7 +116,7 @@ func (s *Session) publish(id uint64, p *wire.Publish) {
 	}
 	s.send(id, p.Attempt, room.Command{
 		ID: room.ID{App: s.cfg.Peer.App, Room: p.Room}, User: user, ClientMsgID: p.ClientMsgId,
-		Kind: kind, Type: p.Type, Content: p.Content, Trace: string(s.cfg.Admission.trace(p.Trace)),
+		Kind: kind, Type: p.Type, Content: p.Content, Trace: string(p.Trace),
 	})
 }
 
@@ -140,10 +152,11 @@ func (s *Session) send(id uint64, attempt uint32, c room.Command) {
 		return
 	}
 	moment := s.cfg.Backend.Moment()
-	if err := s.admit(c.ID, attempt); err != nil {
+	if err := s.admit(c, attempt); err != nil {
 		s.refuse(id, err)
 		return
 	}
+	c.Trace = s.cfg.Admission.trace(c.Trace)
 	s.cfg.Backend.Publish(c, moment, func(ack *wire.Ack, err error) {
 		s.settle(c.ID, attempt, err)
 		s.cfg.Admission.settle(c.ID.App)
@@ -159,16 +172,16 @@ func (s *Session) refuse(id uint64, err error) {
 
 // admit asks the session's own limits first, so that one who exceeds them
 // spends nothing of what all share.
-func (s *Session) admit(id room.ID, attempt uint32) error {
+func (s *Session) admit(c room.Command, attempt uint32) error {
 	now := time.Now()
 	s.mu.Lock()
-	err := s.sends.admit(id.Room, attempt, now)
+	err := s.sends.admit(c.ID.Room, attempt, now)
 	s.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	if err := s.cfg.Admission.admit(id, now); err != nil {
-		s.settle(id, attempt, err)
+	if err := s.cfg.Admission.admit(c.ID, c.User, now); err != nil {
+		s.settle(c.ID, attempt, err)
 		return err
 	}
 	return nil
@@ -228,40 +241,53 @@ func (s *Session) roomID(app, name string) (room.ID, error) {
 // maxSeq bounds the positions that are followed: JSON carries no greater number exactly.
 const maxSeq = 1<<53 - 1
 
-// follow makes a cursor. The answer is queued before the first event can be; signals may
-// come before it.
-func (s *Session) follow(ctx context.Context, id uint64, f *wire.Follow) (*wire.Frame, error) {
+// follow makes a cursor at once, so that an Unfollow right behind finds it.
+func (s *Session) follow(id uint64, f *wire.Follow) {
 	where, err := s.roomID(f.App, f.Room)
 	if err == nil && f.AfterSeq > maxSeq {
 		err = wire.Errorf(wire.CodeBadRequest, "a room has no seq %d", f.AfterSeq)
 	}
-	if err != nil {
-		return nil, err
+	var c *cursor
+	if err == nil {
+		c, err = s.reserve(id, where, s.duty(f))
 	}
-	c, err := s.reserve(id, where, s.duty(f))
 	if err != nil {
-		return nil, err
+		s.replyError(id, err)
+		return
 	}
-	head, epoch, err := s.cfg.Hub.cfg.Feed.Head(ctx, where)
+	if !s.ask(id, func(ctx context.Context) (*wire.Frame, error) { return nil, s.start(ctx, c, f) }) {
+		s.abandon(c)
+	}
+}
+
+// start answers a follow and begins it. On a stream that carries both, the answer comes
+// before the first event; signals may come before it.
+func (s *Session) start(ctx context.Context, c *cursor, f *wire.Follow) error {
+	head, epoch, err := c.topic.heads.ask(ctx, c.topic)
 	if err != nil {
 		s.abandon(c)
-		return nil, err
+		return err
 	}
 	life, current := c.topic.meet(head, epoch)
 	if !current || f.Epoch > epoch {
 		s.abandon(c)
-		return nil, wire.Errorf(wire.CodeUnavailable, "this node has yet to hear of the epoch of room %q", where.Room).After(readAgain)
+		return wire.Errorf(wire.CodeUnavailable, "this node has yet to hear of the epoch of room %q", c.topic.id.Room).After(readAgain)
 	}
 	c.after, c.life = f.AfterSeq, life
 	if f.FromHead {
 		c.after = head
 	}
 	unheard := s.listen(c, f.Signals)
-	s.reply(&wire.Frame{Id: id, Body: &wire.Frame_Followed{Followed: &wire.Followed{
+	s.reply(&wire.Frame{Id: c.follow, Body: &wire.Frame_Followed{Followed: &wire.Followed{
 		Recovered: f.FromHead || f.Epoch == 0 || f.Epoch == epoch, HeadSeq: head, Epoch: epoch, NoSignals: unheard,
 	}}})
+	if s.cfg.Events == nil {
+		if err := s.replies.Flush(ctx); err != nil {
+			return nil // the session ends
+		}
+	}
 	s.enqueue(c)
-	return nil, nil
+	return nil
 }
 
 // duty is what the asker counts on this node for: clients for nothing.

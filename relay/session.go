@@ -100,6 +100,7 @@ type Session struct {
 	sends   sends
 	// signalling bounds the signals of a client; for the reader alone. nil = it made none.
 	signalling *rate.Limiter
+	asks       *rate.Limiter // bounds the requests other than sends; nil = none
 	presence   presence
 	datagrams  atomic.Bool // one is being sent
 	// proposals is what a node must not pass on to groups.
@@ -134,6 +135,9 @@ func NewSession(cfg SessionConfig) *Session {
 	cfg.Limits.fill()
 	s := &Session{cfg: cfg, follows: make(map[uint64]*cursor)}
 	s.sends.init(cfg.Limits)
+	if r := cfg.Limits.AsksPerSecond; r > 0 && cfg.Peer.Node == "" {
+		s.asks = rate.NewLimiter(rate.Limit(r), cfg.Limits.AsksBurst)
+	}
 	s.replies = sendq.New(cfg.Replies, sendq.Config{
 		Max:   cfg.Limits.UnsentBytes,
 		Stall: cfg.Limits.WriteStall,
@@ -231,15 +235,16 @@ func (s *Session) close() {
 // reply queues a frame. A peer that does not read its replies has at most
 // UnsentBytes of them waiting; then the session ends.
 func (s *Session) reply(f *wire.Frame) {
-	var err error
-	if s.cfg.Peer.Node != "" {
-		err = s.replies.Push(wire.AppendCompressed(nil, f, wire.Dictionary(s.dictionary.Load())))
-	} else {
-		err = s.replies.Push(wire.AppendMessage(nil, f))
-	}
-	if errors.Is(err, sendq.ErrFull) {
+	if err := s.replies.Push(s.encode(f)); errors.Is(err, sendq.ErrFull) {
 		s.end(stalled(err))
 	}
+}
+
+func (s *Session) encode(f *wire.Frame) []byte {
+	if s.cfg.Peer.Node == "" {
+		return wire.AppendMessage(nil, f)
+	}
+	return wire.AppendCompressed(nil, f, wire.Dictionary(s.dictionary.Load()))
 }
 
 func (s *Session) replyError(id uint64, err error) {

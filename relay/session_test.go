@@ -267,6 +267,9 @@ func TestLimits(t *testing.T) {
 			return f
 		}), wire.CodeOverloaded, true},
 		{"sends per second to a room", Limits{InFlight: 1 << 20, SendsPerSecond: -1}, at(2500, func(id uint64) *wire.Frame { return publish(id, 0) }), wire.CodeRateLimited, true},
+		{"requests per second", Limits{AsksPerSecond: 10, AsksBurst: 3, Asks: 100}, at(4, func(id uint64) *wire.Frame {
+			return &wire.Frame{Id: id, Body: &wire.Frame_History{History: &wire.History{Room: "r"}}}
+		}), wire.CodeRateLimited, true},
 		{"follows", Limits{Follows: 3}, at(4, func(id uint64) *wire.Frame { return follow(id, 0) }), wire.CodeTooMany, false},
 		{"an id used twice", Limits{}, []*wire.Frame{follow(1, 0), follow(1, 0)}, wire.CodeBadRequest, false},
 		{"act_as without the grant", Limits{}, []*wire.Frame{{Id: 1, Body: &wire.Frame_Publish{Publish: &wire.Publish{
@@ -333,7 +336,7 @@ func TestRoomLimitWithClocksOutOfOrder(t *testing.T) {
 		if i%2 == 1 {
 			now = now.Add(-100 * time.Millisecond)
 		}
-		if a.admit(theRoom, now) == nil {
+		if a.admit(theRoom, "u", now) == nil {
 			admitted++
 		}
 	}

@@ -33,6 +33,7 @@ type topic struct {
 	spare   []*cursor // an empty list, used again
 	readers []*Reader // that wait
 	older   pages
+	heads   heads
 
 	turn turn // guarded by the pump's lock
 

@@ -122,7 +122,7 @@ func TestTailsOfANodeAreBounded(t *testing.T) {
 	s.hub = hub
 	defer hub.Close()
 	for r := range 10 {
-		id := room.ID{App: "a", Room: string(rune('a' + r))}
+		id := room.ID{App: string(rune('a' + r)), Room: "r"}
 		reader, err := hub.Follow(id, 0)
 		if err != nil {
 			t.Fatal(err)

@@ -104,6 +104,8 @@ func (s *Session) take() (c *cursor, history *block) {
 		s.next++
 		switch {
 		case c.ended:
+		case c == s.fetching && s.fetched == nil: // it was spared
+			s.fetchAgain()
 		case c == s.fetching:
 			return c, s.fetched
 		default:
@@ -163,7 +165,11 @@ func (s *Session) write(buf *[]byte) {
 	s.cfg.Hub.stats.sent(events, len(out)-wire.Headroom)
 	if done, err := s.sender.Send(out, s.onSent); done {
 		s.sent(err)
+		return
 	}
+	s.mu.Lock()
+	s.spare()
+	s.mu.Unlock()
 }
 
 // sent is called when a write is on its way.

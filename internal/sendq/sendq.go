@@ -43,9 +43,11 @@ type Queue struct {
 	waiting []byte // to be written next
 	spare   []byte // the buffer of the last write, used again
 	busy    bool   // a writer goroutine runs
+	writing bool   // it has taken what is to be written
+	writes  uint64 // that are over
 	err     error  // the first failure
 	space   chan struct{}
-	idle    chan struct{}
+	wrote   chan struct{} // closed with the end of a write
 }
 
 // New returns a queue that writes to w.
@@ -99,26 +101,33 @@ func (q *Queue) PushWait(ctx context.Context, frame []byte) error {
 	}
 }
 
-// Flush waits until all that was pushed is written, or the queue has failed.
+// Flush waits until all that was pushed before is written, or the queue has failed.
 func (q *Queue) Flush(ctx context.Context) error {
 	q.mu.Lock()
-	if !q.busy {
-		defer q.mu.Unlock()
-		return q.err
+	defer q.mu.Unlock()
+	last := q.writes
+	if q.writing {
+		last++
 	}
-	if q.idle == nil {
-		q.idle = make(chan struct{})
+	if len(q.waiting) > 0 {
+		last++
 	}
-	idle := q.idle
-	q.mu.Unlock()
-	select {
-	case <-idle:
+	for q.writes < last && q.err == nil {
+		if q.wrote == nil {
+			q.wrote = make(chan struct{})
+		}
+		wrote := q.wrote
+		q.mu.Unlock()
+		select {
+		case <-wrote:
+		case <-ctx.Done():
+		}
 		q.mu.Lock()
-		defer q.mu.Unlock()
-		return q.err
-	case <-ctx.Done():
-		return ctx.Err()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 	}
+	return q.err
 }
 
 // Len returns the bytes that wait, without those of the write under way.
@@ -138,19 +147,22 @@ func (q *Queue) write() {
 			return
 		}
 		out := q.waiting
-		q.waiting, q.spare = q.spare[:0], nil
+		q.waiting, q.spare, q.writing = q.spare[:0], nil, true
 		q.wake(&q.space)
 		q.mu.Unlock()
 
 		err := q.send(out)
 
 		q.mu.Lock()
+		q.writing = false
+		q.writes++
 		if cap(out) <= keepBuffer {
 			q.spare = out
 		}
 		if err != nil && q.err == nil {
 			q.err = err
 		}
+		q.wake(&q.wrote)
 		q.mu.Unlock()
 		if err != nil && q.cfg.Failed != nil {
 			q.cfg.Failed(err)
@@ -161,7 +173,6 @@ func (q *Queue) write() {
 // rest is called with mu held when the writer goroutine is about to end.
 func (q *Queue) rest() {
 	q.busy = false
-	q.wake(&q.idle)
 	q.wake(&q.space)
 	if q.err != nil {
 		q.waiting, q.spare = nil, nil
