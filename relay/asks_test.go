@@ -338,6 +338,7 @@ func TestStalledSessionsHoldLittleHistory(t *testing.T) {
 			p.free()
 		}
 		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		for i, p := range peers {
 			if p.seen < events*size {
 				t.Errorf("peer %d has %d bytes", i, p.seen)
