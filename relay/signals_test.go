@@ -117,7 +117,8 @@ func TestSlowReaderMissesSignalsAndNoEvent(t *testing.T) {
 		x := signalled(t)
 		p := start(t, SessionConfig{Peer: Peer{App: "demo", User: "u"}, Hub: hub, Backend: new(backend), Signals: x, Limits: Limits{WriteStall: time.Minute}})
 		p.say(followWithSignals(9))
-		p.hear() // Followed
+		for p.hear().GetFollowed() == nil { // what is signalled may come before
+		}
 		for range events {
 			s.apply(theRoom, 200)
 		}
