@@ -1,10 +1,11 @@
 package relay
 
 import (
-	"bytes"
 	"maps"
 	"time"
+	"unicode/utf8"
 
+	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
 )
 
@@ -126,31 +127,6 @@ func (g *gathering) signals(v view) *wire.Signals {
 	}
 }
 
-// datagramBytes is the largest frame that is sent as a datagram: it fits any path.
-const datagramBytes = 1100
-
-// datagram sends a frame that may be lost, if the peer takes such and the last one has
-// gone. Who types is said again before long, and what is said live may be lost; the counts
-// are not said again, and go on the stream.
-func (s *Session) datagram(frame []byte) bool {
-	if s.cfg.Datagram == nil || len(frame) > datagramBytes || !s.datagrams.CompareAndSwap(false, true) {
-		return false
-	}
-	frame = bytes.Clone(frame)
-	go func() {
-		defer s.datagrams.Store(false)
-		if s.cfg.Datagram(frame) != nil {
-			s.offer(frame, signalsBelow)
-		}
-	}()
-	return true
-}
-
-// offer sends a frame unless more than below bytes wait for the peer.
-func (s *Session) offer(frame []byte, below int) bool {
-	return s.replies.Len() <= below && s.replies.Push(frame) == nil
-}
-
 func (x *Signals) sent(g *gathering, node string) {
 	x.stats.Aggregates++
 	x.cfg.Sent(node, g.about)
@@ -204,3 +180,35 @@ func (g *gathering) next(now time.Time) time.Time {
 func (g *gathering) idle() bool {
 	return g.crowd.idle() && len(g.children) == 0 && len(g.listeners) == 0
 }
+
+// proper holds what nodes say to its bounds.
+func proper(a *wire.Aggregate) bool {
+	for _, s := range a.Shares {
+		if !properNode(s.Node) || len(s.Typing) > wire.TypingNames {
+			return false
+		}
+		for _, name := range s.Typing {
+			if name == "" || len(name) > room.NameBytes {
+				return false
+			}
+		}
+	}
+	if len(a.Talks) > 0 && a.Room == "" || len(a.Talks) > aggregateShares {
+		return false
+	}
+	lines, size := 0, 0
+	for _, t := range a.Talks {
+		if !properNode(t.Node) || t.Upto <= t.After || uint64(len(t.Lines)) > t.Upto-t.After {
+			return false
+		}
+		for _, l := range t.Lines {
+			lines, size = lines+1, size+line{Line: l}.size()
+			if lines > talkLines || l.User == "" || len(l.User) > room.NameBytes || !utf8.ValidString(l.User) || l.Content == "" || wire.CheckLine(l.Content) != nil {
+				return false
+			}
+		}
+	}
+	return size <= talkBytes
+}
+
+func properNode(name string) bool { return name != "" && len(name) <= room.NameBytes }

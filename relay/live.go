@@ -2,9 +2,7 @@ package relay
 
 import (
 	"time"
-	"unicode/utf8"
 
-	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
 )
 
@@ -44,35 +42,3 @@ func (x *Signals) talked(t *talk, was, lost int) {
 	x.talking += t.bytes - was
 	x.stats.DroppedLive += uint64(lost)
 }
-
-// proper holds what nodes say to its bounds.
-func proper(a *wire.Aggregate) bool {
-	for _, s := range a.Shares {
-		if !properNode(s.Node) || len(s.Typing) > wire.TypingNames {
-			return false
-		}
-		for _, name := range s.Typing {
-			if name == "" || len(name) > room.NameBytes {
-				return false
-			}
-		}
-	}
-	if len(a.Talks) > 0 && a.Room == "" || len(a.Talks) > aggregateShares {
-		return false
-	}
-	lines, size := 0, 0
-	for _, t := range a.Talks {
-		if !properNode(t.Node) || t.Upto <= t.After || uint64(len(t.Lines)) > t.Upto-t.After {
-			return false
-		}
-		for _, l := range t.Lines {
-			lines, size = lines+1, size+line{Line: l}.size()
-			if lines > talkLines || l.User == "" || len(l.User) > room.NameBytes || !utf8.ValidString(l.User) || l.Content == "" || wire.CheckLine(l.Content) != nil {
-				return false
-			}
-		}
-	}
-	return size <= talkBytes
-}
-
-func properNode(name string) bool { return name != "" && len(name) <= room.NameBytes }

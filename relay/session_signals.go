@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/starling-im/starling/room"
@@ -165,3 +166,28 @@ func (s *Session) listen(c *cursor, wanted bool) (full bool) {
 func (s *Session) unlisten(c *cursor) { s.cfg.Signals.unlisten(c.subject(), ear{s, c.follow}) }
 
 func (c *cursor) subject() Subject { return Subject{App: c.topic.id.App, Room: c.topic.id.Room} }
+
+// datagramBytes is the largest frame that is sent as a datagram: it fits any path.
+const datagramBytes = 1100
+
+// datagram sends a frame that may be lost, if the peer takes such and the last one has
+// gone. Who types is said again before long, and what is said live may be lost; the counts
+// are not said again, and go on the stream.
+func (s *Session) datagram(frame []byte) bool {
+	if s.cfg.Datagram == nil || len(frame) > datagramBytes || !s.datagrams.CompareAndSwap(false, true) {
+		return false
+	}
+	frame = bytes.Clone(frame)
+	go func() {
+		defer s.datagrams.Store(false)
+		if s.cfg.Datagram(frame) != nil {
+			s.offer(frame, signalsBelow)
+		}
+	}()
+	return true
+}
+
+// offer sends a frame unless more than below bytes wait for the peer.
+func (s *Session) offer(frame []byte, below int) bool {
+	return s.replies.Len() <= below && s.replies.Push(frame) == nil
+}
