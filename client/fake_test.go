@@ -22,10 +22,11 @@ type world struct {
 	// mute reports events that are lost on their way to followers.
 	mute func(seq uint64) bool
 	// follow may refuse a Follow.
-	follow func(f *wire.Follow) *wire.Error
-	epoch  uint64
-	query  *wire.Error // the answer to the next Query
-	resume string      // the resume token of every session
+	follow  func(f *wire.Follow) *wire.Error
+	epoch   uint64
+	query   *wire.Error // the answer to the next Query
+	resume  string      // the resume token of every session
+	unheard *wire.Error // the answer to the next Presence
 	// noSignals: there is no place for those of any follow.
 	noSignals bool
 
@@ -155,6 +156,13 @@ func (s *fakeSession) handle(f *wire.Frame) bool {
 			return true
 		}
 		s.reply(answer(f.Id, b.Query.What))
+	case *wire.Frame_Presence:
+		if e := w.unheard; e != nil {
+			w.unheard = nil
+			s.fail(f.Id, e)
+			return true
+		}
+		s.reply(answer(f.Id, ""))
 	default:
 		s.fail(f.Id, wire.Errorf(wire.CodeUnsupported, "unknown"))
 	}

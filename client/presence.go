@@ -46,7 +46,8 @@ type presence struct {
 }
 
 // Present replaces what was said and watched before. It is said again after a change of
-// node. The error is a *wire.Error if too many are watched.
+// node, and while a node has no place for all who are watched. The error is a *wire.Error if
+// too many are.
 func (c *Client) Present(p Presence) error {
 	if len(p.Watch) > wire.Watches {
 		return wire.Errorf(wire.CodeTooMany, "a session watches at most %d users", wire.Watches)
@@ -72,10 +73,11 @@ func (l *link) present() {
 	p.said++
 	said := p.said
 	l.session.Call(&wire.Frame{Body: &wire.Frame_Presence{Presence: &wire.Presence{Own: wire.State(p.is.Own), Watch: p.is.Watch}}}, func(_ *wire.Frame, err error) {
-		if e := wire.AsError(err); err == nil || !e.Retryable {
+		if err == nil || !wire.AsError(err).Retryable {
 			return
 		}
-		time.AfterFunc(retryMax, func() {
+		wait := time.Duration(wire.AsError(err).RetryAfterMs) * time.Millisecond
+		time.AfterFunc(max(retryMax, wait), func() {
 			p.mu.Lock()
 			newest := said == p.said
 			p.mu.Unlock()

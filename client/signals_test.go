@@ -117,6 +117,30 @@ func TestPresence(t *testing.T) {
 	})
 }
 
+// Presence that finds no place on the node is said again when the node says.
+func TestPresenceWithoutAPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.unheard = wire.Errorf(wire.CodeTooMany, "no place").After(5 * time.Second)
+		w.unheard.Retryable = true
+		c := w.dial()
+		if err := c.Present(Presence{Watch: []string{"bob"}}); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range []struct {
+			after time.Duration
+			said  int
+		}{{5*time.Second - 1, 1}, {2, 2}, {time.Minute, 2}} {
+			time.Sleep(s.after)
+			synctest.Wait()
+			if said := sayings(w, (*wire.Frame).GetPresence); len(said) != s.said {
+				t.Errorf("%v later it was said %d times, not %d", s.after, len(said), s.said)
+			}
+		}
+		_ = c.Close()
+	})
+}
+
 // What is said live is heard once, and what is missing of the count was left out.
 func TestLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
