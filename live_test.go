@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/starling-im/starling/client"
+	"github.com/starling-im/starling/relay"
 	"github.com/starling-im/starling/wire"
 )
 
@@ -138,7 +139,7 @@ func TestThousandSayLive(t *testing.T) {
 			t.Logf("listener %d was told %d lines of %d users, by node %v", i, told, len(l.last), l.from)
 		}
 		for _, p := range s.peers {
-			if is := s.nodes[p.ID].node.Signals(); is.Datagrams == 0 || is.DroppedLive == 0 || is.DroppedSlow+is.DroppedFull+is.DroppedRate > 0 {
+			if is := s.nodes[p.ID].node.Signals(); is.Datagrams == 0 || is.Dropped[relay.Drop{Reason: "live", Class: "live"}] == 0 || droppedBut("live", is) > 0 {
 				t.Errorf("%s: %+v", p.ID, is)
 			}
 		}

@@ -29,7 +29,7 @@ var (
 	metricTail     = metric("tail_bytes", "What the newest events of followed rooms take in memory.")
 
 	metricSignals    = metric("signals_total", "Signals told to clients and aggregates of them told to nodes.", "to")
-	metricUnsignaled = metric("signals_dropped_total", "Signals that were dropped.", "reason")
+	metricUnsignaled = metric("signals_dropped_total", "Signals that were dropped.", "class", "reason")
 
 	metricMembers = metric("members", "Nodes of the mesh as this one sees them, by state.", "state")
 	metricLinks   = metric("links", "Links to other nodes that are up, by how they go.", "path")
@@ -93,10 +93,9 @@ func (m metrics) traffic(out chan<- prometheus.Metric) {
 	}
 	count(metricSignals, signals.Signals, "client")
 	count(metricSignals, signals.Aggregates, "node")
-	count(metricUnsignaled, signals.DroppedRate, "rate")
-	count(metricUnsignaled, signals.DroppedFull, "full")
-	count(metricUnsignaled, signals.DroppedSlow, "slow")
-	count(metricUnsignaled, signals.DroppedLive, "live")
+	for drop, n := range signals.Dropped {
+		count(metricUnsignaled, n, drop.Class, drop.Reason)
+	}
 	stats := m.node.mesh.Stats()
 	for _, t := range stats.Traffic {
 		class := t.Class.String()

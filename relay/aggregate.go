@@ -17,14 +17,14 @@ func (x *Signals) flush(g *gathering, now time.Time) {
 	g.gone = g.over && g.idle()
 	x.tellParent(g, now)
 	for node, c := range g.children {
-		shares, upto := g.crowd.news(node, false, c.told, now)
+		shares, upto, counts := g.crowd.news(node, false, c.told, now)
 		talks := g.crowd.talk.tell(node, false)
 		if len(shares)+len(talks) == 0 {
 			continue
 		}
 		f := g.aggregate(shares, talks)
-		if c.session.replies.Len() > aggregatesBelow {
-			x.slow(g)
+		if is := g.class(len(talks) > 0, counts); c.session.replies.Len() > is.below(aggregatesBelow) {
+			x.slow(g, is)
 			continue
 		}
 		c.session.reply(f)
@@ -33,7 +33,11 @@ func (x *Signals) flush(g *gathering, now time.Time) {
 		g.lagging = g.lagging || upto < g.crowd.version
 	}
 	x.tellListeners(g, now)
-	x.talking -= g.crowd.talk.bytes
+	if g.telling != nil {
+		g.telling.bytes = g.crowd.talk.bytes // until all are told
+	} else {
+		x.talking.add(g.about.App, -g.crowd.talk.bytes)
+	}
 	g.crowd.talk.over(now)
 }
 
@@ -56,7 +60,7 @@ func (x *Signals) tellParent(g *gathering, now time.Time) {
 	if parent == "" || over && (said || g.toldAt.IsZero()) {
 		return
 	}
-	shares, upto := g.crowd.news(parent, true, g.told, now)
+	shares, upto, counts := g.crowd.news(parent, true, g.told, now)
 	talks := g.crowd.talk.tell(parent, true)
 	if len(shares)+len(talks) == 0 && !over && now.Sub(g.toldAt) < g.crowd.lease.renew {
 		g.told = upto
@@ -64,8 +68,9 @@ func (x *Signals) tellParent(g *gathering, now time.Time) {
 	}
 	f := g.aggregate(shares, talks)
 	f.GetAggregate().Over = over
-	if !x.cfg.Send(parent, f, aggregatesBelow) {
-		x.slow(g)
+	is := g.class(len(talks) > 0, counts)
+	if !x.cfg.Send(parent, f, is.below(aggregatesBelow)) {
+		x.slow(g, is)
 		return
 	}
 	g.told, g.toldAt = upto, now
@@ -73,68 +78,27 @@ func (x *Signals) tellParent(g *gathering, now time.Time) {
 	g.lagging = g.lagging || upto < g.crowd.version
 }
 
-// tellListeners tells the clients on this node, if what they would see has changed or
-// was said long ago.
-func (x *Signals) tellListeners(g *gathering, now time.Time) {
-	if len(g.listeners) == 0 {
-		return
-	}
-	v := g.crowd.view()
-	talk := &g.crowd.talk
-	if !v.same(g.view) || g.edition == 0 || talk.fresh || len(v.typing) > 0 && now.Sub(g.viewAt) >= roomLease.renew {
-		g.view, g.viewAt = v, now
-		g.edition++
-	}
-	early := g.about.User != "" && v.sessions == 0 && now.Sub(g.since) < userSettles
-	if early {
-		g.lagging = true
-		return
-	}
-	var encoded, out []byte
-	for to, l := range g.listeners {
-		if l.told == g.edition {
-			continue
-		}
-		if encoded == nil {
-			encoded = wire.EncodeSignals(g.signals(v))
-		}
-		out = wire.AppendSignals(out[:0], to.follow, talk.said-l.began, encoded)
-		lossy := to.follow != 0 && l.told > 0 && l.sessions == v.sessions && l.users == v.users
-		switch {
-		case lossy && to.session.datagram(out):
-			x.stats.Datagrams++
-		case !to.session.offer(out, signalsBelow):
-			x.slow(g)
-			continue
-		}
-		*l = listener{began: l.began, told: g.edition, sessions: v.sessions, users: v.users}
-		x.stats.Signals++
-	}
-}
-
-// userSettles is how long a user is not said to be offline after it was first asked for:
-// other nodes may know better.
-const userSettles = 2 * time.Second
-
-// signals says to clients a view, and what was said live.
-func (g *gathering) signals(v view) *wire.Signals {
-	if g.about.User != "" {
-		return &wire.Signals{States: []*wire.UserState{{User: g.about.User, State: v.state()}}}
-	}
-	return &wire.Signals{
-		Typing: v.typing, Others: uint32(v.others), Sessions: uint32(v.sessions), Users: uint32(v.users), Edition: g.edition,
-		Live: g.crowd.talk.live(),
-	}
-}
-
 func (x *Signals) sent(g *gathering, node string) {
 	x.stats.Aggregates++
 	x.cfg.Sent(node, g.about)
 }
 
-func (x *Signals) slow(g *gathering) {
-	x.stats.DroppedSlow++
+func (x *Signals) slow(g *gathering, is class) {
+	x.drop(is, dropSlow)
 	g.lagging = true
+}
+
+// class is that of what is told of a subject: with lines, or with counts that are new.
+func (g *gathering) class(lines, counts bool) class {
+	switch {
+	case g.about.User != "":
+		return ofPresence
+	case lines:
+		return ofLive
+	case counts:
+		return ofOccupancy
+	}
+	return ofTyping
 }
 
 func (g *gathering) aggregate(shares []*wire.Share, talks []*wire.Talk) *wire.Frame {
@@ -178,7 +142,7 @@ func (g *gathering) next(now time.Time) time.Time {
 
 // idle: nobody says or wants anything here.
 func (g *gathering) idle() bool {
-	return g.crowd.idle() && len(g.children) == 0 && len(g.listeners) == 0
+	return g.crowd.idle() && len(g.children) == 0 && len(g.audience) == 0
 }
 
 // proper holds what nodes say to its bounds.

@@ -28,14 +28,16 @@ func (a *apps) share(app string) int {
 	return max(1, (a.max-a.max/4)/n)
 }
 
-func (a *apps) take(app string) {
-	a.held++
-	a.by[app]++
-}
+// left is how much more the app gets; less than zero if its share has become smaller.
+func (a *apps) left(app string) int { return min(a.max-a.held, a.share(app)-a.by[app]) }
 
-func (a *apps) release(app string) {
-	a.held--
-	if a.by[app]--; a.by[app] == 0 {
+func (a *apps) take(app string)    { a.add(app, 1) }
+func (a *apps) release(app string) { a.add(app, -1) }
+
+// add changes what the app holds by n.
+func (a *apps) add(app string, n int) {
+	a.held += n
+	if a.by[app] += n; a.by[app] == 0 {
 		delete(a.by, app)
 	}
 }

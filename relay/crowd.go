@@ -58,6 +58,7 @@ type share struct {
 	from    string    // who told
 	down    bool      // it came from the parent
 	version uint64    // in which order shares came
+	counted uint64    // the version in which its counts were new
 }
 
 func newCrowd(self string, l lease, lots func(round uint64, user string) uint64) *crowd {
@@ -151,13 +152,17 @@ func (c *crowd) hear(from string, down bool, shares []*wire.Share, now time.Time
 
 func (c *crowd) put(is *wire.Share, s share) {
 	c.version++
-	s.Share, s.version = is, c.version
+	s.Share, s.version, s.counted = is, c.version, c.version
+	if was := c.shares[is.Node]; was != nil && was.Sessions == is.Sessions && was.Users == is.Users && was.Away == is.Away {
+		s.counted = was.counted
+	}
 	c.shares[is.Node] = &s
 }
 
-// news returns the shares after a version for a peer, and up to which version these
-// are all. A parent (up) gets only those that did not come from one.
-func (c *crowd) news(peer string, up bool, since uint64, now time.Time) ([]*wire.Share, uint64) {
+// news returns the shares after a version for a peer, up to which version these are
+// all, and whether they have counts that are new: else it is who types. A parent (up) gets only
+// those that did not come from one.
+func (c *crowd) news(peer string, up bool, since uint64, now time.Time) (shares []*wire.Share, upto uint64, counts bool) {
 	var news []*share
 	for _, s := range c.shares {
 		if s.version > since && s.from != peer && s.Node != peer && !(up && s.down) {
@@ -165,19 +170,20 @@ func (c *crowd) news(peer string, up bool, since uint64, now time.Time) ([]*wire
 		}
 	}
 	slices.SortFunc(news, func(a, b *share) int { return cmp.Compare(a.version, b.version) })
-	upto := c.version
+	upto = c.version
 	if len(news) > aggregateShares {
 		news = news[:aggregateShares]
 		upto = news[len(news)-1].version
 	}
-	shares := make([]*wire.Share, len(news))
+	shares = make([]*wire.Share, len(news))
 	for i, s := range news {
+		counts = counts || s.counted > since
 		shares[i] = &wire.Share{
 			Node: s.Node, Stamp: s.Stamp, AgeMs: uint32(now.Sub(s.at).Milliseconds()),
 			Typing: s.Typing, Typers: s.Typers, Sessions: s.Sessions, Users: s.Users, Away: s.Away,
 		}
 	}
-	return shares, upto
+	return shares, upto, counts
 }
 
 // view is what a client is told of a room or a user.

@@ -95,7 +95,7 @@ func (s *crowdScene) do(words []string) (said []string) {
 		newer, changed, _ := c.hear(arg(1), arg(2) == "down", []*wire.Share{share}, s.now)
 		return []string{fmt.Sprintf("newer %v, changed %v", newer, changed)}
 	case "news": // peer up|down since
-		shares, upto := c.news(arg(1), arg(2) == "up", s.number(arg(3)), s.now)
+		shares, upto, _ := c.news(arg(1), arg(2) == "up", s.number(arg(3)), s.now)
 		for _, x := range shares {
 			said = append(said, fmt.Sprintf("%s, %d ms old: %d type %v, %d sessions of %d", x.Node, x.AgeMs, x.Typers, x.Typing, x.Sessions, x.Users))
 		}

@@ -10,7 +10,7 @@ import (
 func (x *Signals) live(about Subject, user, text string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	g := x.gather(about)
+	g := x.gather(about, ofLive)
 	if g == nil {
 		return
 	}
@@ -18,7 +18,7 @@ func (x *Signals) live(about Subject, user, text string) {
 	was := t.bytes
 	// A wall clock may step back, and a count that began earlier nobody hears.
 	began := x.began.Add(time.Since(x.began)).UnixMilli()
-	x.talked(t, was, t.say(user, text, time.Now(), began, x.place(t)))
+	x.talked(g, was, t.say(user, text, time.Now(), began, x.place(g)))
 	x.wake(g, 0)
 }
 
@@ -27,18 +27,19 @@ func (x *Signals) live(about Subject, user, text string) {
 func (x *Signals) hearTalk(g *gathering, node string, down bool, is *wire.Talk) (full bool) {
 	t := &g.crowd.talk
 	was := t.bytes
-	lost, full := t.hear(node, down, is, time.Now(), x.place(t))
-	x.talked(t, was, lost)
+	lost, full := t.hear(node, down, is, time.Now(), x.place(g))
+	x.talked(g, was, lost)
 	return full
 }
 
-// place is how many bytes a talk may have.
-func (x *Signals) place(t *talk) int {
-	return min(talkBytes, max(0, talksBytes-x.talking+t.bytes))
+// place is how many bytes the talk of a room may have.
+func (x *Signals) place(g *gathering) int {
+	return min(talkBytes, max(0, x.talking.left(g.about.App)+g.crowd.talk.bytes))
 }
 
 // talked counts what a talk has now, and what was lost of it.
-func (x *Signals) talked(t *talk, was, lost int) {
-	x.talking += t.bytes - was
-	x.stats.DroppedLive += uint64(lost)
+func (x *Signals) talked(g *gathering, was, lost int) {
+	x.talking.add(g.about.App, -was)
+	x.talking.add(g.about.App, g.crowd.talk.bytes)
+	x.stats.Dropped[ofLive.drop(dropLive)] += uint64(lost)
 }

@@ -88,8 +88,8 @@ func TestLiveIsHeardByThoseThere(t *testing.T) {
 		time.Sleep(time.Second)
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		if len(x.all) != 0 || x.talking != 0 || x.apps.held != 0 {
-			t.Errorf("%d rooms and %d bytes are left, %d held", len(x.all), x.talking, x.apps.held)
+		if len(x.all) != 0 || x.talking.held != 0 || x.apps.held != 0 {
+			t.Errorf("%d rooms and %d bytes are left, %d held", len(x.all), x.talking.held, x.apps.held)
 		}
 	})
 }
@@ -131,7 +131,7 @@ func TestLiveBetweenNodes(t *testing.T) {
 			talk("lhr", 100*k, 100+100*k, slices.Repeat([]*wire.Line{bob}, 9)...)
 			time.Sleep(wire.AggregateEvery + time.Millisecond)
 		}
-		if is := x.Stats(); is.DroppedSlow < 30 || is.DroppedLive != 39*(18-8<<10/uint64(len("bob")+500+lineOverhead)) {
+		if is := x.Stats().Dropped; is[ofLive.drop(dropSlow)] < 30 || is[ofLive.drop(dropLive)] != 39*(18-8<<10/uint64(len("bob")+500+lineOverhead)) {
 			t.Errorf("%+v", is)
 		}
 		heard := 0
@@ -155,14 +155,14 @@ func TestCountsWrap(t *testing.T) {
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		about := Subject{App: "demo", Room: "r"}
-		g := x.gather(about)
+		g := x.gather(about, ofLive)
 		bob := []*wire.Line{{User: "bob", Content: "hi"}}
 		x.hearTalk(g, "sin", false, &wire.Talk{Node: "iad", BeganMs: 5, Upto: 1, Lines: bob})
 		x.hearTalk(g, "sin", false, &wire.Talk{Node: "sin", BeganMs: 5, Upto: math.MaxUint64})
 		for range 3 {
 			x.flush(g, time.Now())
-			if x.talking != 0 || len(g.crowd.talk.lines) != 0 {
-				t.Fatalf("%d bytes and %d lines are left", x.talking, len(g.crowd.talk.lines))
+			if x.talking.held != 0 || len(g.crowd.talk.lines) != 0 {
+				t.Fatalf("%d bytes and %d lines are left", x.talking.held, len(g.crowd.talk.lines))
 			}
 		}
 	})
@@ -202,15 +202,39 @@ func TestLiveIsBoundedForTheNode(t *testing.T) {
 		const rooms = talksBytes/talkBytes + 1000
 		for k := range rooms {
 			for range 20 {
-				x.live(Subject{App: "demo", Room: fmt.Sprint(k)}, "u", text)
+				x.live(Subject{App: fmt.Sprint(k), Room: "r"}, "u", text)
 			}
 		}
-		if most := talksBytes; x.talking > most || x.talking < most-talkBytes {
-			t.Errorf("%d bytes wait", x.talking)
+		if most := talksBytes; x.talking.held > most || x.talking.held < most-talkBytes {
+			t.Errorf("%d bytes wait", x.talking.held)
 		}
 		x.flushDue(time.Now())
-		if x.talking != 0 {
-			t.Errorf("%d bytes are left", x.talking)
+		if x.talking.held != 0 || len(x.talking.by) != 0 {
+			t.Errorf("%d bytes are left, of %d apps", x.talking.held, len(x.talking.by))
+		}
+	})
+}
+
+// An app that says more live than the node has place for leaves some of it to others.
+func TestAppsShareThePlacesOfLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := NewSignals(SignalsConfig{Self: "fra", Parent: func(Subject) string { return "" }})
+		text := strings.Repeat("x", wire.LineBytes)
+		say := func(app string, rooms int) (waits int) {
+			for k := range rooms {
+				for range 20 {
+					x.live(Subject{App: app, Room: fmt.Sprint(k)}, "u", text)
+				}
+			}
+			return x.talking.by[app]
+		}
+		line := line{Line: &wire.Line{User: "u", Content: text}}.size()
+		const rooms = talksBytes/talkBytes + 1000
+		if got, share := say("greedy", rooms), talksBytes-talksBytes/4; got > share || got < share-line {
+			t.Errorf("%d bytes of one app wait", got)
+		}
+		if got := say("other", 500); got != 500*(talkBytes/line)*line {
+			t.Errorf("%d bytes of another one do", got)
 		}
 	})
 }
@@ -251,7 +275,7 @@ func TestAppsShareThePlacesOfSignals(t *testing.T) {
 		if got := places(other, 1, 20); got != 2 {
 			t.Errorf("another has %d", got)
 		}
-		if got := x.Stats().DroppedFull; got != 14+18 {
+		if got := x.Stats().Dropped[ofOccupancy.drop(dropFull)]; got != 14+18 {
 			t.Errorf("%d were dropped", got)
 		}
 		// Who gives places back makes place for others.

@@ -11,7 +11,11 @@ import (
 // signal takes what a client says that nobody keeps. Too many are dropped without a
 // word: of who types the next one says the same, and what is said live may be lost.
 func (s *Session) signal(id uint64, b *wire.Signal) {
-	if !s.signals() {
+	is := ofTyping
+	if b.Live != "" {
+		is = ofLive
+	}
+	if !s.signals(is) {
 		return
 	}
 	user, err := s.speaker(b.ActAs)
@@ -38,7 +42,7 @@ func (s *Session) signal(id uint64, b *wire.Signal) {
 }
 
 // signals reports whether the session may signal now.
-func (s *Session) signals() bool {
+func (s *Session) signals(is class) bool {
 	if s.signalling == nil {
 		s.signalling = s.cfg.Limits.signalling()
 	}
@@ -48,7 +52,7 @@ func (s *Session) signals() bool {
 	case s.signalling.AllowN(time.Now(), 1):
 		return true
 	}
-	s.cfg.Signals.limited()
+	s.cfg.Signals.limited(is)
 	return false
 }
 
@@ -67,29 +71,50 @@ type presence struct {
 	watch map[string]bool
 }
 
-// presence takes how the session's user is, and whom it watches.
+// present takes how the session's user is, and whom it watches. What finds no place is
+// not taken, and to be said again.
 func (s *Session) present(id uint64, b *wire.Presence) {
 	if err := s.watchable(b); err != nil {
 		s.replyError(id, err)
 		return
 	}
 	app, x := s.cfg.Peer.App, s.cfg.Signals
+	full := false
 	if b.Own != s.presence.own {
-		s.presence.own = x.is(Subject{App: app, User: s.cfg.Peer.User}, b.Own, s.presence.own)
+		if full = !x.is(Subject{App: app, User: s.cfg.Peer.User}, b.Own, s.presence.own); !full {
+			s.presence.own = b.Own
+		}
 	}
 	before := s.presence.watch
 	s.presence.watch = make(map[string]bool, len(b.Watch))
 	for _, user := range b.Watch {
-		s.presence.watch[user] = true
-		x.listen(Subject{App: app, User: user}, ear{session: s})
+		if x.listen(Subject{App: app, User: user}, ear{session: s}) {
+			s.presence.watch[user] = true
+		} else {
+			full = true
+		}
 	}
 	for user := range before {
 		if !s.presence.watch[user] {
 			x.unlisten(Subject{App: app, User: user}, ear{session: s})
 		}
 	}
+	if full {
+		s.replyError(id, noPlace(x.limit()))
+		return
+	}
 	s.reply(&wire.Frame{Id: id, Body: &wire.Frame_Answer{Answer: &wire.Answer{}}})
 }
+
+// noPlace says that there will be place again, since others leave.
+func noPlace(limit int) error {
+	e := wire.Errorf(wire.CodeTooMany, "this node has no place for all of these users: it has places for %d rooms and users with signals, of which the last are for rooms, and an app its share", limit).After(placeAgain)
+	e.Limit, e.Retryable = uint64(limit), true
+	return e
+}
+
+// placeAgain is after how long it is worth asking again for a place.
+const placeAgain = time.Second
 
 func (s *Session) watchable(b *wire.Presence) error {
 	if s.cfg.Peer.Node != "" {
@@ -98,7 +123,7 @@ func (s *Session) watchable(b *wire.Presence) error {
 	if s.cfg.Signals == nil {
 		return wire.Errorf(wire.CodeUnsupported, "this node has no signals")
 	}
-	if !s.signals() {
+	if !s.signals(ofPresence) {
 		return wire.Errorf(wire.CodeRateLimited, "more than %v signals per second", s.signalling.Limit()).After(time.Second)
 	}
 	if len(b.Watch) > wire.Watches {
@@ -118,7 +143,7 @@ func (s *Session) watchable(b *wire.Presence) error {
 func (s *Session) depart() {
 	app := s.cfg.Peer.App
 	if s.presence.own != 0 {
-		s.cfg.Signals.is(Subject{App: app, User: s.cfg.Peer.User}, 0, s.presence.own)
+		s.cfg.Signals.is(Subject{App: app, User: s.cfg.Peer.User}, 0, s.presence.own) // has its place
 	}
 	for user := range s.presence.watch {
 		s.cfg.Signals.unlisten(Subject{App: app, User: user}, ear{session: s})
@@ -151,7 +176,7 @@ func (s *Session) listen(c *cursor, wanted bool) (full bool) {
 	s.mu.Lock()
 	c.signals = !c.ended
 	s.mu.Unlock()
-	// Not with s locked: a worker of the pump would wait while signals are told to all.
+	// Not with s locked: a worker of the pump would wait for all who say signals.
 	full = !s.cfg.Signals.listen(c.subject(), ear{s, c.follow})
 	s.mu.Lock()
 	ended := c.ended
@@ -171,9 +196,10 @@ func (c *cursor) subject() Subject { return Subject{App: c.topic.id.App, Room: c
 const datagramBytes = 1100
 
 // datagram sends a frame that may be lost, if the peer takes such and the last one has
-// gone. Who types is said again before long, and what is said live may be lost; the counts
+// gone; on the stream unless more than below bytes wait there if it takes none after all. Who
+// types is said again before long, and what is said live may be lost; the counts
 // are not said again, and go on the stream.
-func (s *Session) datagram(frame []byte) bool {
+func (s *Session) datagram(frame []byte, below int) bool {
 	if s.cfg.Datagram == nil || len(frame) > datagramBytes || !s.datagrams.CompareAndSwap(false, true) {
 		return false
 	}
@@ -181,7 +207,7 @@ func (s *Session) datagram(frame []byte) bool {
 	go func() {
 		defer s.datagrams.Store(false)
 		if s.cfg.Datagram(frame) != nil {
-			s.offer(frame, signalsBelow)
+			s.offer(frame, below)
 		}
 	}()
 	return true

@@ -3,6 +3,7 @@ package relay
 import (
 	"container/heap"
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -13,10 +14,12 @@ const (
 	// signalSubjects bounds the rooms with signals on a node, and the users of whom is
 	// said or asked how they are, together. Apps have shares of it, as of the sends.
 	signalSubjects = 64 << 10
-	// talksBytes bounds what waits of what is said live, in all rooms.
+	// talksBytes bounds what waits of what is said live, in all rooms. Apps have shares
+	// of it too.
 	talksBytes = 32 << 20
 	// signalsBelow and aggregatesBelow are the most bytes that may wait for a client
-	// or a node that is to get signals; with more, it gets the next ones.
+	// or a node that is to get signals, half of it if these are who types or how users are;
+	// with more, it gets the next ones.
 	signalsBelow    = 16 << 10
 	aggregatesBelow = 256 << 10
 	// renewalsWait is how long shares that say nothing new wait for company.
@@ -29,6 +32,14 @@ type Subject struct{ App, Room, User string }
 // about is the subject of an aggregate.
 func about(a *wire.Aggregate) Subject {
 	return Subject{App: a.GetApp(), Room: a.GetRoom(), User: a.GetUser()}
+}
+
+// class is that of listening to a subject.
+func (s Subject) class() class {
+	if s.User != "" {
+		return ofPresence
+	}
+	return ofOccupancy
 }
 
 // SignalsConfig says where a node's signals go.
@@ -58,7 +69,8 @@ type Signals struct {
 	all     map[Subject]*gathering
 	apps    apps // that have them
 	due     schedule
-	talking int // bytes of what is said live, of talksBytes
+	talking apps // bytes of what is said live
+	tellers tellers
 	stats   SignalStats
 }
 
@@ -67,10 +79,9 @@ type SignalStats struct {
 	Aggregates uint64 // sent to nodes
 	Signals    uint64 // sent to clients
 	Datagrams  uint64 // those of them that went as datagrams
-	// What was dropped: signals of sessions that sent too many, what there was no place
-	// for, and aggregates and Signals for peers that do not read fast enough; and lines, where
-	// more is said live than is told.
-	DroppedRate, DroppedFull, DroppedSlow, DroppedLive uint64
+	// Dropped counts what sessions said, aggregates and Signals that were dropped, and lines
+	// where more is said live than is told.
+	Dropped map[Drop]uint64
 }
 
 // gathering is a subject of signals on this node.
@@ -83,9 +94,13 @@ type gathering struct {
 	toldAt    time.Time
 	children  map[string]*child // nodes that tell this one
 	listeners map[ear]*listener
-	view      view // what listeners were told last
+	audience  audience // those
+	view      view     // what they are told, at last
 	edition   uint64
 	viewAt    time.Time
+	untold    bool     // one of them has yet to be told that
+	telling   *telling // under way
+	tellings  uint64
 	over      bool      // nobody says or wants anything here, and the parent knows
 	gone      bool      // that was so for a while
 	lagging   bool      // somebody was not told the newest
@@ -100,31 +115,24 @@ type child struct {
 	heard   time.Time
 }
 
-// ear is who wants to hear of a subject: a follow, or a session that watches (0).
-type ear struct {
-	session *Session
-	follow  uint64
-}
-
-type listener struct {
-	began           uint64 // what had been said live when it came
-	told            uint64 // the edition of the view
-	sessions, users int    // as told on the stream
-}
-
 // NewSignals returns a Signals that knows nothing. It starts nothing.
 func NewSignals(cfg SignalsConfig) *Signals {
 	if cfg.Sent == nil {
 		cfg.Sent = func(string, Subject) {}
 	}
-	return &Signals{cfg: cfg, woken: make(chan struct{}, 1), lots: drawLots(), began: time.Now(), all: map[Subject]*gathering{}, apps: newApps(signalSubjects)}
+	return &Signals{
+		cfg: cfg, woken: make(chan struct{}, 1), lots: drawLots(), began: time.Now(), all: map[Subject]*gathering{},
+		apps: newApps(signalSubjects), talking: newApps(talksBytes), tellers: newTellers(), stats: SignalStats{Dropped: noDrops()},
+	}
 }
 
 // Stats returns the counts of now.
 func (x *Signals) Stats() SignalStats {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.stats
+	is := x.stats
+	is.Dropped = maps.Clone(is.Dropped)
+	return is
 }
 
 // Run tells others what is new until ctx ends.
@@ -154,6 +162,11 @@ func (x *Signals) flushDue(now time.Time) (time.Duration, bool) {
 		if g.at.After(now) {
 			return g.at.Sub(now), true
 		}
+		if g.telling != nil { // the end of that wakes it: listeners are told one thing after the other
+			g.at = never
+			heap.Fix(&x.due, 0)
+			continue
+		}
 		x.flush(g, now)
 		if next := g.next(now); next.IsZero() {
 			heap.Pop(&x.due)
@@ -168,14 +181,15 @@ func (x *Signals) flushDue(now time.Time) (time.Duration, bool) {
 }
 
 // gather returns the gathering of a subject, made if need be; nil if there are too many, in
-// all or of the app.
-func (x *Signals) gather(about Subject) *gathering {
+// all or of the app, for what is said of it.
+func (x *Signals) gather(about Subject, is class) *gathering {
 	g := x.all[about]
 	if g != nil {
 		return g
 	}
-	if x.apps.full() || x.apps.over(about.App) {
-		x.stats.DroppedFull++
+	early := is.early() && x.apps.held >= x.apps.max-x.apps.max/8
+	if early || x.apps.full() || x.apps.over(about.App) {
+		x.drop(is, dropFull)
 		return nil
 	}
 	x.apps.take(about.App)
@@ -214,11 +228,21 @@ func (x *Signals) wake(g *gathering, after time.Duration) {
 	}
 }
 
+// drop counts what is dropped; x is locked.
+func (x *Signals) drop(is class, reason string) { x.stats.Dropped[is.drop(reason)]++ }
+
 // limited counts a signal of a session that sends too many.
-func (x *Signals) limited() {
+func (x *Signals) limited(is class) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.stats.DroppedRate++
+	x.drop(is, dropRate)
+}
+
+// limit is how many subjects there can be.
+func (x *Signals) limit() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.apps.max
 }
 
 // typing takes the signal of a client of this node.
@@ -228,13 +252,13 @@ func (x *Signals) typing(about Subject, user string, on bool) {
 	if !on && x.all[about] == nil {
 		return
 	}
-	g := x.gather(about)
+	g := x.gather(about, ofTyping)
 	if g == nil {
 		return
 	}
 	_, was := g.crowd.typers[user]
 	if !g.crowd.typing(user, on, time.Now()) {
-		x.stats.DroppedFull++
+		x.drop(ofTyping, dropFull)
 		return
 	}
 	if was != on {
@@ -247,11 +271,14 @@ func (x *Signals) typing(about Subject, user string, on bool) {
 func (x *Signals) listen(about Subject, to ear) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	g := x.gather(about)
+	g := x.gather(about, about.class())
 	if g == nil || g.listeners[to] != nil {
 		return g != nil
 	}
-	g.listeners[to] = &listener{began: g.crowd.talk.told}
+	l := &listener{to: to, began: g.crowd.talk.told, since: g.tellings}
+	g.listeners[to] = l
+	g.audience.add(l)
+	g.untold = true
 	if about.Room != "" {
 		g.crowd.join(to.session.cfg.Peer.User)
 	}
@@ -259,33 +286,42 @@ func (x *Signals) listen(about Subject, to ear) bool {
 	return true
 }
 
-// unlisten ends listen.
+// unlisten ends listen: when it returns, nothing more is told.
 func (x *Signals) unlisten(about Subject, to ear) {
+	if l := x.forget(about, to); l != nil {
+		l.leave() // not with x locked: it may just be told
+	}
+}
+
+func (x *Signals) forget(about Subject, to ear) *listener {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	g := x.all[about]
 	if g == nil || g.listeners[to] == nil {
-		return
+		return nil
 	}
+	l := g.listeners[to]
 	delete(g.listeners, to)
+	g.audience.remove(l)
 	if about.Room != "" {
 		g.crowd.part(to.session.cfg.Peer.User)
 	}
 	x.wake(g, 0)
+	return l
 }
 
-// is takes how a session says its user is, after what it said before. It returns what
-// counts now.
-func (x *Signals) is(about Subject, now, before wire.State) wire.State {
+// is takes how a session says its user is, after what it said before, unless there is no
+// place: there is if something was said before.
+func (x *Signals) is(about Subject, now, before wire.State) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	g := x.gather(about)
+	g := x.gather(about, ofPresence)
 	if g == nil {
-		return before // nothing, or it would be there
+		return false
 	}
 	g.crowd.present(now, before)
 	x.wake(g, 0)
-	return now
+	return true
 }
 
 // hearChild takes what a node tells that has this one for its parent.
@@ -295,7 +331,7 @@ func (x *Signals) hearChild(s *Session, a *wire.Aggregate) {
 	if a.Over && x.all[about(a)] == nil {
 		return
 	}
-	g := x.gather(about(a))
+	g := x.gather(about(a), about(a).class())
 	if g == nil {
 		return
 	}
@@ -328,17 +364,19 @@ func (x *Signals) hear(g *gathering, node string, down bool, a *wire.Aggregate) 
 		return
 	}
 	newer, changed, full := g.crowd.hear(node, down, a.Shares, time.Now())
+	if full {
+		x.drop(g.about.class(), dropFull)
+	}
 	for _, is := range a.Talks {
-		full = x.hearTalk(g, node, down, is) || full
+		if x.hearTalk(g, node, down, is) {
+			x.drop(ofLive, dropFull)
+		}
 	}
 	switch {
 	case changed || g.crowd.talk.fresh:
 		x.wake(g, 0)
 	case newer:
 		x.wake(g, renewalsWait)
-	}
-	if full {
-		x.stats.DroppedFull++
 	}
 }
 

@@ -101,7 +101,7 @@ func TestTooManySignalsAreDropped(t *testing.T) {
 			p.say(signal("r", true, ""))
 		}
 		synctest.Wait()
-		if got := x.Stats().DroppedRate; got != 950 {
+		if got := x.Stats().Dropped[ofTyping.drop(dropRate)]; got != 950 {
 			t.Errorf("%d were dropped", got)
 		}
 	})
@@ -128,7 +128,7 @@ func TestSlowReaderMissesSignalsAndNoEvent(t *testing.T) {
 		}
 		x.typing(Subject{App: "demo", Room: "r"}, "last", true)
 		time.Sleep(2 * wire.AggregateEvery)
-		if x.Stats().DroppedSlow == 0 {
+		if x.Stats().Dropped[ofTyping.drop(dropSlow)] == 0 {
 			t.Error("no signals were dropped")
 		}
 		heard, seq, last := 0, uint64(0), false
@@ -191,6 +191,52 @@ func TestPresenceEndsWithTheSession(t *testing.T) {
 			t.Errorf("%d users are left", len(x.all))
 		}
 		x.mu.Unlock()
+	})
+}
+
+// Who finds no place for how they are, or for whom they watch, is told so, and is heard
+// once there is place.
+func TestPresenceWithoutAPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, hub := newStore()
+		defer hub.Close()
+		x := signalled(t)
+		x.apps = newApps(8)
+		session := func(app, user string) *peer {
+			return start(t, SessionConfig{Peer: Peer{App: app, User: user}, Hub: hub, Backend: new(backend), Signals: x})
+		}
+		present := func(p *peer, own wire.State, watch ...string) *wire.Frame {
+			p.say(&wire.Frame{Id: 5, Body: &wire.Frame_Presence{Presence: &wire.Presence{Own: own, Watch: watch}}})
+			for {
+				if f := p.hear(); f.Id == 5 {
+					return f
+				}
+			}
+		}
+		full := func(f *wire.Frame) {
+			t.Helper()
+			if e := f.GetError(); e.GetCode() != wire.CodeTooMany || !e.Retryable || e.Limit != 8 || e.RetryAfterMs != 1000 {
+				t.Errorf("got %v", f)
+			}
+		}
+		alice, bob := session("demo", "alice"), session("other", "bob")
+		full(present(alice, 0, "a", "b", "c", "d", "e", "f", "bob"))
+		if f := present(bob, wire.State_STATE_ONLINE); f.GetAnswer() == nil {
+			t.Errorf("got %v", f)
+		}
+		carol := session("third", "carol")
+		full(present(carol, wire.State_STATE_ONLINE))
+		full(present(alice, 0, "a", "b", "c", "d", "e", "f", "g"))
+		if f := present(alice, 0, "a", "b"); f.GetAnswer() == nil {
+			t.Errorf("got %v", f)
+		}
+		time.Sleep(time.Second)
+		if f := present(carol, wire.State_STATE_ONLINE, "carol"); f.GetAnswer() == nil {
+			t.Errorf("got %v", f)
+		}
+		if is := carol.hearSignals().States; len(is) != 1 || is[0].State != wire.State_STATE_ONLINE {
+			t.Errorf("heard %v", is)
+		}
 	})
 }
 

@@ -1,0 +1,427 @@
+package relay
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/starling-im/starling/wire"
+)
+
+// countingStream is of a client that takes everything at once, and counts it.
+type countingStream struct {
+	stopped chan struct{}
+	frames  *atomic.Int64
+}
+
+func (s countingStream) Write(p []byte) (int, error) { s.frames.Add(1); return len(p), nil }
+func (s countingStream) Read([]byte) (int, error) {
+	<-s.stopped
+	return 0, io.EOF
+}
+func (s countingStream) SetReadDeadline(time.Time) error  { return nil }
+func (s countingStream) SetWriteDeadline(time.Time) error { return nil }
+
+// listening has so many sessions listen to a room, and returns how many frames they got.
+func listening(x *Signals, about Subject, size int) *atomic.Int64 {
+	frames := new(atomic.Int64)
+	for k := range size {
+		s := NewSession(SessionConfig{Peer: Peer{App: about.App, User: fmt.Sprint(k)}, Replies: countingStream{frames: frames}, Signals: x})
+		s.ctx, s.end = context.WithCancelCause(context.Background())
+		x.listen(about, ear{s, 1})
+	}
+	return frames
+}
+
+// BenchmarkTelling tells all listeners of a room of who types: what that costs, and how
+// long the reader of a link waits meanwhile that hears of another room.
+func BenchmarkTelling(b *testing.B) {
+	for _, size := range []int{1000, 10_000} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) { benchmarkTelling(b, size, false) })
+		b.Run(fmt.Sprint(size, "-heard"), func(b *testing.B) { benchmarkTelling(b, size, true) })
+	}
+}
+
+func benchmarkTelling(b *testing.B, size int, heard bool) {
+	x := NewSignals(SignalsConfig{Self: "fra", Parent: func(Subject) string { return "" }})
+	go x.Run(b.Context())
+	about := Subject{App: "demo", Room: "r"}
+	frames := listening(x, about, size)
+	await := func(n int64) {
+		time.Sleep(wire.AggregateEvery)
+		for frames.Load() < n {
+			time.Sleep(2 * time.Millisecond)
+		}
+	}
+	await(int64(size))
+	var most time.Duration
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for heard {
+			select {
+			case <-stop:
+				return
+			case <-time.After(200 * time.Microsecond):
+			}
+			began := time.Now()
+			x.HearParent("iad", &wire.Aggregate{App: "demo", Room: "other"})
+			most = max(most, time.Since(began))
+		}
+	}()
+	before := processor()
+	for k := 0; b.Loop(); k++ {
+		told := frames.Load()
+		x.typing(about, "bob", k%2 == 0)
+		await(told + int64(size))
+	}
+	used := processor() - before
+	close(stop)
+	<-stopped
+	if heard {
+		b.ReportMetric(float64(most.Microseconds()), "µs-waited-at-most")
+	} else {
+		b.ReportMetric(float64(used.Nanoseconds())/float64(b.N)/float64(size), "ns-of-processor/listener")
+	}
+}
+
+// recordingStream is of a client that takes everything at once, and keeps it.
+type recordingStream struct {
+	countingStream
+	mu  sync.Mutex
+	all bytes.Buffer
+}
+
+func (s *recordingStream) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all.Write(p)
+}
+
+// signals are those that it has got.
+func (s *recordingStream) signals(t *testing.T) (all []*wire.Signals) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := wire.NewReader(bytes.NewReader(s.all.Bytes()), wire.ClientFrame)
+	for {
+		f, err := r.Frame()
+		if err == io.EOF {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, f.GetSignals())
+	}
+}
+
+// soon fails the test if do takes long.
+func soon(t *testing.T, what string, do func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); do() }()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatalf("%s waits for one who is told", what)
+	}
+}
+
+// While the listeners of a room are told, and one of them holds that up, nobody else waits.
+// Afterwards all are told the newest, in order, and who has left nothing more.
+func TestNobodyWaitsForListeners(t *testing.T) {
+	x := NewSignals(SignalsConfig{Self: "fra", Parent: func(about Subject) string {
+		if about.Room == "r" {
+			return "iad"
+		}
+		return ""
+	}, Send: func(string, *wire.Frame, int) bool { return true }})
+	go x.Run(t.Context())
+	about := Subject{App: "demo", Room: "r"}
+	var streams []*recordingStream
+	var ears []ear
+	for k := range 3 * tellPart {
+		to := new(recordingStream)
+		s := NewSession(SessionConfig{Peer: Peer{App: "demo", User: fmt.Sprint(k)}, Replies: to, Signals: x})
+		s.ctx, s.end = context.WithCancelCause(t.Context())
+		streams, ears = append(streams, to), append(ears, ear{s, 1})
+		x.listen(about, ears[k])
+	}
+	all := func(what string, ok func(*wire.Signals) bool) {
+		t.Helper()
+		soon(t, what, func() {
+			for k := 0; k < len(streams); time.Sleep(time.Millisecond) {
+				for k < len(streams) {
+					is := streams[k].signals(t)
+					if len(is) == 0 || !ok(is[len(is)-1]) {
+						break
+					}
+					k++
+				}
+			}
+		})
+	}
+	all("the first of all", func(is *wire.Signals) bool { return int(is.Sessions) == len(streams) })
+	x.mu.Lock()
+	held := x.all[about].listeners[ears[0]]
+	x.mu.Unlock()
+	held.mu.Lock() // as if it was told for ever
+	x.typing(about, "bob", true)
+	var first *telling
+	soon(t, "the telling", func() {
+		for ; first == nil; first = x.under(about) {
+			time.Sleep(time.Millisecond)
+		}
+	})
+	soon(t, "a link", func() {
+		x.HearParent("iad", &wire.Aggregate{App: "demo", Room: "r", Shares: []*wire.Share{{Node: "iad", Stamp: 1, Typing: []string{"carol"}, Typers: 1}}})
+	})
+	soon(t, "a session", func() {
+		x.typing(about, "dave", true)
+		x.live(about, "dave", "hi")
+		x.unlisten(about, ears[1])
+		x.listen(Subject{App: "demo", Room: "other"}, ear{NewSession(SessionConfig{Replies: new(recordingStream)}), 1})
+	})
+	time.Sleep(2 * wire.AggregateEvery) // as long as it takes, its turn has come
+	if x.under(about) != first {
+		t.Error("there is another telling before the one is over")
+	}
+	held.mu.Unlock()
+	left, before := streams[1], len(streams[1].signals(t))
+	streams = append(streams[:1], streams[2:]...)
+	all("the newest", func(is *wire.Signals) bool { return fmt.Sprint(is.Typing) == "[bob carol dave]" })
+	for _, s := range streams {
+		said, last := 0, uint64(0)
+		for _, is := range s.signals(t) {
+			if is.Edition <= last {
+				t.Fatalf("edition %d comes after %d", is.Edition, last)
+			}
+			last = is.Edition
+			said += len(is.Live)
+		}
+		if said != 1 {
+			t.Errorf("%d lines were heard", said)
+		}
+	}
+	if got := len(left.signals(t)); got != before {
+		t.Errorf("who left is told %d more", got-before)
+	}
+}
+
+// under is the telling of a subject that is under way.
+func (x *Signals) under(about Subject) *telling {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.all[about].telling
+}
+
+// While some leave and others come, all who were there and stay are told what was said live,
+// once, and nobody who came later. It has its places until then.
+func TestListenersChangeWhileTheyAreTold(t *testing.T) {
+	x := NewSignals(SignalsConfig{Self: "fra", Parent: func(Subject) string { return "" }})
+	x.tellers.most = 0 // the test does the work
+	about := Subject{App: "demo", Room: "r"}
+	var streams []*recordingStream
+	var ears []ear
+	come := func(n int) {
+		for range n {
+			to := new(recordingStream)
+			streams, ears = append(streams, to), append(ears, ear{NewSession(SessionConfig{Replies: to}), 1})
+			x.listen(about, ears[len(ears)-1])
+		}
+	}
+	const there = 3*tellPart + 5
+	come(there)
+	x.live(about, "bob", "hi")
+	x.flushDue(time.Now())
+	tell := func(n *telling, part []*listener) {
+		if n == nil {
+			t.Fatal("there is nothing to tell")
+		}
+		var got outcome
+		for _, l := range part {
+			l.tell(n, nil, &got)
+		}
+		x.toldPart(n, got)
+	}
+	x.tellers.busy++
+	tell(x.takePart(nil))
+	come(4)
+	for _, k := range []int{0, 1, 40, there - 1, there, there + 1} {
+		x.unlisten(about, ears[k])
+	}
+	if x.talking.held == 0 {
+		t.Error("what is being told has no place")
+	}
+	x.work()
+	if x.talking.held != 0 || x.under(about) != nil {
+		t.Errorf("%d bytes are left", x.talking.held)
+	}
+	for k, to := range streams {
+		_ = ears[k].session.replies.Flush(t.Context())
+		said := 0
+		for _, is := range to.signals(t) {
+			said += len(is.Live)
+		}
+		want := 1
+		if k == 0 || k == 1 || k == 40 || k >= there {
+			want = 0
+		}
+		if said != want {
+			t.Errorf("listener %d hears %d lines, not %d", k, said, want)
+		}
+	}
+}
+
+// Who has left is told nothing more, also if it leaves while all are told.
+func TestNothingIsToldAfterUnlisten(t *testing.T) {
+	l := &listener{to: ear{NewSession(SessionConfig{Replies: new(recordingStream)}), 1}}
+	n := &telling{number: 1, edition: 1}
+	var got outcome
+	l.tell(n, nil, &got)
+	l.leave()
+	n.number, n.edition = 2, 2
+	if l.tell(n, nil, &got); got.signals != 1 {
+		t.Errorf("%d are told", got.signals)
+	}
+}
+
+// stuckStream is of a client that takes nothing.
+type stuckStream struct{ countingStream }
+
+func (s stuckStream) Write(p []byte) (int, error) { <-s.stopped; return len(p), nil }
+
+// Where something waits for a client who types goes first, and what is said live and how many
+// are there last.
+func TestTypingGivesWayToAClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stopped := make(chan struct{})
+		s := NewSession(SessionConfig{Replies: stuckStream{countingStream{stopped: stopped}}})
+		for _, c := range []struct {
+			waits int
+			told  string
+		}{
+			{signalsBelow / 2, "typing presence occupancy live "},
+			{signalsBelow/2 + 1, "occupancy live "},
+			{signalsBelow, "occupancy live "},
+			{signalsBelow + 1, ""},
+		} {
+			told := ""
+			for is := range classes {
+				_ = s.replies.Push(make([]byte, 1))
+				synctest.Wait() // that is being written, and all else waits
+				_ = s.replies.Push(make([]byte, c.waits-s.replies.Len()))
+				l := &listener{to: ear{s, 1}, told: 1}
+				n := &telling{number: 1, edition: 2, class: class(is)}
+				if class(is) == ofOccupancy {
+					n.class, n.sessions = ofTyping, 1
+				}
+				var got outcome
+				if l.tell(n, nil, &got); got.signals == 1 {
+					told += classes[is] + " "
+				} else if got.slow[is] != 1 {
+					t.Errorf("of %s %+v", classes[is], got)
+				}
+				stopped <- struct{}{}
+				synctest.Wait()
+				stopped <- struct{}{}
+				synctest.Wait()
+			}
+			if told != c.told {
+				t.Errorf("where %d bytes wait %s are told", c.waits, told)
+			}
+		}
+	})
+}
+
+// Who could not be told how many are there is told once there is place, though nothing has changed.
+func TestWhoWasSlowIsToldLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := signalled(t)
+		stopped := make(chan struct{})
+		s := NewSession(SessionConfig{Replies: stuckStream{countingStream{stopped: stopped}}})
+		for range 2 {
+			_ = s.replies.Push(make([]byte, signalsBelow+1))
+			synctest.Wait() // the first is being written, the second waits
+		}
+		x.listen(Subject{App: "demo", Room: "r"}, ear{s, 1})
+		time.Sleep(time.Minute)
+		if is := x.Stats(); is.Signals != 0 || is.Dropped[ofOccupancy.drop(dropSlow)] < 30 {
+			t.Errorf("%+v", is)
+		}
+		close(stopped)
+		time.Sleep(2 * renewalsWait)
+		if is := x.Stats(); is.Signals != 1 {
+			t.Errorf("%+v", is)
+		}
+	})
+}
+
+// Who types gives way on the way to another node too.
+func TestTypingGivesWayToANode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var below atomic.Int64
+		x := NewSignals(SignalsConfig{Self: "fra", Parent: func(Subject) string { return "iad" }, Send: func(_ string, _ *wire.Frame, most int) bool {
+			below.Store(int64(most))
+			return true
+		}})
+		go x.Run(t.Context())
+		room, user := Subject{App: "demo", Room: "r"}, Subject{App: "demo", User: "bob"}
+		for _, c := range []struct {
+			what string
+			do   func()
+			want int
+		}{
+			{"who comes", func() { listening(x, room, 1) }, aggregatesBelow},
+			{"who types", func() { x.typing(room, "bob", true) }, aggregatesBelow / 2},
+			{"what is said live", func() { x.live(room, "bob", "hi") }, aggregatesBelow},
+			{"how a user is", func() { x.is(user, wire.State_STATE_ONLINE, 0) }, aggregatesBelow / 2},
+		} {
+			below.Store(0)
+			c.do()
+			time.Sleep(2 * wire.AggregateEvery)
+			if got := int(below.Load()); got != c.want {
+				t.Errorf("%s goes where %d bytes wait, not %d", c.what, got, c.want)
+			}
+		}
+	})
+}
+
+// Of the places for rooms and users the last are not for who types and how users are.
+func TestTypingGivesItsPlaceWay(t *testing.T) {
+	x := NewSignals(SignalsConfig{Self: "fra", Parent: func(Subject) string { return "" }})
+	x.apps = newApps(8)
+	for k := range 7 {
+		if !x.listen(Subject{App: fmt.Sprint(k), Room: "r"}, ear{NewSession(SessionConfig{}), 1}) {
+			t.Fatalf("there is no place %d", k)
+		}
+	}
+	about := Subject{App: "new", Room: "r"}
+	x.typing(about, "bob", true)
+	if x.is(Subject{App: "new", User: "bob"}, wire.State_STATE_ONLINE, 0) || x.all[about] != nil {
+		t.Error("who types or how a user is has the last place")
+	}
+	x.live(about, "bob", "hi")
+	if x.all[about] == nil {
+		t.Error("what is said live has none")
+	}
+	for _, is := range []class{ofTyping, ofPresence} {
+		if got := x.Stats().Dropped[is.drop(dropFull)]; got != 1 {
+			t.Errorf("%d of %s were dropped", got, classes[is])
+		}
+	}
+}
+
+// processor is what the process has used of it.
+func processor() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
