@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -19,22 +18,11 @@ const crowdPart = "crowd"
 
 // A crowdSpec tells the crowd where to go and what to do.
 type crowdSpec struct {
-	Target talk.Target
-	More   []talk.Target // where followers are too, in turn
-	Work   relayWork
+	Targets []talk.Target // followers are at each in turn, publishers at the first
+	Work    relayWork
 }
 
-// crowdSaid is what a crowd says in the end.
-type crowdSaid struct {
-	Phases []phase `json:"phases"`
-	// BackUnixNs is when the last one was back, of a crowd that reconnects.
-	BackUnixNs int64 `json:"back_unix_ns"`
-	// Sent are the messages of that, and Repeated deliveries that came twice.
-	Sent     int `json:"sent"`
-	Repeated int `json:"repeated"`
-}
-
-// A phase is what was counted of a workload.
+// A phase is what was counted of a workload; a crowd tells of each in the end.
 type phase struct {
 	Name       string  `json:"name"`
 	Deliveries int     `json:"deliveries"`
@@ -48,9 +36,7 @@ type phase struct {
 // A crowd is the clients of a turn: followers, each with one connection, and
 // connections that publish.
 type crowd struct {
-	dialer     *talk.Dialer
-	dialers    []*talk.Dialer // of followers
-	protocol   string
+	dialers    []*talk.Dialer
 	work       relayWork
 	began      time.Time
 	rooms      []*crowdRoom
@@ -86,20 +72,10 @@ type follower struct {
 }
 
 func newCrowd(s crowdSpec) (*crowd, error) {
-	d, err := talk.NewDialer(s.Target)
-	if err != nil {
+	c := &crowd{work: s.Work, began: time.Now(), tokens: make(chan struct{}, s.Work.Window)}
+	var err error
+	if c.dialers, err = dialersTo(s.Targets); err != nil {
 		return nil, err
-	}
-	dialers := []*talk.Dialer{d}
-	for _, t := range s.More {
-		more, err := talk.NewDialer(t)
-		if err != nil {
-			return nil, err
-		}
-		dialers = append(dialers, more)
-	}
-	c := &crowd{
-		dialer: d, dialers: dialers, protocol: s.Target.Protocol, work: s.Work, began: time.Now(), tokens: make(chan struct{}, s.Work.Window),
 	}
 	members := s.Work.members()
 	for i, m := range members {
@@ -124,18 +100,26 @@ func newCrowd(s crowdSpec) (*crowd, error) {
 	return c, nil
 }
 
+func dialersTo(targets []talk.Target) (all []*talk.Dialer, err error) {
+	for _, t := range targets {
+		d, err := talk.NewDialer(t)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, d)
+	}
+	return all, nil
+}
+
 // runCrowd does what a crowd is told, and returns what came of it.
-func runCrowd(ctx context.Context, s crowdSpec) (crowdSaid, error) {
+func runCrowd(ctx context.Context, s crowdSpec) ([]phase, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	c, err := newCrowd(s)
 	if err != nil {
-		return crowdSaid{}, err
+		return nil, err
 	}
 	c.fail = cancel
-	if s.Work.Kind == kindReconnect {
-		return c.reconnect(ctx)
-	}
 	conns, err := c.gather(ctx)
 	defer func() {
 		c.fail(errDone)
@@ -145,10 +129,10 @@ func runCrowd(ctx context.Context, s crowdSpec) (crowdSaid, error) {
 		c.readers.Wait()
 	}()
 	if err != nil {
-		return crowdSaid{}, err
+		return nil, err
 	}
 	if s.Work.Kind == kindIdle {
-		return crowdSaid{}, c.idle(ctx)
+		return nil, c.idle(ctx)
 	}
 	return c.publish(ctx)
 }
@@ -205,7 +189,7 @@ func (c *crowd) gather(ctx context.Context) (all []talk.Conn, err error) {
 	c.publishers = make([]talk.Conn, c.work.Publishers)
 	for i := range c.publishers {
 		open(func() (conn talk.Conn, err error) {
-			c.publishers[i], err = c.dialer.Dial(ctx, fmt.Sprintf("publisher%d", i), nil)
+			c.publishers[i], err = c.dialers[0].Dial(ctx, fmt.Sprintf("publisher%d", i), nil)
 			return c.publishers[i], err
 		})
 	}
@@ -315,6 +299,3 @@ func (c *crowd) delivered(room int, number uint64) {
 		c.tokens <- struct{}{}
 	}
 }
-
-// tickets is what one client remembers of a server.
-func tickets() tls.ClientSessionCache { return tls.NewLRUClientSessionCache(1) }

@@ -12,19 +12,19 @@ import (
 )
 
 // publish publishes in the phases of the workload.
-func (c *crowd) publish(ctx context.Context) (said crowdSaid, err error) {
+func (c *crowd) publish(ctx context.Context) (all []phase, err error) {
 	var rate float64 // of messages, at maximum
 	for _, p := range c.work.phases() {
 		result, err := c.phase(ctx, p.name, p.rate(rate))
 		if err != nil {
-			return said, err
+			return nil, err
 		}
 		if rate == 0 {
 			rate = float64(result.Messages) / result.Seconds
 		}
-		said.Phases = append(said.Phases, result)
+		all = append(all, result)
 	}
-	return said, nil
+	return all, nil
 }
 
 // drainWithin is how long the last messages may take once no more are sent.

@@ -71,16 +71,7 @@ func (d *mourning) twoRooms(ctx context.Context) ([]string, error) {
 	byGroup := map[uint32]string{}
 	for i := range roomsToTry {
 		room := fmt.Sprintf("square-%d", i)
-		s, err := d.speaker(0, 0, room)
-		if err == nil {
-			err = s.connect(ctx)
-		}
-		if err == nil {
-			s.say(0)
-			_, err = s.last(ctx)
-			s.conn.Close()
-		}
-		if err != nil {
+		if err := d.make(ctx, room); err != nil {
 			return nil, err
 		}
 		places, err := d.places(ctx)
@@ -93,6 +84,21 @@ func (d *mourning) twoRooms(ctx context.Context) ([]string, error) {
 		byGroup[places[room]] = room
 	}
 	return nil, fmt.Errorf("no two of %d rooms are in one group", roomsToTry)
+}
+
+// make has a room be, by what somebody says in it.
+func (d *mourning) make(ctx context.Context, room string) error {
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	s, err := d.speaker(0, 0, room)
+	if err == nil {
+		err = s.connect(ctx)
+	}
+	if err == nil {
+		s.say(0)
+		_, err = s.last(ctx)
+	}
+	return err
 }
 
 // survivors are the nodes but one.

@@ -145,8 +145,6 @@ func (o *relayOptions) work() relayWork {
 		w.Publishers = 1
 	case kindRooms:
 		w.Publishers = publishersOfRooms
-	case kindReconnect:
-		w.Size = 128
 	}
 	return w
 }

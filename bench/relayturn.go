@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"time"
+
+	"github.com/starling-im/starling/bench/internal/talk"
 )
 
 // relayTurn measures a system once; a workload of several phases has as many rows.
@@ -45,14 +47,14 @@ func (m *machine) publish(ctx context.Context, p *peer, w relayWork) ([]row, err
 		servers[len(servers)-1].take(begins)
 		clients[len(clients)-1].take(begins)
 	})
-	if err == nil && len(said.Phases) != len(servers) {
-		err = fmt.Errorf("the clients counted %d times and tell of %d", len(servers), len(said.Phases))
+	if err == nil && len(said) != len(servers) {
+		err = fmt.Errorf("the clients counted %d times and tell of %d", len(servers), len(said))
 	}
 	if err != nil {
 		return nil, err
 	}
 	var rows []row
-	for i, ph := range said.Phases {
+	for i, ph := range said {
 		r := relayRow(p, ph)
 		r.CPUPerM = perMillion(servers[i], ph.Deliveries)
 		r.ClientCPUPerM = perMillion(clients[i], ph.Deliveries)
@@ -146,29 +148,6 @@ func settle(ctx context.Context, p *peer, seconds float64) (got memory, err erro
 	return got, err
 }
 
-// reconnect kills the server and starts it again.
-func (m *machine) reconnect(ctx context.Context, p *peer, w relayWork) ([]row, error) {
-	var killed time.Time
-	var failed error
-	said, err := m.crowd(ctx, p, w, func(crowd *crowdProcess, begins bool) {
-		if !begins {
-			return
-		}
-		killed = time.Now()
-		kill(p.pid)
-		if failed = p.again(ctx); failed != nil {
-			_ = crowd.stdin.Close()
-		}
-	})
-	if err := errors.Join(failed, err); err != nil {
-		return nil, err
-	}
-	r := relayRow(p, said.Phases[0])
-	back := time.Unix(0, said.BackUnixNs).Sub(killed).Seconds()
-	r.BackS, r.Repeated, r.Connections = &back, said.Repeated, w.Clients
-	return []row{r}, nil
-}
-
 // A crowdProcess is the process of all clients.
 type crowdProcess struct {
 	cmd   *exec.Cmd
@@ -177,7 +156,7 @@ type crowdProcess struct {
 
 // crowd runs the clients of a turn, and calls counts when they begin to count
 // and when they end.
-func (m *machine) crowd(ctx context.Context, p *peer, w relayWork, counts func(c *crowdProcess, begins bool)) (said crowdSaid, err error) {
+func (m *machine) crowd(ctx context.Context, p *peer, w relayWork, counts func(c *crowdProcess, begins bool)) (said []phase, err error) {
 	limit := 3*(w.WarmUp+time.Duration(w.Seconds*float64(time.Second))) + afterCounting
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -199,7 +178,7 @@ func (m *machine) crowd(ctx context.Context, p *peer, w relayWork, counts func(c
 	if err := c.cmd.Start(); err != nil {
 		return said, err
 	}
-	if err := json.NewEncoder(c.stdin).Encode(crowdSpec{p.target, p.more, w}); err != nil {
+	if err := json.NewEncoder(c.stdin).Encode(crowdSpec{append([]talk.Target{p.target}, p.more...), w}); err != nil {
 		return said, errors.Join(err, c.cmd.Process.Kill(), c.cmd.Wait())
 	}
 	last := follow(lines, func(begins bool) { counts(c, begins) })

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"sync"
@@ -11,17 +12,19 @@ import (
 	"github.com/starling-im/starling/bench/internal/talk"
 )
 
-// A speaker is a session that publishes to one room at a rate. What a node does
-// not take it sends again, in order; unless it is rude, and goes on with the next.
+// A speaker publishes to one room at a rate. What a server does not take, or could
+// not be written, it sends again, in order; unless it is rude, and goes on with the next.
 type speaker struct {
-	dialer *talk.Dialer
-	began  time.Time
-	room   string
-	number int // of the room, in stamps
-	rude   bool
+	dialer  *talk.Dialer
+	tickets tls.ClientSessionCache
+	acks    bool // the system has them; without, what is written is done
+	began   time.Time
+	room    string
+	number  int // of the room, in stamps
+	rude    bool
 
 	mu      sync.Mutex
-	conn    talk.Conn
+	conn    talk.Conn // nil = none now
 	sent    uint64
 	open    map[uint64]said
 	attempt uint32
@@ -40,29 +43,69 @@ type said struct {
 	at      time.Time
 }
 
-func (m *harmMesh) speaker(node, number int, room string) (*speaker, error) {
-	d, err := talk.NewDialer(m.targets[node])
-	return &speaker{dialer: d, began: m.began, room: room, number: number, open: map[uint64]said{}, refused: map[string]int{}}, err
+func newSpeaker(t talk.Target, began time.Time, number int, room string) (*speaker, error) {
+	d, err := talk.NewDialer(t)
+	return &speaker{
+		dialer: d, tickets: tickets(), acks: talk.HasAcks(t.Protocol), began: began, room: room, number: number,
+		open: map[uint64]said{}, refused: map[string]int{},
+	}, err
 }
 
-// connect connects until ctx ends.
+func (h *harmMesh) speaker(node, number int, room string) (*speaker, error) {
+	return newSpeaker(h.targets[node], h.began, number, room)
+}
+
+// connect connects until ctx ends. It is a failure if the session ends before.
 func (s *speaker) connect(ctx context.Context) error {
-	conn, err := s.dialer.Dial(ctx, "", nil)
+	conn, err := s.enter(ctx)
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	s.conn = conn
-	s.mu.Unlock()
 	go s.beats(ctx)
 	go func() {
-		defer context.AfterFunc(ctx, conn.Close)()
-		err := conn.Read(&talk.Handler{Acked: s.answered})
+		err := s.listen(ctx, conn)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.failed = fmt.Errorf("the session of a speaker ended: %w", err)
 	}()
 	return nil
+}
+
+// keep connects each time that there is no session, until ctx ends.
+func (s *speaker) keep(ctx context.Context) {
+	for ctx.Err() == nil {
+		conn, err := s.enter(ctx)
+		if err == nil {
+			_ = s.listen(ctx, conn)
+		} else if pause(ctx, tryAgainAfter) != nil {
+			return
+		}
+	}
+}
+
+// enter opens a session, and begins it with what is open.
+func (s *speaker) enter(ctx context.Context) (talk.Conn, error) {
+	conn, err := s.dialer.Dial(ctx, "speaker", s.tickets)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conn = conn
+	s.resend()
+	return conn, nil
+}
+
+// listen hears what the server says until the session ends, and returns why it did.
+func (s *speaker) listen(ctx context.Context, conn talk.Conn) error {
+	gone := context.AfterFunc(ctx, conn.Close)
+	defer gone()
+	err := conn.Read(&talk.Handler{Acked: s.answered})
+	conn.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conn = nil
+	return err
 }
 
 // run says messages of a size until ctx ends.
@@ -81,9 +124,7 @@ func (s *speaker) run(ctx context.Context, perSecond float64, size int) {
 func (s *speaker) beats(ctx context.Context) {
 	for pause(ctx, talk.BeatEvery) == nil {
 		s.mu.Lock()
-		if b, ok := s.conn.(interface{ Beat() error }); ok {
-			_ = b.Beat() // who reads hears of a connection's end
-		}
+		beatOnce(s.conn)
 		s.mu.Unlock()
 	}
 }
@@ -98,20 +139,36 @@ func (s *speaker) say(size int) uint64 {
 	if s.rude {
 		s.attempt++
 	}
-	if !s.again {
+	if s.conn != nil && !s.again {
 		s.write(s.sent)
 	}
 	return s.sent
 }
 
-// write writes an open message; s is locked.
-func (s *speaker) write(number uint64) {
+// write writes an open message, or ends the session if it cannot; s is locked.
+func (s *speaker) write(number uint64) bool {
 	err := s.conn.Publish(number, s.attempt, s.room, s.open[number].content)
 	if err == nil {
 		err = s.conn.Flush()
 	}
 	if err != nil {
-		s.failed = err
+		s.conn.Close()
+		return false
+	}
+	if !s.acks {
+		delete(s.open, number)
+	}
+	return true
+}
+
+// resend writes all open messages in order; s is locked.
+func (s *speaker) resend() {
+	s.again = false
+	s.attempt++
+	for n := uint64(1); n <= s.sent; n++ {
+		if _, open := s.open[n]; open && !s.write(n) {
+			return
+		}
 	}
 }
 
@@ -150,12 +207,8 @@ func (s *speaker) answered(number uint64, err error) {
 	time.AfterFunc(pause, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.again = false
-		s.attempt++
-		for n := uint64(1); n <= s.sent; n++ {
-			if _, open := s.open[n]; open {
-				s.write(n)
-			}
+		if s.conn != nil && s.again {
+			s.resend()
 		}
 	})
 }

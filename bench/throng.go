@@ -113,8 +113,8 @@ type shard struct {
 	times load.Times
 }
 
-// comeAtOnce bounds the handshakes of a band at one time: a process on a machine
-// with few processors is slower with more.
+// comeAtOnce bounds the handshakes of a band from many addresses at one time: a
+// process on a machine with few processors is slower with more.
 const comeAtOnce = 192
 
 // runThrong does what it is told until there is nothing more to read.
@@ -128,15 +128,16 @@ func runThrong(ctx context.Context, in io.Reader, out io.Writer) error {
 	}
 	// The wall clock is read once: what counts is how much later.
 	t.began = time.Now().Add(-time.Duration(time.Now().UnixNano() - t.spec.Began))
-	for _, target := range t.spec.Targets {
-		d, err := talk.NewDialer(target)
-		if err != nil {
-			return err
-		}
-		t.dialers = append(t.dialers, d)
+	var err error
+	if t.dialers, err = dialersTo(t.spec.Targets); err != nil {
+		return err
 	}
 	for _, b := range t.spec.Bands {
-		t.bands = append(t.bands, &herd{throng: t, band: b, places: make(chan struct{}, comeAtOnce), refused: map[string]int{}, stop: func() {}})
+		atOnce := comeAtOnce
+		if b.Froms == 0 {
+			atOnce = dialsAtOnce
+		}
+		t.bands = append(t.bands, &herd{throng: t, band: b, places: make(chan struct{}, atOnce), refused: map[string]int{}, stop: func() {}})
 	}
 	defer func() {
 		for _, h := range t.bands {

@@ -34,6 +34,9 @@ func newWalker(h *herd, number, target int) *walker {
 	return &walker{herd: h, number: number, target: target, tickets: tickets(), next: make([]uint64, rooms), seq: make([]uint64, rooms)}
 }
 
+// tickets is what one client remembers of a server.
+func tickets() tls.ClientSessionCache { return tls.NewLRUClientSessionCache(1) }
+
 // keep keeps the client connected.
 func (w *walker) keep(ctx context.Context) {
 	for ctx.Err() == nil {
@@ -86,7 +89,7 @@ func (w *walker) refused(ctx context.Context, err error) error {
 // enter connects and follows.
 func (w *walker) enter(ctx context.Context) (talk.Conn, error) {
 	h := w.herd
-	conn, err := h.dialers[w.target].DialFrom(ctx, "", w.tickets, h.place(w.number))
+	conn, err := h.dialers[w.target].DialFrom(ctx, fmt.Sprintf("user%d", w.number), w.tickets, h.place(w.number))
 	if err != nil {
 		return nil, err
 	}
