@@ -22,10 +22,10 @@ const (
 	quicHeartbeat = 2 * time.Second
 )
 
-// dialQUIC begins a session over QUIC, from a socket of its own as a client on
-// a machine of its own has it.
-func dialQUIC(ctx context.Context, t Target, config *tls.Config, at Place) (Conn, error) {
-	c, err := at.udp().DialContext(ctx, "udp", t.Addr)
+// quic begins a session over QUIC, from a socket of its own as a client on a
+// machine of its own has it.
+func (d *Dialer) quic(ctx context.Context, config *tls.Config, at Place) (Conn, error) {
+	c, err := at.udp().DialContext(ctx, "udp", d.target.Addr)
 	if err != nil {
 		return nil, err
 	}
@@ -49,10 +49,10 @@ func dialQUIC(ctx context.Context, t Target, config *tls.Config, at Place) (Conn
 		closeAll()
 		return nil, err
 	}
-	s := overQUIC(q, commands)
+	s := d.overQUIC(q, commands)
 	s.close = func() { _ = q.CloseWithError(3000, ""); closeAll() }
 	_ = commands.SetReadDeadline(time.Now().Add(dialWithin))
-	if err := s.hello(t.Token); err != nil {
+	if err := s.hello(d.target.Token); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -85,8 +85,8 @@ func (at Place) udp() *net.Dialer {
 	return &net.Dialer{LocalAddr: &net.UDPAddr{IP: at.From}}
 }
 
-func overQUIC(q *quic.Conn, commands *quic.Stream) *starlingConn {
-	s := newStarling()
+func (d *Dialer) overQUIC(q *quic.Conn, commands *quic.Stream) *starlingConn {
+	s := d.newStarling()
 	var out []byte
 	s.put = func(add func([]byte) []byte) error { out = add(out); return nil }
 	s.beat = func() error { return nil }

@@ -2,7 +2,6 @@ package talk
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -81,8 +80,8 @@ type starlingConn struct {
 	buffer []byte
 }
 
-func newStarling() *starlingConn {
-	return &starlingConn{prefix: rand.Text()[:8] + "-", follow: firstFollow}
+func (d *Dialer) newStarling() *starlingConn {
+	return &starlingConn{prefix: d.prefix, follow: firstFollow}
 }
 
 // hello says who the client is and waits for the welcome.
@@ -336,12 +335,12 @@ func frameLength(head []byte) (int, error) {
 
 // greetStarling begins a session over a WebSocket, each of whose messages is
 // one frame or more.
-func greetStarling(ctx context.Context, c net.Conn, config *tls.Config, t Target) (Conn, error) {
-	w, err := upgrade(ctx, c, config, t.Addr, "/ws", "im.1.pb")
+func (d *Dialer) greetStarling(ctx context.Context, c net.Conn, config *tls.Config) (Conn, error) {
+	w, err := upgrade(ctx, c, config, d.target.Addr, "/ws", "im.1.pb")
 	if err != nil {
 		return nil, err
 	}
-	s := newStarling()
+	s := d.newStarling()
 	var rest []byte
 	s.put, s.flush, s.beat, s.close = w.putMessage, w.Flush, w.Beat, w.Close
 	s.answer = func() ([]byte, error) {
@@ -362,5 +361,5 @@ func greetStarling(ctx context.Context, c net.Conn, config *tls.Config, t Target
 		rest = rest[headerLen+n:]
 		return f, nil
 	}
-	return s, s.hello(t.Token)
+	return s, s.hello(d.target.Token)
 }

@@ -9,6 +9,7 @@ package talk
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -55,7 +56,8 @@ type Conn interface {
 	// before Read; messages that are faster than the answer go to h.
 	Follow(rooms []string, after uint64, h *Handler) error
 	// Publish sends a message, whose id Acked will name, at the next Flush or
-	// before. attempt rises each time that open messages are sent again.
+	// before. attempt rises each time that open messages are sent again. A system
+	// that knows its messages by id takes one once from all connections of a Dialer.
 	Publish(id uint64, attempt uint32, room string, content []byte) error
 	Flush() error
 	// Read reads until the connection ends, and says why.
@@ -75,6 +77,7 @@ func HasAcks(protocol string) bool {
 type Dialer struct {
 	target Target
 	tls    *tls.Config
+	prefix string // of the ids of messages: what a connection sends again, another one does under the same id
 }
 
 // NewDialer returns a dialer.
@@ -83,7 +86,7 @@ func NewDialer(t Target) (*Dialer, error) {
 	if !roots.AppendCertsFromPEM([]byte(t.CA)) {
 		return nil, errors.New("the target has no certificate to trust")
 	}
-	return &Dialer{t, &tls.Config{RootCAs: roots, ServerName: t.Name, MinVersion: tls.VersionTLS13}}, nil
+	return &Dialer{t, &tls.Config{RootCAs: roots, ServerName: t.Name, MinVersion: tls.VersionTLS13}, rand.Text()[:8] + "-"}, nil
 }
 
 // TLS is how the connections are encrypted.
@@ -119,7 +122,7 @@ func (d *Dialer) DialFrom(ctx context.Context, user string, tickets tls.ClientSe
 		config.ClientSessionCache = tickets
 	}
 	if d.target.Protocol == StarlingQUIC {
-		return dialQUIC(ctx, d.target, config, at)
+		return d.quic(ctx, config, at)
 	}
 	c, err := at.tcp().DialContext(ctx, "tcp", d.target.Addr)
 	if err != nil {
@@ -150,7 +153,7 @@ func (at Place) tcp() *net.Dialer {
 func (d *Dialer) greet(ctx context.Context, c net.Conn, config *tls.Config, user string) (Conn, error) {
 	switch d.target.Protocol {
 	case StarlingWS:
-		return greetStarling(ctx, c, config, d.target)
+		return d.greetStarling(ctx, c, config)
 	case NATS:
 		return greetNATS(ctx, c, config)
 	case Centrifuge:

@@ -2,8 +2,11 @@ package talk
 
 import (
 	"bytes"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"net"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -98,5 +101,32 @@ func TestMQTTPackets(t *testing.T) {
 		if !slices.Equal(got, want.messages) || err == nil || !strings.Contains(err.Error(), want.err) {
 			t.Errorf("%q: %q, %v", says, got, err)
 		}
+	}
+}
+
+// TestSameID sees that a message that is sent again over another connection has the id
+// that it had, and that nobody else's has.
+func TestSameID(t *testing.T) {
+	publish := func(d *Dialer) (frame []byte) {
+		s := d.newStarling()
+		s.put = func(add func([]byte) []byte) error { frame = add(nil); return nil }
+		if err := s.Publish(7, 0, "room", []byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		return frame
+	}
+	server := httptest.NewTLSServer(nil)
+	defer server.Close()
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	one, err1 := NewDialer(Target{CA: string(ca)})
+	two, err2 := NewDialer(Target{CA: string(ca)})
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(publish(one), publish(one)) {
+		t.Error("another id over another connection")
+	}
+	if bytes.Equal(publish(one), publish(two)) {
+		t.Error("two have the same id")
 	}
 }
