@@ -78,7 +78,7 @@ func cores(ctx context.Context, o relayOptions, protocol string, out, progress i
 			fmt.Fprintf(progress, "bench: round %d, %s: %.0f deliveries/s\n", round+1, it.name, rows[0].DeliveriesPerS)
 		}
 	}
-	return printRelayTable(out, kindFanout, all)
+	return printTable(out, deliveryColumns, byWorkload(all))
 }
 
 func (m *machine) coresTurn(ctx context.Context, dir string, plan harmPlan, w relayWork) ([]row, error) {

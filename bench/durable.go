@@ -139,7 +139,7 @@ func durable(ctx context.Context, o durableOptions, out, progress io.Writer) err
 		}
 	}
 	if !o.json {
-		failed = errors.Join(failed, printTable(out, rows))
+		failed = errors.Join(failed, printTable(out, durableColumns, rows))
 	}
 	return failed
 }

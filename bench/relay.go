@@ -190,7 +190,7 @@ func relay(ctx context.Context, o relayOptions, out, progress io.Writer) error {
 		}
 	}
 	if !o.json {
-		failed = errors.Join(failed, printRelayTable(out, o.kind, all))
+		failed = errors.Join(failed, printTable(out, relayColumns[o.kind], byWorkload(all)))
 	}
 	return failed
 }

@@ -183,7 +183,7 @@ func TestRelayTable(t *testing.T) {
 	}
 	rows = append(rows, row{System: "b", Workload: kindFanout, Missing: "it is not installed"})
 	var out strings.Builder
-	if err := printRelayTable(&out, kindFanout, rows); err != nil {
+	if err := printTable(&out, deliveryColumns, rows); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(out.String(), "\n")

@@ -4,136 +4,120 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"text/tabwriter"
 )
 
-// A row is what came of one turn. Times of acks are in ms, processor times in
-// s per 100,000 messages.
-type row struct {
-	System   string  `json:"system"`
-	Workload string  `json:"workload"`
-	Round    int     `json:"round"`
-	PerS     float64 `json:"per_s"`
-	P50      float64 `json:"p50_ms"`
-	P99      float64 `json:"p99_ms"`
-	// CPU is of all processes; nil = this system does not tell.
-	CPU       *float64 `json:"cpu_s_per_100k"`
-	ServerCPU *float64 `json:"server_cpu_s_per_100k"`
-	ClientCPU *float64 `json:"client_cpu_s_per_100k"`
-	Messages  int      `json:"messages"`
-	Seconds   float64  `json:"seconds"`
-	// Limits are those within which it was measured; of durable the profile of
-	// Starling's.
-	Limits  string  `json:"limits,omitempty"`
-	Groups  int     `json:"groups"` // or streams
-	FsyncMs float64 `json:"fsync_delay_ms"`
-
-	relayFigures
-
-	// Missing says why there is no measurement.
-	Missing string `json:"missing,omitempty"`
+// A column of a table is a figure of rows, of which the median is shown.
+type column struct {
+	head   string
+	format string
+	of     func(row) *float64
 }
 
-// relayFigures are of the workloads beside durable, those that they have.
-type relayFigures struct {
-	Deliveries     int     `json:"deliveries,omitempty"`
-	DeliveriesPerS float64 `json:"deliveries_per_s,omitempty"`
-	// The processor times of the server and of all clients, in s per million
-	// deliveries.
-	CPUPerM       *float64 `json:"cpu_s_per_m,omitempty"`
-	ClientCPUPerM *float64 `json:"client_cpu_s_per_m,omitempty"`
-	// KiBPerConn is of memory that is resident, HeapKiBPerConn of what the
-	// server itself says that its heap and stacks have in use.
-	KiBPerConn     *float64 `json:"kib_per_conn,omitempty"`
-	HeapKiBPerConn *float64 `json:"heap_kib_per_conn,omitempty"`
-	BackS          *float64 `json:"back_s,omitempty"`
-	Connections    int      `json:"connections,omitempty"`
-	// Lost and Repeated are deliveries.
-	Lost     *int `json:"lost,omitempty"`
-	Repeated int  `json:"repeated,omitempty"`
+func known(of func(row) float64) func(row) *float64 {
+	return func(r row) *float64 { v := of(r); return &v }
 }
 
-// String is a row as progress.
-func (r row) String() string {
-	text := fmt.Sprintf("%s, %s, round %d: ", r.System, r.Workload, r.Round)
-	if r.Missing != "" {
-		return text + "missing, since " + r.Missing
+// The columns of each kind of workload. The first one's spread is shown too.
+var (
+	durableColumns = []column{
+		{"MESSAGES/S", "%.0f", known(func(r row) float64 { return r.PerS })},
+		{"P50 MS", "%.2f", known(func(r row) float64 { return r.P50 })},
+		{"P99 MS", "%.2f", known(func(r row) float64 { return r.P99 })},
+		{"CPU S/100,000", "%.2f", func(r row) *float64 { return r.CPU }},
+		{"SERVERS", "%.2f", func(r row) *float64 { return r.ServerCPU }},
+		{"CLIENT", "%.2f", func(r row) *float64 { return r.ClientCPU }},
 	}
-	switch {
-	case r.KiBPerConn != nil:
-		return text + fmt.Sprintf("%.1f KiB per connection, %s of it in use", *r.KiBPerConn, seconds(r.HeapKiBPerConn))
-	case r.BackS != nil:
-		return text + fmt.Sprintf("all back after %.2f s, %d of %d deliveries lost", *r.BackS, *r.Lost, r.Messages*r.Connections)
-	case r.Deliveries > 0:
-		return text + fmt.Sprintf("%.0f deliveries/s, p50 %.2f ms, p99 %.2f ms, processor %s s per million (clients %s), %d lost",
-			r.DeliveriesPerS, r.P50, r.P99, seconds(r.CPUPerM), seconds(r.ClientCPUPerM), *r.Lost)
+	deliveryColumns = []column{
+		{"DELIVERIES/S", "%.0f", known(func(r row) float64 { return r.DeliveriesPerS })},
+		{"CPU S/MILLION", "%.2f", func(r row) *float64 { return r.CPUPerM }},
+		{"CLIENTS", "%.2f", func(r row) *float64 { return r.ClientCPUPerM }},
+		{"P50 MS", "%.2f", known(func(r row) float64 { return r.P50 })},
+		{"P99 MS", "%.2f", known(func(r row) float64 { return r.P99 })},
+		{"LOST", "%.0f", lostOf},
 	}
-	return text + fmt.Sprintf("%.0f/s, p50 %.2f ms, p99 %.2f ms, processor %s s per 100,000", r.PerS, r.P50, r.P99, seconds(r.CPU))
+	relayColumns = map[string][]column{
+		kindIdle: {
+			{"KIB/CONNECTION", "%.1f", func(r row) *float64 { return r.KiBPerConn }},
+			{"HEAP", "%.1f", func(r row) *float64 { return r.HeapKiBPerConn }},
+		},
+		kindFanout: deliveryColumns,
+		kindRooms:  deliveryColumns,
+		kindReconnect: {
+			{"BACK S", "%.2f", func(r row) *float64 { return r.BackS }},
+			{"LOST", "%.0f", lostOf},
+			{"OF", "%.0f", known(func(r row) float64 { return float64(r.Messages * r.Connections) })},
+		},
+	}
+)
+
+func lostOf(r row) *float64 {
+	if r.Lost == nil {
+		return nil
+	}
+	v := float64(*r.Lost)
+	return &v
 }
 
-func seconds(v *float64) string {
-	if v == nil {
-		return "-"
-	}
-	return fmt.Sprintf("%.2f", *v)
+// byWorkload are rows in the order of the names of their workloads.
+func byWorkload(rows []row) []row {
+	return slices.SortedStableFunc(slices.Values(rows), func(a, b row) int { return strings.Compare(a.Workload, b.Workload) })
 }
 
-// printTable writes a line for each workload and system: the medians of its
-// rounds, and of the rates their spread.
-func printTable(out io.Writer, rows []row) error {
+// printTable writes a line for each workload and system, in the order of their first
+// rows, and below them why turns are missing.
+func printTable(out io.Writer, columns []column, rows []row) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "WORKLOAD\tSYSTEM\tMESSAGES/S\tMIN..MAX\tP50 MS\tP99 MS\tCPU S/100,000\tSERVERS\tCLIENT\tROUNDS")
-	for len(rows) > 0 {
-		first := rows[0]
-		same := func(r row) bool { return r.System == first.System && r.Workload == first.Workload }
-		var mine []row
-		for _, r := range rows {
-			if same(r) {
-				mine = append(mine, r)
-			}
-		}
-		rows = slices.DeleteFunc(slices.Clone(rows), same)
-		for _, r := range mine {
-			if r.Missing != "" {
-				fmt.Fprintf(w, "%s\t%s\tmissing: %s\n", r.Workload, r.System, r.Missing)
-			}
-		}
-		if mine = slices.DeleteFunc(mine, func(r row) bool { return r.Missing != "" }); len(mine) == 0 {
+	fmt.Fprintf(w, "WORKLOAD\tSYSTEM\t%s\tMIN..MAX", columns[0].head)
+	for _, c := range columns[1:] {
+		fmt.Fprintf(w, "\t%s", c.head)
+	}
+	fmt.Fprintln(w, "\tROUNDS")
+	type line struct{ workload, system string }
+	var lines []line
+	measured := map[line][]row{}
+	var missing []row
+	for _, r := range rows {
+		l := line{r.Workload, r.System}
+		switch {
+		case r.Missing != "":
+			missing = append(missing, r)
 			continue
+		case measured[l] == nil:
+			lines = append(lines, l)
 		}
-		low, rate, high := spread(mine, func(r row) float64 { return r.PerS })
-		fmt.Fprintf(w, "%s\t%s\t%.0f\t%.0f..%.0f\t%.2f\t%.2f\t%s\t%s\t%s\t%d\n", first.Workload, first.System, rate, low, high,
-			middle(mine, func(r row) float64 { return r.P50 }), middle(mine, func(r row) float64 { return r.P99 }),
-			processor(mine, func(r row) *float64 { return r.CPU }),
-			processor(mine, func(r row) *float64 { return r.ServerCPU }),
-			processor(mine, func(r row) *float64 { return r.ClientCPU }), len(mine))
+		measured[l] = append(measured[l], r)
+	}
+	for _, l := range lines {
+		mine := measured[l]
+		low, median, high := columns[0].spread(mine)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s..%s", l.workload, l.system, median, low, high)
+		for _, c := range columns[1:] {
+			_, median, _ := c.spread(mine)
+			fmt.Fprintf(w, "\t%s", median)
+		}
+		fmt.Fprintf(w, "\t%d\n", len(mine))
+	}
+	for _, r := range missing {
+		fmt.Fprintf(w, "%s\t%s\tmissing: %s\n", r.Workload, r.System, r.Missing)
 	}
 	return w.Flush()
 }
 
-// processor is the median of a processor time, "-" if it is not known.
-func processor(rows []row, of func(row) *float64) string {
-	for _, r := range rows {
-		if of(r) == nil {
-			return "-"
-		}
-	}
-	m := middle(rows, func(r row) float64 { return *of(r) })
-	return seconds(&m)
-}
-
-func middle(rows []row, of func(row) float64) float64 {
-	_, m, _ := spread(rows, of)
-	return m
-}
-
-// spread returns the least, the median and the greatest.
-func spread(rows []row, of func(row) float64) (low, median, high float64) {
+// spread is the least, the median and the greatest of a column, as text; "-" if
+// it is not known.
+func (c column) spread(rows []row) (low, median, high string) {
 	var values []float64
 	for _, r := range rows {
-		values = append(values, of(r))
+		v := c.of(r)
+		if v == nil {
+			return "-", "-", "-"
+		}
+		values = append(values, *v)
 	}
 	slices.Sort(values)
 	n := len(values)
-	return values[0], (values[(n-1)/2] + values[n/2]) / 2, values[n-1]
+	text := func(v float64) string { return fmt.Sprintf(c.format, v) }
+	return text(values[0]), text((values[(n-1)/2] + values[n/2]) / 2), text(values[n-1])
 }
