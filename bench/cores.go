@@ -17,11 +17,11 @@ import (
 // The machines of cores: what a node has of this one.
 var machines = []struct {
 	name string
-	plan harmPlan
+	plan meshPlan
 }{
-	{"one-core", harmPlan{nodes: 1, one: true}},
-	{"two-cores", harmPlan{nodes: 1}},
-	{"two-nodes", harmPlan{nodes: 2}},
+	{"one-core", meshPlan{nodes: 1, one: true}},
+	{"two-cores", meshPlan{nodes: 1}},
+	{"two-nodes", meshPlan{nodes: 2}},
 }
 
 func coresCommand() *cobra.Command {
@@ -66,8 +66,8 @@ func cores(ctx context.Context, o relayOptions, protocol string, out, progress i
 		for i := range machines {
 			it := machines[(round+i)%len(machines)]
 			p := it.plan
-			p.limits, p.protocol = limitsProfile, protocol
-			rows, err := m.coresTurn(ctx, filepath.Join(m.dir, fmt.Sprint(round, "-", i)), p, o.work())
+			p.limits = limitsProfile
+			rows, err := m.coresTurn(ctx, filepath.Join(m.dir, fmt.Sprint(round, "-", i)), protocol, p, o.work())
 			if err != nil {
 				return errors.Join(err, context.Cause(ctx))
 			}
@@ -81,12 +81,12 @@ func cores(ctx context.Context, o relayOptions, protocol string, out, progress i
 	return printTable(out, deliveryColumns, byWorkload(all))
 }
 
-func (m *machine) coresTurn(ctx context.Context, dir string, plan harmPlan, w relayWork) ([]row, error) {
+func (m *machine) coresTurn(ctx context.Context, dir, protocol string, plan meshPlan, w relayWork) ([]row, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	h, err := m.startHarm(ctx, dir, plan)
+	h, err := m.startHarm(ctx, dir, protocol, plan)
 	if err != nil {
 		return nil, err
 	}

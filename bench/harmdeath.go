@@ -28,7 +28,7 @@ const (
 
 // beginDeath starts three nodes.
 func beginDeath(ctx context.Context, m *machine, dir string, o harmOptions) (*trial, error) {
-	h, err := m.startHarm(ctx, dir, harmPlan{nodes: 3, limits: limitsProfile, protocol: o.protocol, restart: restartAfter})
+	h, err := m.startHarm(ctx, dir, o.protocol, meshPlan{nodes: 3, limits: limitsProfile, restart: restartAfter})
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -17,119 +16,43 @@ import (
 	"github.com/starling-im/starling/bench/internal/talk"
 )
 
-// A harmMesh is nodes of one region, and clients who are told what to do.
+// A harmMesh is a mesh, and clients who are told what to do.
 type harmMesh struct {
-	m        *machine
-	home     string
-	edgeNode string
-	dev      *exec.Cmd
-	nodes    []string // their names
-	targets  []talk.Target
-	began    time.Time
-	client   http.Client
-	stop     func()
-}
-
-// A harmPlan says what mesh a measurement needs.
-type harmPlan struct {
-	nodes    int
-	limits   string
-	protocol string
-	restart  time.Duration
-	one      bool // all nodes have the first processor, and no other
+	*mesh
+	m       *machine
+	nodes   []string // their names
+	targets []talk.Target
+	began   time.Time
+	client  http.Client
 }
 
 // startHarm starts a mesh in a folder.
-func (m *machine) startHarm(ctx context.Context, dir string, p harmPlan) (*harmMesh, error) {
-	h := &harmMesh{m: m, home: filepath.Join(dir, "home"), edgeNode: m.edgeNode, began: time.Now()}
-	line := []string{
-		m.edgeNode, "dev", "--processes", "--regions", "fra", "--nodes", strconv.Itoa(p.nodes), "--json", "--limits", p.limits,
-		"--data", filepath.Join(dir, "data"), "--restart-after", p.restart.String(),
-	}
-	if p.one {
-		taskset, err := exec.LookPath("taskset")
-		if err != nil {
-			return nil, err
-		}
-		line = append([]string{taskset, "-c", "0"}, line...)
-	}
-	h.dev = exec.Command(line[0], line[1:]...)
-	said := &lastLine{log: m.log}
-	h.dev.Env, h.dev.Stderr = append(partEnv(), "STARLING_HOME="+h.home), said
-	out, err := h.dev.StdoutPipe()
+func (m *machine) startHarm(ctx context.Context, dir, protocol string, p meshPlan) (*harmMesh, error) {
+	s, err := m.startMesh(ctx, dir, p)
 	if err != nil {
 		return nil, err
 	}
-	if err := h.dev.Start(); err != nil {
-		return nil, err
+	h := &harmMesh{mesh: s, m: m, began: time.Now()}
+	var d *talk.Dialer
+	if h.targets, h.nodes, err = s.readContext(ctx, protocol); err == nil {
+		d, err = talk.NewDialer(h.targets[0])
 	}
-	h.stop = func() { stopDev(h.dev, nil) }
-	c := &cluster{}
-	if err := c.awaitDev(ctx, out, h.dev, p.nodes); err != nil {
-		h.stop()
-		return nil, fmt.Errorf("%w: %s", err, said)
-	}
-	if err := h.readContext(ctx, p.protocol); err != nil {
+	if err != nil {
 		h.stop()
 		return nil, err
 	}
+	h.client = http.Client{Transport: &http.Transport{TLSClientConfig: d.TLS(), DisableKeepAlives: true}, Timeout: stopWithin}
 	return h, nil
 }
 
-// tokenLife is as long as production lets tokens live.
-const tokenLife = "59m"
-
-func (h *harmMesh) readContext(ctx context.Context, protocol string) error {
-	text, err := os.ReadFile(filepath.Join(h.home, "contexts", "default.json"))
-	if err != nil {
-		return err
-	}
-	var mesh meshContext
-	if err := json.Unmarshal(text, &mesh); err != nil {
-		return err
-	}
-	token, err := h.ask(ctx, "token", "bench", "--act-as-any", "--expires", tokenLife)
-	if err != nil {
-		return err
-	}
-	for _, n := range mesh.Nodes {
-		h.nodes = append(h.nodes, n.ID)
-		h.targets = append(h.targets, talk.Target{
-			Protocol: protocol, Addr: n.Addr, CA: mesh.CA, Name: mesh.ServerName, Token: strings.TrimSpace(string(token)),
-		})
-	}
-	d, err := talk.NewDialer(h.targets[0])
-	if err != nil {
-		return err
-	}
-	h.client = http.Client{Transport: &http.Transport{TLSClientConfig: d.TLS(), DisableKeepAlives: true}, Timeout: stopWithin}
-	return nil
-}
-
-// ask runs another command of edge-node.
-func (h *harmMesh) ask(ctx context.Context, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, h.edgeNode, args...)
-	cmd.Env = append(partEnv(), "STARLING_HOME="+h.home)
-	out, err := cmd.Output()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		err = fmt.Errorf("%w: %s", err, exit.Stderr)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("edge-node %s: %w", args[0], err)
-	}
-	return out, nil
-}
-
 // pid is the process of a node, 0 if it does not run now.
-func (h *harmMesh) pid(node int) int {
-	parent := h.dev.Process.Pid
-	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
+func (h *harmMesh) pid(i int) int {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", h.devPID))
 	for _, task := range tasks {
 		b, _ := os.ReadFile(task)
 		for child := range strings.FieldsSeq(string(b)) {
 			line, _ := os.ReadFile("/proc/" + child + "/cmdline")
-			if strings.Contains(string(line), "/"+h.nodes[node]) {
+			if strings.Contains(string(line), "/"+h.nodes[i]) {
 				pid, _ := strconv.Atoi(child)
 				return pid
 			}

@@ -26,18 +26,21 @@ const comeWithin = 2 * time.Minute
 // newSquare starts the mesh, has the bands come, and lets all have a message of each
 // of their rooms.
 func (m *machine) newSquare(ctx context.Context, dir string, o harmOptions, limits string, rooms []string, bands []band) (*square, error) {
-	h, err := m.startHarm(ctx, dir, harmPlan{nodes: 1, limits: limits, protocol: o.protocol})
+	h, err := m.startHarm(ctx, dir, o.protocol, meshPlan{nodes: 1, limits: limits})
 	if err != nil {
 		return nil, err
 	}
 	s := &square{harmMesh: h, o: o}
-	stopMesh := h.stop
-	s.stop = func() { s.clients.stop(); stopMesh() }
 	if err := s.gather(ctx, rooms, bands); err != nil {
 		s.stop()
 		return nil, err
 	}
 	return s, nil
+}
+
+func (s *square) stop() {
+	s.clients.stop()
+	s.harmMesh.stop()
 }
 
 func (s *square) gather(ctx context.Context, rooms []string, bands []band) (err error) {

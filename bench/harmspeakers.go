@@ -10,9 +10,6 @@ import (
 	"github.com/starling-im/starling/bench/internal/load"
 )
 
-// production limits the rates of sends.
-const production = "production"
-
 // in is the time within which a share of the messages were acknowledged, in ms.
 func (s *speaker) in(share float64) float64 {
 	s.mu.Lock()
@@ -72,7 +69,7 @@ const floodPerSecond = 50 * 20
 
 // beginFlood has one session send too much.
 func beginFlood(ctx context.Context, m *machine, dir string, o harmOptions) (*trial, error) {
-	h, err := m.startHarm(ctx, dir, harmPlan{nodes: 1, limits: production, protocol: o.protocol})
+	h, err := m.startHarm(ctx, dir, o.protocol, meshPlan{nodes: 1, limits: production})
 	if err != nil {
 		return nil, err
 	}

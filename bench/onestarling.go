@@ -3,12 +3,8 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -19,44 +15,22 @@ import (
 // starlingLimits is what a row says of one node.
 const starlingLimits = limitsProfile + ": no rates; 1 MiB of tail per room, 256 KiB unsent per session"
 
-// meshContext is what edge-node dev writes for other commands.
-type meshContext struct {
-	CA         string `json:"ca"`
-	ServerName string `json:"server_name"`
-	Nodes      []struct {
-		ID   string `json:"id"`
-		Addr string `json:"addr"`
-	} `json:"nodes"`
-}
-
 // startOneStarling returns what starts one node, to which clients talk by a
 // protocol.
 func startOneStarling(protocol string) func(context.Context, *machine, string) (*peer, error) {
 	return func(ctx context.Context, m *machine, dir string) (*peer, error) {
-		home := filepath.Join(dir, "home")
-		dev := exec.Command(m.edgeNode, "dev", "--processes", "--regions", "fra", "--nodes", "1", "--json", "--limits", limitsProfile,
-			"--data", filepath.Join(dir, "data"), "--restart-after", "1ms")
-		said := &lastLine{log: m.log}
-		dev.Env, dev.Stderr = append(partEnv(), "STARLING_HOME="+home), said
-		out, err := dev.StdoutPipe()
+		s, err := m.startMesh(ctx, dir, meshPlan{nodes: 1, limits: limitsProfile, restart: time.Millisecond})
 		if err != nil {
 			return nil, err
 		}
-		if err := dev.Start(); err != nil {
-			return nil, err
-		}
-		c := &cluster{stop: func() { stopDev(dev, nil) }}
-		if err := c.awaitDev(ctx, out, dev, 1); err != nil {
-			c.stop()
-			return nil, fmt.Errorf("%w: %s", err, said)
-		}
-		p := &peer{limits: starlingLimits, pid: c.pids[0], stop: func() { stopDev(dev, nil) }}
+		p := &peer{limits: starlingLimits, pid: s.firstPIDs[0], stop: s.stop}
 		p.again = func(context.Context) error { return nil } // dev does
-		if p.target, err = starlingTarget(ctx, m.edgeNode, home); err != nil {
+		targets, _, err := s.readContext(ctx, protocol)
+		if err != nil {
 			p.stop()
 			return nil, err
 		}
-		p.target.Protocol = protocol
+		p.target = targets[0]
 		memory, err := newStarlingMemory(p.target)
 		if err != nil {
 			p.stop()
@@ -65,26 +39,6 @@ func startOneStarling(protocol string) func(context.Context, *machine, string) (
 		p.heap, p.collect = memory.inUse, memory.collect
 		return p, nil
 	}
-}
-
-// starlingTarget reads the context that dev wrote, and has a token made for
-// clients that may speak for all users: one user may have 16 connections.
-func starlingTarget(ctx context.Context, edgeNode, home string) (t talk.Target, err error) {
-	text, err := os.ReadFile(filepath.Join(home, "contexts", "default.json"))
-	if err != nil {
-		return t, err
-	}
-	var mesh meshContext
-	if err := json.Unmarshal(text, &mesh); err != nil || len(mesh.Nodes) != 1 {
-		return t, fmt.Errorf("edge-node dev wrote %q: %w", text, err)
-	}
-	token := exec.CommandContext(ctx, edgeNode, "token", "bench", "--act-as-any", "--expires", "24h")
-	token.Env = append(partEnv(), "STARLING_HOME="+home)
-	line, err := token.Output()
-	if err != nil {
-		return t, fmt.Errorf("edge-node token: %w", err)
-	}
-	return talk.Target{Addr: mesh.Nodes[0].Addr, CA: mesh.CA, Name: mesh.ServerName, Token: strings.TrimSpace(string(line))}, nil
 }
 
 // starlingMemory is what a node's metrics say of its memory.
