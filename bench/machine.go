@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -53,9 +52,8 @@ type measured struct {
 
 // A cluster is a system that has been started for a turn.
 type cluster struct {
-	pids   []int       // of the three processes
-	sender *exec.Cmd   // is not started
-	spec   *senderSpec // for its standard input; nil = it needs none
+	pids   []int // of the three processes
+	sender *sender
 	groups int
 	limits string
 	stop   func()
@@ -97,7 +95,7 @@ func (m *machine) turn(ctx context.Context, name string, t turn) (row, error) {
 	}
 	defer c.stop()
 	var servers, client stopwatch
-	got, err := m.measure(ctx, c, t.work, &servers, &client)
+	got, err := c.measure(ctx, t.work, &servers, &client)
 	if err != nil {
 		return r, err
 	}
@@ -137,49 +135,18 @@ func (w *stopwatch) per100k(messages int) *float64 {
 	return &v
 }
 
-// afterCounting is how long a sender may take beyond what it counts: for
-// connections, rooms, leaders, and the end.
-const afterCounting = 2 * time.Minute
-
 // measure runs the sender, with a watch on the servers and one on itself.
-func (m *machine) measure(ctx context.Context, c *cluster, w workload, servers, client *stopwatch) (got measured, err error) {
-	limit := w.WarmUp + time.Duration(w.Seconds*float64(time.Second)) + afterCounting
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	var out bytes.Buffer
-	c.sender.Stdout = &out
-	said, err := c.sender.StderrPipe()
-	if err != nil {
-		return got, err
-	}
-	in, err := c.sender.StdinPipe() // open until it ends
-	if err != nil {
-		return got, err
-	}
-	if err := c.sender.Start(); err != nil {
-		return got, err
-	}
-	defer context.AfterFunc(ctx, func() { _ = c.sender.Process.Kill() })()
-	if c.spec != nil {
-		if err := json.NewEncoder(in).Encode(c.spec); err != nil {
-			return got, errors.Join(err, c.sender.Process.Kill(), c.sender.Wait())
-		}
-	}
-	servers.pids, client.pids = c.pids, []int{c.sender.Process.Pid}
-	last := follow(said, func(begins bool) {
+func (c *cluster) measure(ctx context.Context, w workload, servers, client *stopwatch) (got measured, err error) {
+	servers.pids = c.pids
+	err = c.sender.run(ctx, w.WarmUp+time.Duration(w.Seconds*float64(time.Second)), &got, func(begins bool) {
+		client.pids = []int{c.sender.cmd.Process.Pid}
 		servers.take(begins)
 		client.take(begins)
 	})
-	if err := c.sender.Wait(); err != nil {
-		return got, fmt.Errorf("the sender failed: %w: %s", errors.Join(err, ctx.Err()), last)
+	if err == nil && got.Messages == 0 {
+		err = errors.New("nothing was acknowledged while it counted")
 	}
-	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
-		return got, fmt.Errorf("the sender said %q: %w", out.String(), err)
-	}
-	if got.Messages == 0 {
-		return got, errors.New("nothing was acknowledged while it counted")
-	}
-	return got, nil
+	return got, err
 }
 
 // processorTime is what processes have taken of the processors, of which only
@@ -229,8 +196,8 @@ func freeAddrs(n int) (addrs []string, err error) {
 }
 
 // startOwn starts the servers of a system whose servers are this program, and
-// readies its sender.
-func startOwn(ctx context.Context, m *machine, dir, server, sender string, w workload, groups int) (*cluster, error) {
+// readies its sender, by its name.
+func startOwn(ctx context.Context, m *machine, dir, server, name string, w workload, groups int) (*cluster, error) {
 	addrs, err := freeAddrs(6)
 	if err != nil {
 		return nil, err
@@ -257,8 +224,7 @@ func startOwn(ctx context.Context, m *machine, dir, server, sender string, w wor
 		return nil, err
 	}
 	w.Groups = groups
-	c.spec = &senderSpec{sender, addrs[:3], w}
-	c.sender = exec.Command(self, sendPart, sender)
-	c.sender.Env = partEnv()
+	c.sender = &sender{cmd: exec.Command(self, sendPart, name), spec: senderSpec{name, addrs[:3], w}}
+	c.sender.cmd.Env = partEnv()
 	return c, nil
 }

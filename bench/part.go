@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -259,6 +260,51 @@ func slowed(by time.Duration, line ...string) ([]string, error) {
 		path, "-f", "--seccomp-bpf", "-qqq", "-o", os.DevNull, "-e", "trace=fsync,fdatasync", "-e", "signal=none",
 		"-e", fmt.Sprintf("inject=fsync,fdatasync:delay_exit=%d", by.Microseconds()), "--",
 	}, line...), nil
+}
+
+// A sender is the process that is all clients of a turn.
+type sender struct {
+	cmd   *exec.Cmd
+	spec  any            // for its standard input; nil = it needs none
+	stdin io.WriteCloser // open until it ends
+}
+
+// afterCounting is how long a sender may take beyond what it counts: for
+// connections, rooms, leaders, and the end.
+const afterCounting = 2 * time.Minute
+
+// run has a sender do what its spec says and reads the result, for which it may take
+// no more than a while beyond a limit. It calls counts when the sender begins to
+// count and when it ends.
+func (s *sender) run(ctx context.Context, limit time.Duration, result any, counts func(begins bool)) error {
+	ctx, cancel := context.WithTimeout(ctx, limit+afterCounting)
+	defer cancel()
+	var out bytes.Buffer
+	s.cmd.Stdout = &out
+	said, err := s.cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if s.stdin, err = s.cmd.StdinPipe(); err != nil {
+		return err
+	}
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = s.cmd.Process.Kill() })()
+	if s.spec != nil {
+		if err := json.NewEncoder(s.stdin).Encode(s.spec); err != nil {
+			return errors.Join(err, s.cmd.Process.Kill(), s.cmd.Wait())
+		}
+	}
+	last := follow(said, counts)
+	if err := s.cmd.Wait(); err != nil {
+		return fmt.Errorf("the clients failed: %w: %s", errors.Join(err, ctx.Err()), last)
+	}
+	if err := json.Unmarshal(out.Bytes(), result); err != nil {
+		return fmt.Errorf("the clients said %q: %w", out.String(), err)
+	}
+	return nil
 }
 
 // follow reads what a sender says until it says no more. It calls counts when

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,7 +36,7 @@ func (m *machine) relayTurn(ctx context.Context, name, system string, w relayWor
 // publish measures phases in which a crowd publishes.
 func (m *machine) publish(ctx context.Context, p *peer, w relayWork) ([]row, error) {
 	var servers, clients []*stopwatch
-	said, err := m.crowd(ctx, p, w, func(crowd *crowdProcess, begins bool) {
+	said, err := m.crowd(ctx, p, w, func(crowd *sender, begins bool) {
 		if begins {
 			servers = append(servers, &stopwatch{pids: append([]int{p.pid}, p.morePIDs...)})
 			clients = append(clients, &stopwatch{pids: []int{crowd.cmd.Process.Pid}})
@@ -87,7 +84,7 @@ func (m *machine) idle(ctx context.Context, p *peer, w relayWork) ([]row, error)
 	// What the first few make a server load and allocate is not theirs.
 	few := w
 	few.Clients = min(w.Clients, fewClients)
-	if _, err := m.crowd(ctx, p, few, func(crowd *crowdProcess, begins bool) {
+	if _, err := m.crowd(ctx, p, few, func(crowd *sender, begins bool) {
 		if begins {
 			_ = crowd.stdin.Close()
 		}
@@ -100,7 +97,7 @@ func (m *machine) idle(ctx context.Context, p *peer, w relayWork) ([]row, error)
 	}
 	var after memory
 	var failed error
-	_, err = m.crowd(ctx, p, w, func(crowd *crowdProcess, begins bool) {
+	_, err = m.crowd(ctx, p, w, func(crowd *sender, begins bool) {
 		if begins {
 			after, failed = settle(ctx, p, w.Seconds)
 			_ = crowd.stdin.Close()
@@ -148,45 +145,16 @@ func settle(ctx context.Context, p *peer, seconds float64) (got memory, err erro
 	return got, err
 }
 
-// A crowdProcess is the process of all clients.
-type crowdProcess struct {
-	cmd   *exec.Cmd
-	stdin io.WriteCloser
-}
-
 // crowd runs the clients of a turn, and calls counts when they begin to count
 // and when they end.
-func (m *machine) crowd(ctx context.Context, p *peer, w relayWork, counts func(c *crowdProcess, begins bool)) (said []phase, err error) {
-	limit := 3*(w.WarmUp+time.Duration(w.Seconds*float64(time.Second))) + afterCounting
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+func (m *machine) crowd(ctx context.Context, p *peer, w relayWork, counts func(c *sender, begins bool)) (said []phase, err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return said, err
+		return nil, err
 	}
-	c := &crowdProcess{cmd: exec.CommandContext(ctx, self, crowdPart)}
+	c := &sender{cmd: exec.Command(self, crowdPart), spec: crowdSpec{append([]talk.Target{p.target}, p.more...), w}}
 	c.cmd.Env = partEnv()
-	var out bytes.Buffer
-	c.cmd.Stdout = &out
-	lines, err := c.cmd.StderrPipe()
-	if err != nil {
-		return said, err
-	}
-	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
-		return said, err
-	}
-	if err := c.cmd.Start(); err != nil {
-		return said, err
-	}
-	if err := json.NewEncoder(c.stdin).Encode(crowdSpec{append([]talk.Target{p.target}, p.more...), w}); err != nil {
-		return said, errors.Join(err, c.cmd.Process.Kill(), c.cmd.Wait())
-	}
-	last := follow(lines, func(begins bool) { counts(c, begins) })
-	if err := c.cmd.Wait(); err != nil {
-		return said, fmt.Errorf("the clients failed: %w: %s", errors.Join(err, ctx.Err()), last)
-	}
-	if err := json.Unmarshal(out.Bytes(), &said); err != nil {
-		return said, fmt.Errorf("the clients said %q: %w", out.String(), err)
-	}
-	return said, nil
+	limit := 3 * (w.WarmUp + time.Duration(w.Seconds*float64(time.Second)))
+	err = c.run(ctx, limit, &said, func(begins bool) { counts(c, begins) })
+	return said, err
 }

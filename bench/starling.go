@@ -35,9 +35,9 @@ func startStarling(ctx context.Context, m *machine, dir string, w workload) (*cl
 		c.stop()
 		return nil, err
 	}
-	c.sender = exec.Command(m.edgeNode, "bench", "--json", "--rooms", strconv.Itoa(w.Rooms), "--window", strconv.Itoa(w.Window),
-		"--size", strconv.Itoa(w.Size), "--sessions", strconv.Itoa(w.Sessions), "--warm-up", w.WarmUp.String(), "--seconds", fmt.Sprint(w.Seconds))
-	c.sender.Env = s.env()
+	c.sender = &sender{cmd: exec.Command(m.edgeNode, "bench", "--json", "--rooms", strconv.Itoa(w.Rooms), "--window", strconv.Itoa(w.Window),
+		"--size", strconv.Itoa(w.Size), "--sessions", strconv.Itoa(w.Sessions), "--warm-up", w.WarmUp.String(), "--seconds", fmt.Sprint(w.Seconds))}
+	c.sender.cmd.Env = s.env()
 	return c, nil
 }
 
