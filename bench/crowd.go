@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -131,25 +130,11 @@ func runCrowd(ctx context.Context, s crowdSpec) ([]phase, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.Work.Kind == kindIdle {
-		return nil, c.idle(ctx)
-	}
 	return c.publish(ctx)
 }
 
 // errDone is why a crowd goes home.
 var errDone = errors.New("the turn is over")
-
-// idle stays until it is told to go, or until a connection ends.
-func (c *crowd) idle(ctx context.Context) error {
-	fmt.Fprintln(os.Stderr, sayCounting)
-	<-ctx.Done()
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
-		return err
-	}
-	fmt.Fprintln(os.Stderr, sayDone)
-	return nil
-}
 
 // dialsAtOnce bounds the handshakes at one time, which is enough to keep all
 // processors busy. A real crowd comes from many addresses, this one from one,

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -117,9 +116,11 @@ func stopDebian(cmd *exec.Cmd, ended <-chan struct{}) {
 func awaitTLS(ctx context.Context, t talk.Target, ended <-chan struct{}) error {
 	ctx, cancel := context.WithTimeout(ctx, startWithin)
 	defer cancel()
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM([]byte(t.CA))
-	d := tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: t.Name}}
+	trusting, err := talk.NewDialer(t)
+	if err != nil {
+		return err
+	}
+	d := tls.Dialer{Config: trusting.TLS()}
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
 	for {

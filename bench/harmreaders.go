@@ -20,7 +20,7 @@ const (
 	theHarm   = 1
 )
 
-// lastWait bounds how long a crowd may take to come.
+// comeWithin bounds how long a crowd may take to come.
 const comeWithin = 2 * time.Minute
 
 // newSquare starts the mesh, has the bands come, and lets all have a message of each

@@ -264,9 +264,8 @@ func slowed(by time.Duration, line ...string) ([]string, error) {
 
 // A sender is the process that is all clients of a turn.
 type sender struct {
-	cmd   *exec.Cmd
-	spec  any            // for its standard input; nil = it needs none
-	stdin io.WriteCloser // open until it ends
+	cmd  *exec.Cmd
+	spec any // for its standard input; nil = it needs none
 }
 
 // afterCounting is how long a sender may take beyond what it counts: for
@@ -285,7 +284,8 @@ func (s *sender) run(ctx context.Context, limit time.Duration, result any, count
 	if err != nil {
 		return err
 	}
-	if s.stdin, err = s.cmd.StdinPipe(); err != nil {
+	in, err := s.cmd.StdinPipe() // open until it ends
+	if err != nil {
 		return err
 	}
 	if err := s.cmd.Start(); err != nil {
@@ -293,7 +293,7 @@ func (s *sender) run(ctx context.Context, limit time.Duration, result any, count
 	}
 	defer context.AfterFunc(ctx, func() { _ = s.cmd.Process.Kill() })()
 	if s.spec != nil {
-		if err := json.NewEncoder(s.stdin).Encode(s.spec); err != nil {
+		if err := json.NewEncoder(in).Encode(s.spec); err != nil {
 			return errors.Join(err, s.cmd.Process.Kill(), s.cmd.Wait())
 		}
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"sync"
 	"time"
-
-	"github.com/starling-im/starling/bench/internal/talk"
 )
 
 // What clients do whose server dies.
@@ -24,22 +22,17 @@ const (
 // in which one more speaks.
 func (m *machine) reconnect(ctx context.Context, p *peer, w relayWork) ([]row, error) {
 	began := time.Now()
-	s, err := newSpeaker(p.target, began, 0, "room0")
+	s, err := newSpeaker(p.target, began, 0, theRoom)
 	if err != nil {
 		return nil, err
 	}
-	clients, err := startThrongs(m.log, 1, false, false, throngSpec{
-		Targets: []talk.Target{p.target}, Began: began.UnixNano(), Rooms: []string{s.room},
-		Bands: []band{{Name: "the clients", Rooms: []int{0}, Clients: w.Clients, Homes: []int{0}}},
-	})
+	clients, err := m.followers(ctx, p, w.Clients, began)
 	if err != nil {
 		return nil, err
 	}
 	defer clients.stop()
-	for _, o := range []order{{Do: doJoin, Within: backWithin}, {Do: doCount}} {
-		if _, err := clients.tell(ctx, o); err != nil {
-			return nil, err
-		}
+	if _, err := clients.tell(ctx, order{Do: doCount}); err != nil {
+		return nil, err
 	}
 	var work sync.WaitGroup
 	defer work.Wait()

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -36,10 +35,10 @@ func (m *machine) relayTurn(ctx context.Context, name, system string, w relayWor
 // publish measures phases in which a crowd publishes.
 func (m *machine) publish(ctx context.Context, p *peer, w relayWork) ([]row, error) {
 	var servers, clients []*stopwatch
-	said, err := m.crowd(ctx, p, w, func(crowd *sender, begins bool) {
+	said, err := m.crowd(ctx, p, w, func(begins bool, pid int) {
 		if begins {
 			servers = append(servers, &stopwatch{pids: append([]int{p.pid}, p.morePIDs...)})
-			clients = append(clients, &stopwatch{pids: []int{crowd.cmd.Process.Pid}})
+			clients = append(clients, &stopwatch{pids: []int{pid}})
 		}
 		servers[len(servers)-1].take(begins)
 		clients[len(clients)-1].take(begins)
@@ -82,29 +81,30 @@ func perMillion(w *stopwatch, deliveries int) *float64 {
 // idle measures the memory of quiet connections.
 func (m *machine) idle(ctx context.Context, p *peer, w relayWork) ([]row, error) {
 	// What the first few make a server load and allocate is not theirs.
-	few := w
-	few.Clients = min(w.Clients, fewClients)
-	if _, err := m.crowd(ctx, p, few, func(crowd *sender, begins bool) {
-		if begins {
-			_ = crowd.stdin.Close()
-		}
-	}); err != nil {
+	few, err := m.followers(ctx, p, min(w.Clients, fewClients), time.Now())
+	if err != nil {
 		return nil, err
 	}
+	few.stop()
 	before, err := settle(ctx, p, w.Seconds)
 	if err != nil {
 		return nil, err
 	}
-	var after memory
-	var failed error
-	_, err = m.crowd(ctx, p, w, func(crowd *sender, begins bool) {
-		if begins {
-			after, failed = settle(ctx, p, w.Seconds)
-			_ = crowd.stdin.Close()
-		}
-	})
-	if err := errors.Join(err, failed); err != nil {
+	all, err := m.followers(ctx, p, w.Clients, time.Now())
+	if err != nil {
 		return nil, err
+	}
+	defer all.stop()
+	after, err := settle(ctx, p, w.Seconds)
+	if err != nil {
+		return nil, err
+	}
+	said, err := all.tell(ctx, order{Do: doTell})
+	if err != nil {
+		return nil, err
+	}
+	if n := said.Bands[0].Ends; n > 0 {
+		return nil, fmt.Errorf("%d connections ended", n)
 	}
 	r := row{Workload: kindIdle, Limits: p.limits, Seconds: w.Seconds}
 	r.Connections = w.Clients
@@ -116,6 +116,25 @@ func (m *machine) idle(ctx context.Context, p *peer, w relayWork) ([]row, error)
 	}
 	return []row{r}, nil
 }
+
+// followers starts clients that all follow one room, and returns once they do.
+func (m *machine) followers(ctx context.Context, p *peer, n int, began time.Time) (throngs, error) {
+	all, err := startThrongs(m.log, 1, false, false, throngSpec{
+		Targets: []talk.Target{p.target}, Began: began.UnixNano(), Rooms: []string{theRoom},
+		Bands: []band{{Name: "the clients", Rooms: []int{0}, Clients: n, Homes: []int{0}}},
+	})
+	if err == nil {
+		_, err = all.tell(ctx, order{Do: doJoin, Within: comeWithin})
+	}
+	if err != nil {
+		all.stop()
+		return nil, err
+	}
+	return all, nil
+}
+
+// theRoom is where all are.
+const theRoom = "room0"
 
 // fewClients come and go before a server's memory is measured.
 const fewClients = 50
@@ -147,7 +166,7 @@ func settle(ctx context.Context, p *peer, seconds float64) (got memory, err erro
 
 // crowd runs the clients of a turn, and calls counts when they begin to count
 // and when they end.
-func (m *machine) crowd(ctx context.Context, p *peer, w relayWork, counts func(c *sender, begins bool)) (said []phase, err error) {
+func (m *machine) crowd(ctx context.Context, p *peer, w relayWork, counts func(begins bool, pid int)) (said []phase, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -155,6 +174,6 @@ func (m *machine) crowd(ctx context.Context, p *peer, w relayWork, counts func(c
 	c := &sender{cmd: exec.Command(self, crowdPart), spec: crowdSpec{append([]talk.Target{p.target}, p.more...), w}}
 	c.cmd.Env = partEnv()
 	limit := 3 * (w.WarmUp + time.Duration(w.Seconds*float64(time.Second)))
-	err = c.run(ctx, limit, &said, func(begins bool) { counts(c, begins) })
+	err = c.run(ctx, limit, &said, func(begins bool) { counts(begins, c.cmd.Process.Pid) })
 	return said, err
 }

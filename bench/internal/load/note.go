@@ -43,6 +43,3 @@ func (t *Times) UnmarshalJSON(b []byte) error {
 	}
 	return nil
 }
-
-// Count is how many there are.
-func (t *Times) Count() int { return t.count }
