@@ -93,7 +93,7 @@ type throng struct {
 type herd struct {
 	*throng
 	band
-	all    []*walker
+	all    []*client
 	places chan struct{} // of those who dial
 	gate   atomic.Pointer[chan struct{}]
 	from   atomic.Int64 // when counting began, since the throng did; 0 = it does not
@@ -107,7 +107,7 @@ type herd struct {
 	failed                           error
 }
 
-// A shard is the times of some walkers.
+// A shard is the times of some clients.
 type shard struct {
 	mu    sync.Mutex
 	times load.Times
@@ -208,7 +208,7 @@ func (h *herd) obey(o order) (said tale, err error) {
 			homes = o.Homes
 		}
 		h.join(homes)
-		err = h.await(o.Within, "follow", func(w *walker) bool { return w.joined })
+		err = h.await(o.Within, "follow", func(c *client) bool { return c.joined })
 	case doLeave:
 		h.leave()
 	case doStall:
@@ -217,18 +217,18 @@ func (h *herd) obey(o order) (said tale, err error) {
 	case doGoOn:
 		h.goOn()
 	case doAwait:
-		err = h.await(o.Within, fmt.Sprintf("have message %d", o.Number), func(w *walker) bool { return w.next[o.Room] > o.Number })
+		err = h.await(o.Within, fmt.Sprintf("have message %d", o.Number), func(c *client) bool { return c.next[o.Room] > o.Number })
 	case doBack:
-		err = h.await(o.Within, "come back", func(w *walker) bool { return w.backAt > 0 })
+		err = h.await(o.Within, "come back", func(c *client) bool { return c.backAt > 0 })
 		said.Back = &load.Times{}
 		last := time.Duration(0)
-		for _, w := range h.all {
-			w.mu.Lock()
-			if w.backAt > 0 {
-				said.Back.Note(w.backAt - w.lostAt)
-				last = max(last, w.backAt)
+		for _, c := range h.all {
+			c.mu.Lock()
+			if c.backAt > 0 {
+				said.Back.Note(c.backAt - c.lostAt)
+				last = max(last, c.backAt)
 			}
-			w.mu.Unlock()
+			c.mu.Unlock()
 		}
 		said.Last = h.spec.Began + int64(last)
 	default:
@@ -243,9 +243,9 @@ func (h *herd) join(homes []int) {
 	h.stop = stop
 	h.all = nil
 	for i := range h.Clients {
-		w := newWalker(h, i, homes[i%len(homes)])
-		h.all = append(h.all, w)
-		h.work.Go(func() { w.keep(ctx) })
+		c := newClient(h, i, homes[i%len(homes)])
+		h.all = append(h.all, c)
+		h.work.Go(func() { c.keep(ctx) })
 	}
 	h.work.Go(func() { h.beat(ctx) })
 }
@@ -279,10 +279,10 @@ func (h *herd) beat(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		for _, w := range h.all {
-			w.mu.Lock()
-			conn := w.conn
-			w.mu.Unlock()
+		for _, c := range h.all {
+			c.mu.Lock()
+			conn := c.conn
+			c.mu.Unlock()
 			if h.gate.Load() == nil {
 				beatOnce(conn)
 			}
@@ -291,17 +291,17 @@ func (h *herd) beat(ctx context.Context) {
 }
 
 // await waits until all are as they should be.
-func (h *herd) await(within time.Duration, what string, as func(*walker) bool) error {
+func (h *herd) await(within time.Duration, what string, as func(*client) bool) error {
 	ctx, cancel := context.WithTimeout(h.ctx, within)
 	defer cancel()
 	for {
 		missing := 0
-		for _, w := range h.all {
-			w.mu.Lock()
-			if !as(w) {
+		for _, c := range h.all {
+			c.mu.Lock()
+			if !as(c) {
 				missing++
 			}
-			w.mu.Unlock()
+			c.mu.Unlock()
 		}
 		if missing == 0 {
 			return h.failure()
@@ -324,10 +324,10 @@ func (h *herd) count() {
 	h.mu.Lock()
 	h.refused = map[string]int{}
 	h.mu.Unlock()
-	for _, w := range h.all {
-		w.mu.Lock()
-		w.lostAt, w.backAt = 0, 0
-		w.mu.Unlock()
+	for _, c := range h.all {
+		c.mu.Lock()
+		c.lostAt, c.backAt = 0, 0
+		c.mu.Unlock()
 	}
 	h.from.Store(int64(h.now()))
 }

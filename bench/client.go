@@ -12,9 +12,9 @@ import (
 	"github.com/starling-im/starling/bench/internal/talk"
 )
 
-// A walker is a client that follows rooms, and comes back after what it has each
-// time that its connection ends.
-type walker struct {
+// A client follows rooms, and comes back after what it has each time that its
+// connection ends.
+type client struct {
 	herd    *herd
 	number  int
 	target  int
@@ -29,67 +29,67 @@ type walker struct {
 	backAt time.Duration // when it then had a message sent after that
 }
 
-func newWalker(h *herd, number, target int) *walker {
+func newClient(h *herd, number, target int) *client {
 	rooms := len(h.spec.Rooms)
-	return &walker{herd: h, number: number, target: target, tickets: tickets(), next: make([]uint64, rooms), seq: make([]uint64, rooms)}
+	return &client{herd: h, number: number, target: target, tickets: tickets(), next: make([]uint64, rooms), seq: make([]uint64, rooms)}
 }
 
 // tickets is what one client remembers of a server.
 func tickets() tls.ClientSessionCache { return tls.NewLRUClientSessionCache(1) }
 
 // keep keeps the client connected.
-func (w *walker) keep(ctx context.Context) {
+func (c *client) keep(ctx context.Context) {
 	for ctx.Err() == nil {
-		w.herd.places <- struct{}{}
-		conn, err := w.enter(ctx)
-		<-w.herd.places
+		c.herd.places <- struct{}{}
+		conn, err := c.enter(ctx)
+		<-c.herd.places
 		if err != nil {
-			if w.refused(ctx, err) != nil {
+			if c.refused(ctx, err) != nil {
 				return
 			}
 			continue
 		}
 		gone := context.AfterFunc(ctx, conn.Close)
-		_ = conn.Read(&talk.Handler{Message: w.message, Acked: func(uint64, error) {}})
+		_ = conn.Read(&talk.Handler{Message: c.message, Acked: func(uint64, error) {}})
 		gone()
 		conn.Close()
-		w.mu.Lock()
-		w.conn, w.lostAt = nil, w.herd.now()
-		w.mu.Unlock()
+		c.mu.Lock()
+		c.conn, c.lostAt = nil, c.herd.now()
+		c.mu.Unlock()
 		if ctx.Err() == nil {
-			w.herd.ends.Add(1)
-			w.move()
+			c.herd.ends.Add(1)
+			c.move()
 		}
 	}
 }
 
 // move has the client try another target, by chance.
-func (w *walker) move() {
-	if n := len(w.herd.dialers); w.herd.Moves && n > 1 {
-		w.target = (w.target + 1 + rand.IntN(n-1)) % n
+func (c *client) move() {
+	if n := len(c.herd.dialers); c.herd.Moves && n > 1 {
+		c.target = (c.target + 1 + rand.IntN(n-1)) % n
 	}
 }
 
 // refused waits as long as the node says, or a moment.
-func (w *walker) refused(ctx context.Context, err error) error {
+func (c *client) refused(ctx context.Context, err error) error {
 	code, after := "broken", tryAgainAfter+rand.N(tryAgainAfter/2)
 	var r *talk.Refused
 	if errors.As(err, &r) {
 		code = r.Code
 		after = max(r.After, after)
 	} else {
-		w.move()
+		c.move()
 	}
-	w.herd.mu.Lock()
-	w.herd.refused[code]++
-	w.herd.mu.Unlock()
+	c.herd.mu.Lock()
+	c.herd.refused[code]++
+	c.herd.mu.Unlock()
 	return pause(ctx, after)
 }
 
 // enter connects and follows.
-func (w *walker) enter(ctx context.Context) (talk.Conn, error) {
-	h := w.herd
-	conn, err := h.dialers[w.target].DialFrom(ctx, fmt.Sprintf("user%d", w.number), w.tickets, h.place(w.number))
+func (c *client) enter(ctx context.Context) (talk.Conn, error) {
+	h := c.herd
+	conn, err := h.dialers[c.target].DialFrom(ctx, fmt.Sprintf("user%d", c.number), c.tickets, h.place(c.number))
 	if err != nil {
 		return nil, err
 	}
@@ -98,25 +98,25 @@ func (w *walker) enter(ctx context.Context) (talk.Conn, error) {
 	slow := time.AfterFunc(startWithin, conn.Close)
 	defer slow.Stop()
 	for _, room := range h.Rooms {
-		w.mu.Lock()
-		after := w.seq[room]
-		w.mu.Unlock()
-		if err := conn.Follow([]string{h.spec.Rooms[room]}, after, &talk.Handler{Message: w.message}); err != nil {
+		c.mu.Lock()
+		after := c.seq[room]
+		c.mu.Unlock()
+		if err := conn.Follow([]string{h.spec.Rooms[room]}, after, &talk.Handler{Message: c.message}); err != nil {
 			conn.Close()
 			return nil, err
 		}
 	}
-	w.mu.Lock()
-	w.conn, w.joined = conn, true
-	w.mu.Unlock()
+	c.mu.Lock()
+	c.conn, c.joined = conn, true
+	c.mu.Unlock()
 	return conn, nil
 }
 
-func (w *walker) message(content []byte, seq uint64) {
-	h := w.herd
+func (c *client) message(content []byte, seq uint64) {
+	h := c.herd
 	h.held()
 	s, err := readStamp(content)
-	if err == nil && s.room >= len(w.next) {
+	if err == nil && s.room >= len(c.next) {
 		err = errStamp
 	}
 	if err != nil {
@@ -124,13 +124,13 @@ func (w *walker) message(content []byte, seq uint64) {
 		return
 	}
 	now := h.now()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	next := &w.next[s.room]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := &c.next[s.room]
 	if h.Many {
 		s.number = seq
 	}
-	w.seq[s.room] = max(w.seq[s.room], seq)
+	c.seq[s.room] = max(c.seq[s.room], seq)
 	if *next > 0 && s.number != *next {
 		if s.number < *next {
 			h.repeated.Add(1)
@@ -139,12 +139,12 @@ func (w *walker) message(content []byte, seq uint64) {
 		h.lost.Add(int64(s.number - *next))
 	}
 	*next = s.number + 1
-	if w.lostAt > 0 && w.backAt == 0 && s.sent >= w.lostAt {
-		w.backAt = now
+	if c.lostAt > 0 && c.backAt == 0 && s.sent >= c.lostAt {
+		c.backAt = now
 	}
 	if from := time.Duration(h.from.Load()); from > 0 && s.sent >= from {
 		h.deliveries.Add(1)
-		shard := &h.shards[w.number%len(h.shards)]
+		shard := &h.shards[c.number%len(h.shards)]
 		shard.mu.Lock()
 		shard.times.Note(now - s.sent)
 		shard.mu.Unlock()
