@@ -93,14 +93,31 @@ func (r *Reader) Payload() ([]byte, error) {
 	if n > int64(r.max) {
 		return nil, TooLarge("frame", uint64(n), uint64(r.max))
 	}
-	payload := make([]byte, n)
-	if err := r.read(payload); err != nil {
+	payload, err := r.take(int(n))
+	if err != nil {
 		return nil, noEOF(err)
 	}
 	if flags&flagZstd != 0 {
 		return decompress(payload, r.max)
 	}
 	return payload, nil
+}
+
+// take reads the next n bytes into memory that grows as they come: beyond firstPart it is at
+// most four times what has.
+func (r *Reader) take(n int) ([]byte, error) {
+	p, came := make([]byte, min(n, firstPart)), 0
+	for {
+		if err := r.read(p[came:]); err != nil {
+			return nil, err
+		}
+		if came = len(p); came == n {
+			return p, nil
+		}
+		more := make([]byte, min(n, 4*came))
+		copy(more, p)
+		p = more
+	}
 }
 
 // await waits for the next frame, if the stream has a way to that takes less stack than Read:
