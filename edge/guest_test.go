@@ -127,7 +127,7 @@ func (h *house) come(more ...[]byte) *guest {
 	g := &guest{h, c, bufio.NewReader(c)}
 	g.write(append([][]byte{[]byte(request)}, more...)...)
 	r, err := http.ReadResponse(g.in, nil)
-	if err != nil || r.StatusCode != http.StatusSwitchingProtocols || r.Header.Get("Sec-WebSocket-Protocol") != WebSocketProtocol {
+	if err != nil || r.StatusCode != http.StatusSwitchingProtocols || r.Header.Get("Sec-WebSocket-Protocol") != wire.WebSocketProtocol {
 		h.Fatalf("%+v, %v", r, err)
 	}
 	return g

@@ -17,6 +17,11 @@ const headerLen = 6
 // flagZstd marks a payload that is one zstd frame.
 const flagZstd = 1
 
+// WebSocketProtocol is the subprotocol of frames over WebSocket. The binary messages of a
+// connection, one after the other, are what a QUIC client's stream of commands is; the
+// node's messages hold whole frames each, events among them.
+const WebSocketProtocol = "im.1.pb"
+
 // Headroom is the room, in bytes, that is kept before frames which a connection puts a
 // header of its own before: that of a WebSocket message (RFC 6455, section 5.2).
 const Headroom = 10
@@ -62,8 +67,8 @@ type Reader struct {
 	pos    int
 }
 
-// NewReader reads frames of at most max bytes of decoded payload. Compressed
-// ones come from nodes only: up to ClientFrame they are refused.
+// NewReader reads frames of at most max bytes of payload. Compressed ones come from
+// nodes only: up to ClientFrame they are refused, and beyond unpacked to at most NodeFrame.
 func NewReader(r io.Reader, max int) *Reader {
 	buffer := nodeBuffer
 	if max <= ClientFrame {
@@ -98,7 +103,7 @@ func (r *Reader) Payload() ([]byte, error) {
 		return nil, noEOF(err)
 	}
 	if flags&flagZstd != 0 {
-		return decompress(payload, r.max)
+		return decompress(payload)
 	}
 	return payload, nil
 }
