@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -98,6 +99,46 @@ func TestBackWithinARoundTrip(t *testing.T) {
 		ok(t, bob.Close())
 		ok(t, sender.Close())
 		_ = tr.Close()
+		w.stopAll()
+	})
+}
+
+// A phone on a bad path loses one connection after the other, without a word to the node. The
+// next one takes the place of the one before, so that they do not add up.
+func TestLostConnectionsDoNotAddUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "fra")
+		w.start("fra-1")
+		ok(t, w.dial("alice", 0).Close()) // the node lets clients in
+		var path net.PacketConn
+		dials := 0
+		lost := noted{slog.DiscardHandler, make(chan time.Time, 1024)}
+		bob, err := client.Dial(t.Context(), client.Config{
+			Addrs: []string{w.peers[0].Addr}, RootCAs: w.roots, ServerName: identity.ServerName("sim"), Log: slog.New(lost),
+			Token: func(context.Context) (string, error) {
+				return edge.Mint(w.key, edge.Claims{User: "bob", Expires: time.Now().Add(time.Hour)})
+			},
+			Dial: func(ctx context.Context, addr string, tc *tls.Config, qc *quic.Config) (*quic.Conn, error) {
+				dials++
+				path = w.net.Conn(fmt.Sprintf("10.0.0.99:%d", 9000+dials))
+				return (&quic.Transport{Conn: path}).Dial(ctx, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr)), tc, qc)
+			},
+		})
+		ok(t, err)
+		for range 20 {
+			_, err := bob.Publish(t.Context(), client.Message{Room: "~fra/r", Content: "x"})
+			ok(t, err)
+			_ = path.Close()
+			<-lost.at
+		}
+		_, err = bob.Publish(t.Context(), client.Message{Room: "~fra/r", Content: "x"})
+		ok(t, err)
+		time.Sleep(time.Second) // what lost its place has had its last words
+		if n := w.nodes["fra-1"].node.Stats().Sessions; n != 1 {
+			t.Errorf("the node has %d connections of one session", n)
+		}
+		ok(t, bob.Close())
 		w.stopAll()
 	})
 }

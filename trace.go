@@ -93,17 +93,23 @@ func (t *tracer) note(trace []byte, h TraceHop) {
 	}
 }
 
-// amend changes the last hop of a message that is one of these.
-func (t *tracer) amend(trace []byte, message string, change func(*TraceHop), what ...string) {
+// amend changes the last hop of a message that is what.
+func (t *tracer) amend(trace []byte, message, what string, change func(*TraceHop)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	hops := t.kept[traceID(trace)]
+	if h := last(t.kept[traceID(trace)], []byte(message), what); h != nil {
+		change(h)
+	}
+}
+
+// last returns the last hop of a message that is one of these, nil if there is none.
+func last(hops []TraceHop, message []byte, what ...string) *TraceHop {
 	for i := len(hops) - 1; i >= 0; i-- {
-		if hops[i].Message == message && slices.Contains(what, hops[i].What) {
-			change(&hops[i])
-			return
+		if hops[i].Message == string(message) && slices.Contains(what, hops[i].What) {
+			return &hops[i]
 		}
 	}
+	return nil
 }
 
 // of returns the hops of a trace.
@@ -149,7 +155,7 @@ func (t *tracer) sent(command []byte, leader string) {
 	if trace == nil {
 		return
 	}
-	t.amend(trace, message, func(h *TraceHop) { h.To, h.Left = leader, micros(time.Now()) }, HopEdge)
+	t.amend(trace, message, HopEdge, func(h *TraceHop) { h.To, h.Left = leader, micros(time.Now()) })
 }
 
 // proposed notes that a command has come to its leader, and returns what notes that it
@@ -162,29 +168,17 @@ func (t *tracer) proposed(command []byte) (left func()) {
 	arrived := micros(time.Now())
 	t.note(trace, TraceHop{What: HopPropose, Message: message, Arrived: arrived})
 	return func() {
-		t.amend(trace, message, func(h *TraceHop) {
+		t.amend(trace, message, HopPropose, func(h *TraceHop) {
 			h.Left = micros(time.Now())
 			h.Queued = h.Left - h.Arrived
-		}, HopPropose)
+		})
 	}
-}
-
-// eventTrace returns the trace of an encoded event, and the event; nil if it is not traced.
-func eventTrace(event []byte) (trace []byte, e *wire.Event) {
-	if trace = wire.EventTrace(event); trace == nil {
-		return nil, nil
-	}
-	e, err := wire.DecodeEvent(event)
-	if err != nil {
-		return nil, nil
-	}
-	return trace, e
 }
 
 // arrived notes that an event has come, from the log of its group or from the node
 // that is followed, before its followers hear of it; a zero time is now.
 func (t *tracer) arrived(event []byte, what, from string, at time.Time) {
-	trace, e := eventTrace(event)
+	trace := wire.EventTrace(event)
 	if trace == nil {
 		return
 	}
@@ -192,23 +186,32 @@ func (t *tracer) arrived(event []byte, what, from string, at time.Time) {
 	if at.IsZero() {
 		at = now
 	}
-	t.note(trace, TraceHop{What: what, Message: e.ClientMsgId, Seq: e.Seq, From: from, Arrived: micros(at), Left: micros(now)})
+	t.note(trace, TraceHop{What: what, Message: string(wire.EventClientMsgID(event)), Seq: wire.EventSeq(event), From: from, Arrived: micros(at), Left: micros(now)})
 }
 
 // wrote notes that an event was written to a peer, in a write that has begun at a
-// time and is just done. What this node knows nothing else of is history.
+// time and is just done. What this node knows nothing else of is history. It is called for
+// each follower of a room: once there are the hops that are kept, it does nothing.
 func (t *tracer) wrote(event []byte, p relay.Peer, begun time.Time) {
-	trace, e := eventTrace(event)
+	trace := wire.EventTrace(event)
 	if trace == nil {
 		return
 	}
-	h := TraceHop{What: HopWrite, Message: e.ClientMsgId, Seq: e.Seq, To: p.Node, User: p.User, Left: micros(time.Now())}
-	t.amend(trace, e.ClientMsgId, func(came *TraceHop) { h.Arrived = came.Left }, HopApply, HopRelay)
-	if h.Arrived == 0 {
+	now := micros(time.Now())
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	hops := t.kept[traceID(trace)]
+	if len(hops) >= hopsKept {
 		return
 	}
-	h.Queued = max(0, micros(begun)-h.Arrived)
-	t.note(trace, h)
+	came := last(hops, wire.EventClientMsgID(event), HopApply, HopRelay)
+	if came == nil {
+		return
+	}
+	t.kept[traceID(trace)] = append(hops, TraceHop{
+		Node: t.node, Region: t.region, What: HopWrite, Message: came.Message, Seq: wire.EventSeq(event), To: p.Node, User: p.User,
+		Arrived: came.Left, Queued: max(0, micros(begun)-came.Left), Left: now,
+	})
 }
 
 // traceQuery answers what is asked about traces; ok is false if it is nothing of this.

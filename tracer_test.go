@@ -48,6 +48,28 @@ func TestUntracedCostsNothing(t *testing.T) {
 	}
 }
 
+// However many follow a room, what is noted of a traced message is its first hops: the
+// writes beyond them cost no memory.
+func TestTracedCostsLittle(t *testing.T) {
+	const trace = "0123456789abcdef"
+	n := newTracer("fra-1", "fra")
+	event := tracedEvent(trace)
+	write := func() { n.wrote(event, relay.Peer{User: "u"}, time.Now()) }
+	if allocated := testing.AllocsPerRun(1000, write); allocated != 0 {
+		t.Errorf("%v allocations per write of an event of which nothing is known", allocated)
+	}
+	n.arrived(event, HopApply, "", time.Now())
+	for range hopsKept {
+		write()
+	}
+	if allocated := testing.AllocsPerRun(1000, write); allocated != 0 {
+		t.Errorf("%v allocations per write beyond the hops that are kept", allocated)
+	}
+	if hops := n.of(traceID([]byte(trace))); len(hops) != hopsKept {
+		t.Errorf("%d hops, want %d", len(hops), hopsKept)
+	}
+}
+
 func TestTracerIsBounded(t *testing.T) {
 	n := newTracer("fra-1", "fra")
 	id := func(i int) string {

@@ -16,17 +16,14 @@ import (
 	"github.com/starling-im/starling/wire"
 )
 
-// The subprotocol and the path of a node's WebSocket; see package edge.
-const (
-	webSocketProtocol = "im.1.pb"
-	webSocketPath     = "/ws"
-)
+// webSocketPath is where a node's WebSocket is; see package edge.
+const webSocketPath = "/ws"
 
 // connectWebSocket is connect over TCP: commands and events share one stream.
 func (c Config) connectWebSocket(ctx context.Context, addr string) (*conn, error) {
 	tc := c.tls(addr, "http/1.1")
 	d := ws.Dialer{
-		Protocols: []string{webSocketProtocol},
+		Protocols: []string{wire.WebSocketProtocol},
 		NetDial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, addr)
 		},
@@ -36,9 +33,9 @@ func (c Config) connectWebSocket(ctx context.Context, addr string) (*conn, error
 	if err != nil {
 		return nil, err
 	}
-	if hs.Protocol != webSocketProtocol {
+	if hs.Protocol != wire.WebSocketProtocol {
 		_ = raw.Close()
-		return nil, fmt.Errorf("client: %s does not speak %s", addr, webSocketProtocol)
+		return nil, fmt.Errorf("client: %s does not speak %s", addr, wire.WebSocketProtocol)
 	}
 	s := &webSocket{Conn: raw, in: raw, stop: make(chan struct{})}
 	if early != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"sync"
@@ -34,8 +35,9 @@ type Config struct {
 	// InFlight is the bound of a session's open sends that Welcome tells
 	// (default wire.InFlight).
 	InFlight int
-	// Connections bounds those of the node (default 50,000), PerUser those of
-	// one user (default 16; tokens with the act_as grant are exempt).
+	// Connections bounds those of the node (default 50,000), of which an app may have
+	// three times as many as are free, and PerUser those of one user (default 16; tokens
+	// with the act_as grant are exempt).
 	Connections, PerUser int
 	// PerAddress bounds the connections of one address (of one /64 in IPv6)
 	// that have not said who they are (default 256). Afterwards only the user
@@ -107,7 +109,11 @@ func New(cfg Config) *Door {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Door{
-		cfg: cfg, stats: newStats(), places: places{users: make(map[string]int), strangers: make(map[netip.Prefix]int)},
+		cfg: cfg, stats: newStats(),
+		places: places{
+			strangers: make(map[netip.Prefix]int), sessions: make(map[session]*place),
+			users: make(map[user]int), apps: make(map[string]int),
+		},
 		entrance: entrance{perSecond: cfg.PerSecond, perSecondFrom: cfg.PerSecondFrom, from: make(map[netip.Prefix]*pace)},
 	}
 }
@@ -150,67 +156,43 @@ func (d *Door) serve(ctx context.Context, l line, begin func(func()), end func(e
 		end(err)
 		return
 	}
-	begin(func() { end(run(ctx)) })
+	begin(func() { end(run()) })
 }
 
 // admit returns what serves a client, once it has said who it is.
-func (d *Door) admit(ctx context.Context, l line) (run func(context.Context) error, err error) {
-	known, leave, err := d.enter(l.remote)
+func (d *Door) admit(ctx context.Context, l line) (run func() error, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	p, err := d.enter(l.remote, l.transport, cancel)
 	if err != nil {
+		cancel(nil)
 		d.stats.refused.count(wire.AsError(err).Code)
 		return nil, err
 	}
-	open := &d.stats.open[l.transport]
-	open.Add(1)
-	leaveUser := func() {}
 	defer func() {
-		if run == nil {
-			leaveUser()
-			leave()
-			open.Add(-1)
+		if err != nil {
+			p.leave()
 		}
 	}()
 	commands, frames, hello, err := d.hello(ctx, l)
 	if err != nil {
 		return nil, err
 	}
-	peer, err := d.caller(hello.GetHello())
-	if err == nil && !peer.Operator {
-		err = d.entrance.pass(network(l.remote), time.Now())
-	}
-	if err == nil && d.cfg.Closed != nil && !peer.Operator {
-		err = d.cfg.Closed()
-	}
-	if err == nil {
-		var left func()
-		if left, err = d.enterUser(peer.Identity); err == nil {
-			leaveUser = left
-		}
-	}
+	c, err := d.letIn(p, l.remote, hello.GetHello())
 	if err != nil {
 		d.refuse(l, commands, hello.Id, err)
 		return nil, err
 	}
-	known()
-	if hello.GetHello().Resume != "" {
-		d.stats.resumed.Add(1)
-	}
-	if err := commands.SetWriteDeadline(time.Now().Add(wire.WriteStall)); err != nil {
+	if err := greet(commands, d.welcome(hello.Id, c)); err != nil {
 		return nil, err
 	}
-	if _, err := commands.Write(wire.AppendMessage(nil, d.welcome(hello.Id, peer))); err != nil {
-		return nil, err
-	}
-	session := d.cfg.Serve(Client{
-		Identity: peer.Identity, Until: peer.until(), Frames: frames, Commands: commands,
+	serve := d.cfg.Serve(Client{
+		Identity: c.Identity, Until: c.until(), Frames: frames, Commands: commands,
 		Events: l.events, Datagram: l.datagram,
 	})
-	gone := l.gone
-	return func(ctx context.Context) error {
-		defer open.Add(-1)
-		defer leave()
-		defer leaveUser()
-		err := session(ctx)
+	gone := l.gone // the rest of the line is not kept
+	return func() error {
+		defer p.leave()
+		err := serve(ctx)
 		var said *wire.Error
 		if errors.As(err, &said) {
 			d.stats.ended.count(said.Code)
@@ -218,6 +200,40 @@ func (d *Door) admit(ctx context.Context, l line) (run func(context.Context) err
 		}
 		return err
 	}, nil
+}
+
+// letIn finds out who says Hello, and gives it a place of its own if it may come in now.
+func (d *Door) letIn(p *place, remote net.Addr, h *wire.Hello) (*caller, error) {
+	c, err := d.caller(h)
+	if err != nil {
+		return nil, err
+	}
+	if !c.Operator {
+		if err := d.entrance.pass(network(remote), time.Now()); err != nil {
+			return nil, err
+		}
+		if d.cfg.Closed != nil {
+			if err := d.cfg.Closed(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := p.settle(session{c.Identity, c.session}); err != nil {
+		return nil, err
+	}
+	if h.Resume != "" {
+		d.stats.resumed.Add(1)
+	}
+	return c, nil
+}
+
+// greet tells a client that it is in.
+func greet(commands Commands, welcome *wire.Frame) error {
+	if err := commands.SetWriteDeadline(time.Now().Add(wire.WriteStall)); err != nil {
+		return err
+	}
+	_, err := commands.Write(wire.AppendMessage(nil, welcome))
+	return err
 }
 
 var errSilent = wire.Errorf(wire.CodeOverloaded, "no Hello within %v", wire.AuthenticateWithin)

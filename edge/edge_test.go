@@ -89,47 +89,48 @@ func addr(ip string) net.Addr { return &net.UDPAddr{IP: net.ParseIP(ip), Port: 1
 
 func TestPlaces(t *testing.T) {
 	d := New(Config{Connections: 5, PerAddress: 2, PerUser: 1})
-	enter := func(ip string) (known, leave func()) {
+	ended := func(error) {}
+	enter := func(ip string) *place {
 		t.Helper()
-		known, leave, err := d.enter(addr(ip))
+		p, err := d.enter(addr(ip), overQUIC, ended)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return known, leave
+		return p
 	}
-	refused := func(ip, why string) {
+	refused := func(ip, why string, limit uint64) {
 		t.Helper()
-		if _, _, err := d.enter(addr(ip)); wire.Code(err) != wire.CodeTooMany {
-			t.Errorf("%s: %v, want %s", why, err, wire.CodeTooMany)
+		if _, err := d.enter(addr(ip), overQUIC, ended); wire.Code(err) != wire.CodeTooMany || wire.AsError(err).Limit != limit {
+			t.Errorf("%s: %v, want %s of %d", why, err, wire.CodeTooMany, limit)
 		}
 	}
-	known, _ := enter("192.0.2.1")
-	enter("192.0.2.1")
-	refused("192.0.2.1", "a third stranger of one address")
-	known()
-	enter("192.0.2.1")
-	enter("2001:db8::1")
-	_, leave := enter("2001:db8::2")
-	refused("2001:db8:1::1", "a sixth connection")
-	leave()
-	enter("2001:db8::3")
-	if n := d.Sessions(); n != 5 {
-		t.Errorf("%d connections are counted, want 5", n)
+	settle := func(p *place, app, name, id string) error {
+		return p.settle(session{Identity{App: app, User: name}, id})
 	}
-
-	alice := Identity{App: "demo", User: "alice"}
-	gone, err := d.enterUser(alice)
-	if err != nil {
+	first := enter("192.0.2.1")
+	second := enter("192.0.2.1")
+	refused("192.0.2.1", "a third stranger of one address", 2)
+	if err := settle(first, "demo", "alice", "1"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.enterUser(alice); wire.Code(err) != wire.CodeTooMany {
+	third := enter("192.0.2.1")
+	enter("2001:db8::1")
+	fifth := enter("2001:db8::2")
+	refused("2001:db8:1::1", "a sixth connection", 5)
+	fifth.leave()
+	enter("2001:db8::3")
+	if n := d.Sessions(); n != 5 || d.Stats().QUIC != 5 {
+		t.Errorf("%d connections are counted, %d over QUIC, want 5", n, d.Stats().QUIC)
+	}
+
+	if err := settle(second, "demo", "alice", "2"); wire.Code(err) != wire.CodeTooMany || wire.AsError(err).Limit != 1 {
 		t.Errorf("a second connection of a user: %v", err)
 	}
-	if _, err := d.enterUser(Identity{App: "other", User: "alice"}); err != nil {
+	if err := settle(third, "other", "alice", "3"); err != nil {
 		t.Errorf("a user of that name in another app: %v", err)
 	}
-	gone()
-	if _, err := d.enterUser(alice); err != nil {
+	first.leave()
+	if err := settle(second, "demo", "alice", "2"); err != nil {
 		t.Errorf("after the first has left: %v", err)
 	}
 }

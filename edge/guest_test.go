@@ -31,10 +31,14 @@ type house struct {
 }
 
 // open opens a door at a listener, to which dial connects. Serve is what its sessions do.
-func open(t *testing.T, l net.Listener, dial func() (net.Conn, error), serve func(context.Context, Client) error) *house {
-	h := &house{T: t, dial: dial, Door: New(Config{Serve: func(c Client) func(context.Context) error {
+func open(t *testing.T, l net.Listener, dial func() (net.Conn, error), serve func(context.Context, Client) error, change ...func(*Config)) *house {
+	cfg := Config{Serve: func(c Client) func(context.Context) error {
 		return func(ctx context.Context) error { return serve(ctx, c) }
-	}, Key: func(kid string) (Key, bool, bool) { return key, kid == key.ID, true }})}
+	}, Key: func(kid string) (Key, bool, bool) { return key, kid == key.ID, true }}
+	for _, f := range change {
+		f(&cfg)
+	}
+	h := &house{T: t, dial: dial, Door: New(cfg)}
 	ctx, cancel := context.WithCancel(t.Context())
 	h.cancel = cancel
 	h.server = httptest.NewUnstartedServer(h.WebSocket(ctx))
@@ -50,17 +54,20 @@ func open(t *testing.T, l net.Listener, dial func() (net.Conn, error), serve fun
 		if n := h.Sessions(); n != 0 {
 			t.Errorf("%d connections are left", n)
 		}
+		if p := &h.places; len(p.strangers)+len(p.sessions)+len(p.users)+len(p.apps) > 0 {
+			t.Errorf("of those who are gone is left: %v %v %v %v", p.strangers, p.sessions, p.users, p.apps)
+		}
 	})
 	return h
 }
 
 // openTCP opens a door at a TCP port.
-func openTCP(t *testing.T, serve func(context.Context, Client) error) *house {
+func openTCP(t *testing.T, serve func(context.Context, Client) error, change ...func(*Config)) *house {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return open(t, l, func() (net.Conn, error) { return net.Dial("tcp", l.Addr().String()) }, serve)
+	return open(t, l, func() (net.Conn, error) { return net.Dial("tcp", l.Addr().String()) }, serve, change...)
 }
 
 // pipes is a listener within a bubble.
@@ -120,7 +127,7 @@ func (h *house) come(more ...[]byte) *guest {
 	g := &guest{h, c, bufio.NewReader(c)}
 	g.write(append([][]byte{[]byte(request)}, more...)...)
 	r, err := http.ReadResponse(g.in, nil)
-	if err != nil || r.StatusCode != http.StatusSwitchingProtocols || r.Header.Get("Sec-WebSocket-Protocol") != WebSocketProtocol {
+	if err != nil || r.StatusCode != http.StatusSwitchingProtocols || r.Header.Get("Sec-WebSocket-Protocol") != wire.WebSocketProtocol {
 		h.Fatalf("%+v, %v", r, err)
 	}
 	return g

@@ -41,7 +41,7 @@ func newStats() *stats {
 		refused: newCodes(wire.CodeOverloaded, wire.CodeTooMany, wire.CodeShuttingDown, wire.CodeUnauthenticated, wire.CodeTokenExpired,
 			wire.CodeBadRequest, wire.CodeTooLarge, wire.CodeProtocol, wire.CodeInternal),
 		ended: newCodes(wire.CodeSlowReader, wire.CodeShuttingDown, wire.CodeTokenExpired, wire.CodeTooLarge, wire.CodeProtocol,
-			wire.CodeBadRequest, wire.CodeForbidden, wire.CodeInternal),
+			wire.CodeBadRequest, wire.CodeForbidden, wire.CodeConflict, wire.CodeInternal),
 	}
 }
 

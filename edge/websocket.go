@@ -17,20 +17,15 @@ import (
 	"github.com/starling-im/starling/wire"
 )
 
-// WebSocketProtocol is the subprotocol of frames in protobuf. The binary messages of
-// a connection, one after the other, are what a QUIC client's stream of commands is;
-// the node's messages hold whole frames each, events among them.
-const WebSocketProtocol = "im.1.pb"
-
 // WebSocket returns the handler that makes requests of HTTP/1.1 over TLS clients'
 // connections, which are served until they or ctx end.
 func (d *Door) WebSocket(ctx context.Context) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !offers(r) {
-			http.Error(w, "the subprotocol is "+WebSocketProtocol, http.StatusBadRequest)
+			http.Error(w, "the subprotocol is "+wire.WebSocketProtocol, http.StatusBadRequest)
 			return
 		}
-		up := ws.HTTPUpgrader{Protocol: func(p string) bool { return p == WebSocketProtocol }}
+		up := ws.HTTPUpgrader{Protocol: func(p string) bool { return p == wire.WebSocketProtocol }}
 		conn, rw, _, err := up.Upgrade(r, w)
 		c, ok := conn.(*tls.Conn)
 		if err != nil || !ok { // it has been told, but nobody closes the connection any more
@@ -55,7 +50,7 @@ func (d *Door) WebSocket(ctx context.Context) http.Handler {
 func offers(r *http.Request) bool {
 	for _, line := range r.Header.Values("Sec-WebSocket-Protocol") {
 		for p := range strings.SplitSeq(line, ",") {
-			if strings.TrimSpace(p) == WebSocketProtocol {
+			if strings.TrimSpace(p) == wire.WebSocketProtocol {
 				return true
 			}
 		}
@@ -236,7 +231,7 @@ func (s *webSocket) next() error {
 		s.header, s.open = h, !h.Fin
 		return nil
 	}
-	return wire.Errorf(wire.CodeProtocol, "WebSocket messages are binary, %s, and one after the other", WebSocketProtocol)
+	return wire.Errorf(wire.CodeProtocol, "WebSocket messages are binary, %s, and one after the other", wire.WebSocketProtocol)
 }
 
 // bound bounds the silence before the next header.

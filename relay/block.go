@@ -13,14 +13,14 @@ type block struct {
 	first  uint64 // the seq of the first event
 	run    []byte // grows within its capacity
 	ends   []int32
-	traced bool // an event is (wire.EventTrace)
+	traced [][]byte // those events that are (wire.EventTrace), which alias run
 }
 
 // A chunk is a part of a block.
 type chunk struct {
 	run    []byte
 	events int
-	traced bool // an event may be
+	traced [][]byte // those events that are, which are shared
 }
 
 const (
@@ -28,8 +28,9 @@ const (
 	// blockLeast is that of a room's first one. Each is twice as large as the one before.
 	blockMost  = 16 << 10
 	blockLeast = 512
-	// blockEnd is what the place of an event's end takes, in bytes.
-	blockEnd = 4
+	// blockEnd is what the place of an event's end takes, in bytes, and blockTraced that
+	// of one which is traced.
+	blockEnd, blockTraced = 4, 24
 )
 
 // newBlock makes one for an event with the seq first; before is the size of the last block,
@@ -58,33 +59,44 @@ func (b *block) fits(event []byte) bool { return len(b.run)+wire.RunSize(len(eve
 func (b *block) add(event []byte) {
 	b.run = wire.AppendToRun(b.run, event)
 	b.ends = append(b.ends, int32(len(b.run)))
-	b.traced = b.traced || wire.EventTrace(event) != nil
+	if wire.EventTrace(event) != nil {
+		b.traced = append(b.traced, b.run[len(b.run)-len(event):])
+	}
 }
 
 // next is the seq after the last event.
 func (b *block) next() uint64 { return b.first + uint64(len(b.ends)) }
 
 // bytes is the memory that the block holds.
-func (b *block) bytes() int { return cap(b.run) + blockEnd*cap(b.ends) }
+func (b *block) bytes() int { return cap(b.run) + blockEnd*cap(b.ends) + blockTraced*cap(b.traced) }
 
 // has reports whether the event after a position is in the block.
 func (b *block) has(after uint64) bool { return after+1 >= b.first && after+1 < b.next() }
 
-// after returns the events after a position that the block has: as many as fit into max
+// after returns the events after a position that the block has: as many as fit into most
 // bytes, and at least one.
-func (b *block) after(after uint64, max int) chunk {
+func (b *block) after(after uint64, most int) chunk {
 	from := int(after + 1 - b.first)
 	start := 0
 	if from > 0 {
 		start = int(b.ends[from-1])
 	}
-	if end := len(b.run); end-start <= max {
-		return chunk{b.run[start:end:end], len(b.ends) - from, b.traced}
+	n, end := len(b.ends)-from, len(b.run)
+	if end-start > most {
+		n = max(1, sort.Search(n, func(i int) bool { return int(b.ends[from+i])-start > most }))
+		end = int(b.ends[from+n-1])
 	}
-	n := sort.Search(len(b.ends)-from, func(i int) bool { return int(b.ends[from+i])-start > max })
-	if n == 0 {
-		n = 1
+	return chunk{b.run[start:end:end], n, b.tracedOf(from, n)}
+}
+
+// tracedOf returns those of n events from one on that are traced.
+func (b *block) tracedOf(from, n int) [][]byte {
+	if len(b.traced) == 0 {
+		return nil
 	}
-	end := int(b.ends[from+n-1])
-	return chunk{b.run[start:end:end], n, b.traced}
+	before := func(i int) int {
+		return sort.Search(len(b.traced), func(k int) bool { return wire.EventSeq(b.traced[k]) >= b.first+uint64(i) })
+	}
+	i, j := before(from), before(from+n)
+	return b.traced[i:j:j]
 }

@@ -41,6 +41,7 @@ type crowdOfSinks struct {
 	store  *store
 	hub    *Hub
 	writes atomic.Int64
+	traced atomic.Int64 // writes of traced events that were told of
 	size   int
 }
 
@@ -48,6 +49,7 @@ type crowdOfSinks struct {
 func newCrowdOfSinks(t testing.TB, size int) *crowdOfSinks {
 	s, hub := newStore()
 	c := &crowdOfSinks{store: s, hub: hub, size: size}
+	hub.cfg.Traced = func([]byte, Peer, time.Time) { c.traced.Add(1) }
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{}, size)
 	for range size {
@@ -105,18 +107,21 @@ func (c *crowdOfSinks) deliver(e []byte) {
 }
 
 // TestDeliveriesAllocateNothing has a thousand clients follow one room: what an event
-// costs in garbage does not depend on how many follow.
+// costs in garbage does not depend on how many follow, nor on whether it is traced.
 func TestDeliveriesAllocateNothing(t *testing.T) {
 	if underRace {
 		t.Log("the race detector allocates")
 		return
 	}
+	for name, trace := range map[string]string{"untraced": "", "traced": "0123456789abcdef"} {
+		t.Run(name, func(t *testing.T) { deliveriesAllocateNothing(t, trace) })
+	}
+}
+
+func deliveriesAllocateNothing(t *testing.T, trace string) {
 	const followers, events = 1000, 200
 	c := newCrowdOfSinks(t, followers)
-	var encoded [][]byte
-	for seq := range uint64(events + 50) {
-		encoded = append(encoded, event(seq+1, 100))
-	}
+	encoded := eventsOf(events+50, 100, trace)
 	next := 0
 	deliver := func() {
 		c.deliver(encoded[next])
@@ -130,16 +135,30 @@ func TestDeliveriesAllocateNothing(t *testing.T) {
 	if per > followers/50 {
 		t.Errorf("%.1f allocations per event for %d followers", per, followers)
 	}
+	if want := int64(followers * next); trace != "" && c.traced.Load() < want-followers { // the last may yet be told of
+		t.Errorf("%d writes of traced events were told of, want %d", c.traced.Load(), want)
+	}
+}
+
+// eventsOf makes the first n of a room, of so many bytes each.
+func eventsOf(n, size int, trace string) (encoded [][]byte) {
+	for seq := range uint64(n) {
+		encoded = append(encoded, wire.EncodeEvent(&wire.Event{Seq: seq + 1, Content: string(make([]byte, size)), Trace: []byte(trace)}))
+	}
+	return encoded
 }
 
 // BenchmarkDelivery measures what the relay itself takes per delivery, without a
 // connection: no cipher, no system call.
 func BenchmarkDelivery(b *testing.B) {
+	b.Run("100 B", func(b *testing.B) { benchmarkDelivery(b, 100, "") })
+	b.Run("32 KiB", func(b *testing.B) { benchmarkDelivery(b, wire.Content, "") })
+	b.Run("32 KiB traced", func(b *testing.B) { benchmarkDelivery(b, wire.Content, "0123456789abcdef") })
+}
+
+func benchmarkDelivery(b *testing.B, size int, trace string) {
 	c := newCrowdOfSinks(b, 1000)
-	var encoded [][]byte
-	for seq := range uint64(b.N) {
-		encoded = append(encoded, event(seq+1, 100))
-	}
+	encoded := eventsOf(b.N, size, trace)
 	b.ReportAllocs()
 	b.ResetTimer()
 	for _, e := range encoded {

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/starling-im/starling/room"
@@ -196,5 +197,34 @@ func TestTopicOfAnotherEpoch(t *testing.T) {
 	unmade.begin(0, 7) // where it is not made in the end
 	if _, current := unmade.meet(1, 1); !current {
 		t.Error("a room that was not there has an epoch")
+	}
+}
+
+// A chunk names those of its events that are traced, and no others.
+func TestChunksNameTheTraced(t *testing.T) {
+	const first = 5
+	traced := map[uint64]bool{6: true, 7: true, 11: true}
+	var events [][]byte
+	for seq := uint64(first); seq < 14; seq++ {
+		e := &wire.Event{Seq: seq, Content: "x"}
+		if traced[seq] {
+			e.Trace = []byte("0123456789abcdef")
+		}
+		events = append(events, wire.EncodeEvent(e))
+	}
+	b := blockOf(first, events)
+	for after := uint64(first - 1); b.has(after); after++ {
+		for _, most := range []int{1, 40, 1000} {
+			got := b.after(after, most)
+			var want []uint64
+			for seq := after + 1; seq <= after+uint64(got.events); seq++ {
+				if traced[seq] {
+					want = append(want, seq)
+				}
+			}
+			if !slices.Equal(seqs(got.traced), want) {
+				t.Errorf("of %d events after %d %v are traced, want %v", got.events, after, seqs(got.traced), want)
+			}
+		}
 	}
 }

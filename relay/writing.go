@@ -131,8 +131,8 @@ func (s *Session) write(buf *[]byte) {
 			out = s.appendRun(out, c.follow, got.run)
 			events += got.events
 		}
-		if got.traced {
-			s.noteTraced(got.run)
+		if len(got.traced) > 0 {
+			s.noteTraced(got.traced)
 		}
 		switch {
 		case err != nil:
@@ -189,15 +189,15 @@ func (s *Session) sent(err error) {
 	}
 }
 
-// noteTraced keeps the traced events of what is about to be written.
-func (s *Session) noteTraced(run []byte) {
-	if s.cfg.Hub.cfg.Traced == nil {
-		return
-	}
-	for _, e := range wire.SplitRun(run) {
-		if wire.EventTrace(e) != nil {
-			s.traced = append(s.traced, e)
-		}
+// noteTraced keeps the traced events of what is about to be written: the shared list, unless
+// there are those of other rooms too.
+func (s *Session) noteTraced(events [][]byte) {
+	switch {
+	case s.cfg.Hub.cfg.Traced == nil:
+	case s.traced == nil:
+		s.traced = events
+	default:
+		s.traced = append(s.traced, events...)
 	}
 }
 

@@ -15,6 +15,7 @@ const (
 	CloseUnauthenticated = 3500
 	CloseProtocol        = 3501
 	CloseForbidden       = 3502
+	CloseConflict        = 3503
 )
 
 var closeCodes = map[string]uint64{
@@ -22,7 +23,7 @@ var closeCodes = map[string]uint64{
 	CodeTokenExpired: CloseTokenExpired, CodeOverloaded: CloseOverloaded, CodeTooMany: CloseOverloaded,
 	CodeUnauthenticated: CloseUnauthenticated, CodeForbidden: CloseForbidden,
 	CodeProtocol: CloseProtocol, CodeTooLarge: CloseProtocol, CodeBadRequest: CloseProtocol,
-	CodeUnsupported: CloseProtocol,
+	CodeUnsupported: CloseProtocol, CodeConflict: CloseConflict,
 }
 
 // CloseCode returns the close code for an error that ends a connection.

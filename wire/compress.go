@@ -7,14 +7,14 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// The encoders, one for each dictionary and one without, and the decoders keep
+// The encoders, one for each dictionary and one without, and the decoder keep
 // nothing between frames and are safe for concurrent use: one lost frame never
 // spoils the next, and no frame tells of another. They are made at start, together
 // with what they would make at their first use, so that they belong to no one
 // test's bubble of virtual time.
 var (
 	encoders = newEncoders()
-	decoders = map[int]*zstd.Decoder{ClientFrame: newDecoder(ClientFrame), NodeFrame: newDecoder(NodeFrame)}
+	decoder  = newDecoder()
 )
 
 func newEncoders() map[Dictionary]*zstd.Encoder {
@@ -35,8 +35,8 @@ func newEncoder(more ...zstd.EOption) *zstd.Encoder {
 	return e
 }
 
-func newDecoder(max int) *zstd.Decoder {
-	d, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(uint64(max)), zstd.WithDecoderMaxWindow(ZstdWindow),
+func newDecoder() *zstd.Decoder {
+	d, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(NodeFrame), zstd.WithDecoderMaxWindow(ZstdWindow),
 		zstd.WithDecoderConcurrency(1), zstd.WithDecoderDicts(dictionaries...))
 	if err != nil {
 		panic("wire: zstd decoder: " + err.Error())
@@ -72,18 +72,13 @@ func pack(dst []byte, start int, d Dictionary) []byte {
 	return dst
 }
 
-// decompress unpacks one zstd frame of at most max bytes; a frame that claims
+// decompress unpacks one zstd frame of at most NodeFrame bytes; a frame that claims
 // or contains more is refused before the memory is taken.
-func decompress(packed []byte, max int) ([]byte, error) {
-	d := decoders[max]
-	if d == nil {
-		d = newDecoder(max)
-		defer d.Close()
-	}
-	payload, err := d.DecodeAll(packed, nil)
+func decompress(packed []byte) ([]byte, error) {
+	payload, err := decoder.DecodeAll(packed, nil)
 	switch {
 	case errors.Is(err, zstd.ErrDecoderSizeExceeded), errors.Is(err, zstd.ErrWindowSizeExceeded):
-		return nil, TooLarge("decompressed frame", 0, uint64(max))
+		return nil, TooLarge("decompressed frame", 0, NodeFrame)
 	case errors.Is(err, zstd.ErrUnknownDictionary):
 		var h zstd.Header
 		_ = h.Decode(packed)

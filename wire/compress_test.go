@@ -90,16 +90,15 @@ func TestCompressOnlyIfSmaller(t *testing.T) {
 func FuzzDecompress(f *testing.F) {
 	f.Add(encoders[0].EncodeAll([]byte(strings.Repeat("starling", 100)), nil))
 	f.Add(encoders[Shared(Dictionaries())].EncodeAll([]byte(strings.Repeat("starling", 100)), nil))
-	f.Add(zeros(f, 1<<20, true))
-	f.Add(zeros(f, 1<<20, false))
+	f.Add(zeros(f, 2*NodeFrame, true))
+	f.Add(zeros(f, 2*NodeFrame, false))
 	f.Fuzz(func(t *testing.T, packed []byte) {
-		const max = 4 << 10
-		if len(packed) > max {
+		if len(packed) > 4<<10 {
 			return
 		}
-		payload, err := decompress(packed, max)
+		payload, err := decompress(packed)
 		switch {
-		case err == nil && len(payload) > max:
+		case err == nil && len(payload) > NodeFrame:
 			t.Errorf("%d bytes are above the limit", len(payload))
 		case err != nil && Code(err) == "" && err != io.ErrUnexpectedEOF:
 			t.Errorf("an untyped error: %v", err)

@@ -123,22 +123,52 @@ func DecodeEvent(b []byte) (*Event, error) {
 // TraceBytes is the size of a trace id.
 const TraceBytes = 16
 
+// Field numbers of Event.client_msg_id and Event.trace.
+const (
+	eventClientMsgID = 7
+	eventTraceField  = 9
+)
+
 // eventTrace is what comes before the trace id in an encoded event: the tag of the
 // field Event.trace, and its length.
 const eventTrace = "\x4a\x10"
 
 // EventTrace returns the trace id of an encoded event, which aliases b; nil if it is
 // not traced. The id is the last field, so that the answer for all others is two
-// comparisons; those that pass by chance are decoded.
+// comparisons; in those that pass by chance it is looked for. It takes no memory.
 func EventTrace(b []byte) []byte {
 	at := len(b) - TraceBytes - len(eventTrace)
 	if at < 0 || b[at] != eventTrace[0] || b[at+1] != eventTrace[1] {
 		return nil
 	}
-	if e, err := DecodeEvent(b); err != nil || len(e.Trace) != TraceBytes {
-		return nil
+	if trace := bytesField(b, eventTraceField); len(trace) == TraceBytes {
+		return trace
 	}
-	return b[len(b)-TraceBytes:]
+	return nil
+}
+
+// EventClientMsgID returns the client_msg_id of an encoded event, which aliases b; nil if
+// there is none.
+func EventClientMsgID(b []byte) []byte { return bytesField(b, eventClientMsgID) }
+
+// bytesField returns the value of a field of an encoded message, which aliases b; nil if
+// there is none or b is malformed.
+func bytesField(b []byte, field protowire.Number) (value []byte) {
+	for len(b) > 0 {
+		num, typ, tag := protowire.ConsumeTag(b)
+		if tag < 0 {
+			return nil
+		}
+		n := protowire.ConsumeFieldValue(num, typ, b[tag:])
+		if n < 0 {
+			return nil
+		}
+		if num == field && typ == protowire.BytesType {
+			value, _ = protowire.ConsumeBytes(b[tag:])
+		}
+		b = b[tag+n:]
+	}
+	return value
 }
 
 // EventSeq returns the seq of an encoded event, 0 if there is none.

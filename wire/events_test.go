@@ -65,9 +65,31 @@ func TestEventTrace(t *testing.T) {
 			t.Errorf("%s: EventTrace = %x", name, got)
 		}
 	}
-	untraced := EncodeEvent(&Event{Seq: 1, Content: "x", MsgId: "01HF7YAT00XEG0HYE6QWA87ZF0"})
-	if n := testing.AllocsPerRun(1000, func() { EventTrace(untraced) }); n != 0 {
-		t.Errorf("%v allocations to see that an event is not traced", n)
+	for name, e := range map[string]*Event{
+		"traced": {Seq: 1, Content: strings.Repeat("x", Content), MsgId: "01HF7YAT00XEG0HYE6QWA87ZF0", Trace: []byte(id)},
+		"not":    {Seq: 1, Content: "x", MsgId: "01HF7YAT00XEG0HYE6QWA87ZF0"},
+	} {
+		b := EncodeEvent(e)
+		if n := testing.AllocsPerRun(1000, func() { EventTrace(b) }); n != 0 {
+			t.Errorf("%v allocations to see that an event is %s", n, name)
+		}
+	}
+}
+
+// What is read of an encoded event without decoding it is what is in it, whatever is around.
+func TestEventClientMsgID(t *testing.T) {
+	for want, e := range map[string]*Event{
+		"":    {Seq: 1, Content: "x"},
+		"c-1": {Seq: 1, Content: "x", TsMs: -1, ClientMsgId: "c-1", MsgId: "m", Trace: []byte("0123456789abcdef")},
+		"c-2": {ClientMsgId: "c-2"},
+	} {
+		b := EncodeEvent(e)
+		if got := EventClientMsgID(b); string(got) != want {
+			t.Errorf("EventClientMsgID = %q, want %q", got, want)
+		}
+		if cut := b[:len(b)-1]; EventClientMsgID(cut) != nil {
+			t.Errorf("%x, which is cut off, has a client_msg_id", cut)
+		}
 	}
 }
 

@@ -17,6 +17,11 @@ const headerLen = 6
 // flagZstd marks a payload that is one zstd frame.
 const flagZstd = 1
 
+// WebSocketProtocol is the subprotocol of frames over WebSocket. The binary messages of a
+// connection, one after the other, are what a QUIC client's stream of commands is; the
+// node's messages hold whole frames each, events among them.
+const WebSocketProtocol = "im.1.pb"
+
 // Headroom is the room, in bytes, that is kept before frames which a connection puts a
 // header of its own before: that of a WebSocket message (RFC 6455, section 5.2).
 const Headroom = 10
@@ -62,8 +67,8 @@ type Reader struct {
 	pos    int
 }
 
-// NewReader reads frames of at most max bytes of decoded payload. Compressed
-// ones come from nodes only: up to ClientFrame they are refused.
+// NewReader reads frames of at most max bytes of payload. Compressed ones come from
+// nodes only: up to ClientFrame they are refused, and beyond unpacked to at most NodeFrame.
 func NewReader(r io.Reader, max int) *Reader {
 	buffer := nodeBuffer
 	if max <= ClientFrame {
@@ -93,14 +98,31 @@ func (r *Reader) Payload() ([]byte, error) {
 	if n > int64(r.max) {
 		return nil, TooLarge("frame", uint64(n), uint64(r.max))
 	}
-	payload := make([]byte, n)
-	if err := r.read(payload); err != nil {
+	payload, err := r.take(int(n))
+	if err != nil {
 		return nil, noEOF(err)
 	}
 	if flags&flagZstd != 0 {
-		return decompress(payload, r.max)
+		return decompress(payload)
 	}
 	return payload, nil
+}
+
+// take reads the next n bytes into memory that grows as they come: beyond firstPart it is at
+// most four times what has.
+func (r *Reader) take(n int) ([]byte, error) {
+	p, came := make([]byte, min(n, firstPart)), 0
+	for {
+		if err := r.read(p[came:]); err != nil {
+			return nil, err
+		}
+		if came = len(p); came == n {
+			return p, nil
+		}
+		more := make([]byte, min(n, 4*came))
+		copy(more, p)
+		p = more
+	}
 }
 
 // await waits for the next frame, if the stream has a way to that takes less stack than Read:

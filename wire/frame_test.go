@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -178,6 +179,60 @@ func TestTooLargeTakesNoMemory(t *testing.T) {
 	}).AllocedBytesPerOp()
 	if bytesPer > 2*nodeBuffer {
 		t.Errorf("%d bytes were allocated", bytesPer)
+	}
+}
+
+// A header that promises a large frame takes no more memory than what has come of it needs.
+func TestFramesGrowAsTheyCome(t *testing.T) {
+	promised := appendHeader(nil, 0, ClientFrame)
+	for _, came := range []int{0, 1, firstPart - 1, firstPart, 3 * firstPart, ClientFrame - 1} {
+		in := append(promised[:headerLen:headerLen], make([]byte, came)...)
+		const times = 100
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range times {
+			if _, err := NewReader(bytes.NewReader(in), ClientFrame).Payload(); err != io.ErrUnexpectedEOF {
+				t.Fatal(err)
+			}
+		}
+		runtime.ReadMemStats(&after)
+		if took, most := int(after.TotalAlloc-before.TotalAlloc)/times, max(2*firstPart, 8*came); took > most {
+			t.Errorf("%d bytes were allocated for %d that came, at most %d are expected", took, came, most)
+		}
+	}
+}
+
+// Frames of each size come whole, in whatever pieces.
+func TestFramesOfEachSize(t *testing.T) {
+	for _, n := range []int{0, 1, firstPart - 1, firstPart, firstPart + 1, 4*firstPart + 1, ClientFrame} {
+		want := make([]byte, n)
+		for i := range want {
+			want[i] = byte(i % 251)
+		}
+		in := append(appendHeader(nil, 0, n), want...)
+		for name, r := range map[string]io.Reader{"at once": bytes.NewReader(in), "halved": iotest.HalfReader(bytes.NewReader(in)), "bytes": iotest.OneByteReader(bytes.NewReader(in))} {
+			if got, err := NewReader(r, ClientFrame).Payload(); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%d bytes, %s: %d bytes, %v", n, name, len(got), err)
+			}
+		}
+	}
+}
+
+// BenchmarkPayload reads frames as they come from clients, and the largest of nodes.
+func BenchmarkPayload(b *testing.B) {
+	for _, n := range []int{100, 4 << 10, 32 << 10, NodeFrame} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			in := append(appendHeader(nil, 0, n), make([]byte, n)...)
+			from := bytes.NewReader(nil)
+			r := NewReader(from, NodeFrame)
+			b.ReportAllocs()
+			for b.Loop() {
+				from.Reset(in)
+				if _, err := r.Payload(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

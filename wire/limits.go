@@ -54,3 +54,7 @@ const (
 	nodeBuffer   = 4 << 10
 	clientBuffer = 128
 )
+
+// firstPart is the memory in bytes that a frame is given before anything of it has come. It
+// gets more as it comes: six bytes of header must not hold all that they promise.
+const firstPart = 4 << 10

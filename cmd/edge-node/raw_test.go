@@ -213,7 +213,7 @@ type rawSocket struct {
 
 func (w *rawSocket) upgrade(host string) error {
 	_, err := fmt.Fprintf(w.Conn, "GET /ws HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"+
-		"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: %s\r\n\r\n", host, edge.WebSocketProtocol)
+		"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: %s\r\n\r\n", host, wire.WebSocketProtocol)
 	if err != nil {
 		return err
 	}
