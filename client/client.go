@@ -294,7 +294,8 @@ func inFlight(wanted, allowed int) int {
 func (c *Client) down(l *link, err error) {
 	c.mu.Lock()
 	c.link, c.lastErr = nil, err
-	if said(err).GetCode() == wire.CodeTokenExpired {
+	switch said(err).GetCode() {
+	case wire.CodeTokenExpired, wire.CodeConflict: // another has the session by now
 		c.resume = ""
 	}
 	if !stands(err) {

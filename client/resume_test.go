@@ -24,6 +24,7 @@ func TestResume(t *testing.T) {
 		{name: "resumed", tokens: 1, hellos: 2},
 		{name: "refused", code: wire.CodeUnauthenticated, tokens: 2, hellos: 3},
 		{name: "refused as expired", code: wire.CodeTokenExpired, tokens: 2, hellos: 3},
+		{name: "another has the session", end: wire.CodeConflict, tokens: 2, hellos: 2},
 		{name: "the token has expired", end: wire.CodeTokenExpired, tokens: 2, hellos: 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -11,11 +11,11 @@ const (
 	CloseOverloaded      = 3004
 	CloseInternal        = 3005
 	CloseIdle            = 3006
+	CloseConflict        = 3007
 	CloseFinal           = 3500
 	CloseUnauthenticated = 3500
 	CloseProtocol        = 3501
 	CloseForbidden       = 3502
-	CloseConflict        = 3503
 )
 
 var closeCodes = map[string]uint64{
