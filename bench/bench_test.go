@@ -70,7 +70,7 @@ func TestSlowDisk(t *testing.T) {
 	switch {
 	case none != nil && r.Missing == "":
 		t.Error("there is no strace, and the row does not say so")
-	case none == nil && (r.P50 < 20 || r.FsyncMs != 20):
+	case none == nil && (r.P50 < 20 || *r.FsyncMs != 20):
 		t.Errorf("acks come within %v ms where a sync takes 20: %+v", r.P50, r)
 	}
 }
@@ -137,8 +137,8 @@ func TestTurnsAlternate(t *testing.T) {
 func TestTable(t *testing.T) {
 	var rows []row
 	for i, rate := range []float64{300, 100, 200} {
-		cpu := float64(i)
-		rows = append(rows, row{System: "a", Workload: "w", PerS: rate, P50: rate / 100, CPU: &cpu})
+		cpu, fsync := float64(i), 0.0
+		rows = append(rows, row{System: "a", Workload: "w", PerS: rate, P50: rate / 100, P99: 5, CPU: &cpu, FsyncMs: &fsync, Groups: 4})
 	}
 	rows = append(rows, row{System: "b", Workload: "w", Missing: "no strace"})
 	rows = append(rows, row{System: "b", Workload: "w", PerS: 50})
@@ -147,7 +147,7 @@ func TestTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(out.String(), "\n")
-	if got := strings.Fields(lines[1]); !slices.Equal(got, []string{"w", "a", "200", "100..300", "2.00", "0.00", "1.00", "-", "-", "3"}) {
+	if got := strings.Fields(lines[1]); !slices.Equal(got, []string{"w", "a", "200", "100..300", "2.00", "5.00", "1.00", "-", "-", "3"}) {
 		t.Errorf("line %q", got)
 	}
 	if !strings.HasSuffix(lines[2], "1") || !strings.Contains(lines[3], "missing: no strace") || len(lines) != 5 {
@@ -158,6 +158,11 @@ func TestTable(t *testing.T) {
 		if err != nil || !strings.Contains(string(b), `"`+key+`":`) {
 			t.Errorf("%s has no %s", b, key)
 		}
+	}
+	back := 1.0
+	b, err = json.Marshal(row{System: "a", Workload: kindReconnect, relayFigures: relayFigures{BackS: &back}})
+	if want := `{"system":"a","workload":"reconnect","round":0,"back_s":1}`; err != nil || string(b) != want {
+		t.Errorf("%s, %v, want what it has: %s", b, err, want)
 	}
 }
 

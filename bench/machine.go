@@ -79,7 +79,8 @@ func systemNames() []string { return []string{starlingName, jetstreamName, perRo
 
 // turn measures once.
 func (m *machine) turn(ctx context.Context, name string, t turn) (row, error) {
-	r := row{System: t.system, Workload: t.work.Name(), Round: t.round, FsyncMs: float64(t.work.Fsync) / float64(time.Millisecond)}
+	fsync := float64(t.work.Fsync) / float64(time.Millisecond)
+	r := row{System: t.system, Workload: t.work.Name(), Round: t.round, FsyncMs: &fsync}
 	dir := filepath.Join(m.dir, name)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return r, err

@@ -56,7 +56,7 @@ func (m *machine) reconnect(ctx context.Context, p *peer, w relayWork) ([]row, e
 	r := relayRow(p, phase{
 		Name: kindReconnect, Messages: int(sent), Deliveries: got.Deliveries, Lost: int(sent)*w.Clients - got.Deliveries,
 	})
-	r.BackS, r.Repeated, r.Connections = &back, got.Repeated, w.Clients
+	r.BackS, r.Repeated, r.Connections = &back, &got.Repeated, w.Clients
 	return []row{r}, nil
 }
 

@@ -47,7 +47,8 @@ const relaySystems = `
 Each is one process, and one process is all clients; everything goes over TLS.
 Systems take turns, each begins in an empty folder. The result is a table, or
 with --json a line per row; progress goes to standard error. Nothing else should
-run meanwhile.`
+run meanwhile; a round of all systems takes 4 minutes of fanout, 8 of idle, and 2
+of rooms and of reconnect.`
 
 func idleCommand() *cobra.Command {
 	return relayCommand(kindIdle, "Measure the memory of connections that do nothing",

@@ -79,7 +79,7 @@ func checkRow(t *testing.T, kind string, r row) {
 		bad = bad || linux && r.KiBPerConn == nil
 	case kindReconnect:
 		bad = bad || r.BackS == nil || *r.BackS <= 0 || r.Lost == nil || *r.Lost < 0 || r.Deliveries == 0
-		bad = bad || r.System == starlingWSName && *r.Lost+r.Repeated > 0
+		bad = bad || r.System == starlingWSName && *r.Lost+*r.Repeated > 0
 	default:
 		bad = bad || r.Deliveries == 0 || r.DeliveriesPerS <= 0 || r.P50 <= 0 || r.P99 < r.P50 || r.Lost == nil || *r.Lost != 0
 		bad = bad || linux && (r.CPUPerM == nil || r.ClientCPUPerM == nil)

@@ -2,26 +2,26 @@ package main
 
 import "fmt"
 
-// A row is what came of one turn. Times of acks are in ms, processor times in
-// s per 100,000 messages.
+// A row is what came of one turn; it has the figures that its workload has. Times
+// of acks are in ms, processor times in s per 100,000 messages.
 type row struct {
 	System   string  `json:"system"`
 	Workload string  `json:"workload"`
 	Round    int     `json:"round"`
-	PerS     float64 `json:"per_s"`
-	P50      float64 `json:"p50_ms"`
-	P99      float64 `json:"p99_ms"`
+	PerS     float64 `json:"per_s,omitempty"`
+	P50      float64 `json:"p50_ms,omitempty"`
+	P99      float64 `json:"p99_ms,omitempty"`
 	// CPU is of all processes; nil = this system does not tell.
-	CPU       *float64 `json:"cpu_s_per_100k"`
-	ServerCPU *float64 `json:"server_cpu_s_per_100k"`
-	ClientCPU *float64 `json:"client_cpu_s_per_100k"`
-	Messages  int      `json:"messages"`
-	Seconds   float64  `json:"seconds"`
+	CPU       *float64 `json:"cpu_s_per_100k,omitempty"`
+	ServerCPU *float64 `json:"server_cpu_s_per_100k,omitempty"`
+	ClientCPU *float64 `json:"client_cpu_s_per_100k,omitempty"`
+	Messages  int      `json:"messages,omitempty"`
+	Seconds   float64  `json:"seconds,omitempty"`
 	// Limits are those within which it was measured; of durable the profile of
 	// Starling's.
-	Limits  string  `json:"limits,omitempty"`
-	Groups  int     `json:"groups"` // or streams
-	FsyncMs float64 `json:"fsync_delay_ms"`
+	Limits  string   `json:"limits,omitempty"`
+	Groups  int      `json:"groups,omitempty"` // or streams
+	FsyncMs *float64 `json:"fsync_delay_ms,omitempty"`
 
 	relayFigures
 
@@ -45,7 +45,7 @@ type relayFigures struct {
 	Connections    int      `json:"connections,omitempty"`
 	// Lost and Repeated are deliveries.
 	Lost     *int `json:"lost,omitempty"`
-	Repeated int  `json:"repeated,omitempty"`
+	Repeated *int `json:"repeated,omitempty"`
 }
 
 // String is a row as progress.

@@ -32,7 +32,7 @@ var (
 	deliveryColumns = []column{
 		{"DELIVERIES/S", "%.0f", known(func(r row) float64 { return r.DeliveriesPerS })},
 		{"CPU S/MILLION", "%.2f", func(r row) *float64 { return r.CPUPerM }},
-		{"CLIENTS", "%.2f", func(r row) *float64 { return r.ClientCPUPerM }},
+		{"CLIENTS' CPU", "%.2f", func(r row) *float64 { return r.ClientCPUPerM }},
 		{"P50 MS", "%.2f", known(func(r row) float64 { return r.P50 })},
 		{"P99 MS", "%.2f", known(func(r row) float64 { return r.P99 })},
 		{"LOST", "%.0f", lostOf},
