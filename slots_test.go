@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,16 +15,22 @@ import (
 func TestSlotsGoRound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSlots(1)
+		var mu sync.Mutex
 		var got []string
+		note := func(what string) {
+			mu.Lock()
+			defer mu.Unlock()
+			got = append(got, what)
+		}
 		work := func(name string, patience time.Duration) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			if s.take(ctx, name) != nil {
-				got = append(got, name+" gives up")
+				note(name + " gives up")
 				return
 			}
 			time.Sleep(time.Second)
-			got = append(got, name)
+			note(name)
 			s.give()
 		}
 		for _, x := range []struct {
@@ -34,6 +41,7 @@ func TestSlotsGoRound(t *testing.T) {
 			synctest.Wait()
 		}
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if want := []string{"hasty gives up", "many", "many gives up", "many", "one", "many"}; !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)
 		}
