@@ -120,7 +120,7 @@ func (c *Client) count(asked bool) {
 
 // run keeps a link alive until the client is closed or there is no hope.
 func (c *Client) run() {
-	tries := 0
+	tries, kept := 0, 0 // in a row: that failed, and of these the last that found no place
 	for {
 		l, err := c.openAny(tries)
 		atOnce := false
@@ -144,12 +144,19 @@ func (c *Client) run() {
 			c.finish(err)
 			return
 		}
-		c.cfg.Log.Info("no session", "why", err)
+		noPlace := full(err)
+		if !noPlace {
+			kept = 0
+		}
+		c.cfg.Log.Info("no session", "why", err, "full", noPlace)
 		if errors.Is(err, errMoved) {
 			continue
 		}
 		wait := time.Duration(0)
 		switch {
+		case noPlace:
+			wait = halfJitter(kept, fullMin, fullMax)
+			kept++
 		case atOnce:
 		case busy(err):
 			wait = fullJitter(tries, busyMin, busyMax)

@@ -1,9 +1,13 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -233,6 +237,58 @@ func TestNames(t *testing.T) {
 	for _, bad := range []string{"", "kind(0)", "Message"} {
 		if k, err := ParseKind(bad); err == nil {
 			t.Errorf("ParseKind(%q) = %v", bad, k)
+		}
+	}
+}
+
+// Where there is no place for a client it comes back with pauses that grow, says why it
+// waits, and comes in once there is one.
+func TestWaitsForAPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		free := time.Now().Add(time.Minute)
+		var asked []time.Time
+		w.hello = func(string, *wire.Hello) *wire.Error {
+			asked = append(asked, time.Now())
+			if time.Now().Before(free) {
+				return wire.Errorf(wire.CodeTooMany, "you are 16 already")
+			}
+			return nil
+		}
+		var log bytes.Buffer
+		cfg := Config{Addrs: []string{"a:1"}, Token: token, Log: slog.New(slog.NewTextHandler(&log, nil))}
+		c, err := dial(t.Context(), cfg, w.connect)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for i := range len(asked) - 1 {
+			pause, longest := asked[i+1].Sub(asked[i]), doubled(i, fullMin, fullMax)
+			if pause < longest/2 || pause > longest+time.Millisecond {
+				t.Errorf("pause %d is %v, not one of up to %v", i, pause, longest)
+			}
+		}
+		if !strings.Contains(log.String(), "you are 16 already") || !strings.Contains(log.String(), "full=true") {
+			t.Errorf("the log says %s", log.String())
+		}
+	})
+}
+
+// A door that is full closes the connection without waiting for a Hello, and so without
+// an answer.
+func TestFull(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		full bool
+	}{
+		{&farewell{wire.Errorf(wire.CodeTooMany, "")}, true},
+		{fmt.Errorf("a:1: %w", &webSocketClosed{code: wire.CloseOverloaded}), true},
+		{&farewell{wire.Errorf(wire.CodeOverloaded, "")}, false},
+		{&webSocketClosed{code: wire.CloseShuttingDown}, false},
+		{context.DeadlineExceeded, false},
+	} {
+		if full(test.err) != test.full {
+			t.Errorf("%v: full is %v", test.err, !test.full)
 		}
 	}
 }

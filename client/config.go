@@ -112,7 +112,9 @@ const (
 
 	reconnectMin, reconnectMax = 50 * time.Millisecond, 2 * time.Second
 	// After a refusal to even talk the node has a crowd at its door; each attempt makes it worse.
-	busyMin, busyMax   = 200 * time.Millisecond, 4 * time.Second
+	busyMin, busyMax = 200 * time.Millisecond, 4 * time.Second
+	// Where there is no place for the client it takes others of the user, or of the node, to go.
+	fullMin, fullMax   = time.Second, 16 * time.Second
 	retryMin, retryMax = 20 * time.Millisecond, time.Second
 )
 

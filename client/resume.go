@@ -65,6 +65,16 @@ func busy(err error) bool {
 	return errors.As(err, &refused) && refused.Remote && refused.ErrorCode == quic.ConnectionRefused
 }
 
+// full reports whether a node had no place for the client, in its own words or, where it
+// did not wait for the client's, by its close code.
+func full(err error) bool {
+	if e := said(err); e != nil {
+		return e.Code == wire.CodeTooMany
+	}
+	code, ok := closedWith(err)
+	return ok && code == wire.CloseOverloaded
+}
+
 // stands reports whether a node whose link ended so is there, and may be asked
 // again at once. One that was started again answers with a reset.
 func stands(err error) bool {

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"os"
 	"os/user"
 	"strings"
 	"time"
@@ -23,16 +24,25 @@ for what is pending. Ctrl-C and Esc go at once.
 its lines and tabs, which the input shows as ␤ and ␉. Long messages are shown in
 part; export has them whole.
 
-Without a terminal, or with --json, each line of standard input is sent as it is
+The status line has who you are, your node, that you come to it over WebSocket if not
+over QUIC, and how many users are here: "3 here" counts those who chat on a terminal or with --live, and not those
+whose chat is a script without it.
+
+Without a terminal, on one that is dumb ($TERM), or with --json, each line of standard input is sent as it is
 (save /me, /join, /leave and /quit; empty lines are passed over), and events are
 printed as they come. At the end of input it leaves once everything is
-acknowledged; after /quit it gives up what is not within 10 s. A line that cannot be sent is reported with its number; the others
-are sent all the same, and the exit status is 1.
+acknowledged; after /quit it gives up what is not within 10 s. A line that cannot be
+sent is reported with its number; the others are sent all the same, and the exit
+status is 1. With the limits of production a node takes 20 lines a second; it is said
+once on standard error that the others wait.
 
 With --live what you type is said live, as comments beside a broadcast: those who are in
 the room with --live just now hear it, if not too much is said, and nobody keeps it. What others say
 so is shown beside the messages, with "… and 214 more" for what was left out.
-/me, /join and /leave are sent as without it. Ten lines a second are said of a script.`
+/me, /join and /leave are sent as without it. Ten lines a second are said of a script.
+With --json a line that was said live has "live":true, "user", "text" and "ts" (Unix
+milliseconds), and no "seq"; a row with "live":true and "left_out":31 stands for 31 lines
+that are not shown.`
 
 func (a *app) chatCommand() *cobra.Command {
 	var u userFlags
@@ -48,6 +58,9 @@ func (a *app) chatCommand() *cobra.Command {
 		Args:              needs("ROOM"),
 		ValidArgsFunction: a.completeRoom,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("as") && strings.TrimSpace(u.name) == "" {
+				return usagef("--as is %q, no name", u.name)
+			}
 			said := readToken(u.token)
 			if err := said.check(u.name, "", time.Now()); err != nil {
 				return err
@@ -76,8 +89,8 @@ func systemUser() string {
 func (a *app) chat(ctx context.Context, u *userFlags, room string, live bool) error {
 	_, in := terminal(a.stdin)
 	_, out := terminal(a.stdout)
-	onTerminal := in && out && !a.json
-	state := newLinkState()
+	onTerminal := in && out && !a.json && os.Getenv("TERM") != "dumb"
+	state := &linkState{early: a.sayWhy}
 	mesh, with, err := a.userConnection(u, edge.Claims{User: u.name})
 	if err != nil {
 		return err

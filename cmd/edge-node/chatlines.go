@@ -46,6 +46,7 @@ type lineChat struct {
 	all      int
 	open     int         // lines that are sent and not acked
 	late     *time.Timer // runs while there are any; fires once
+	slowed   bool        // it was said that lines wait
 }
 
 func (a *app) chatLines(ctx context.Context, c *client.Client, room string, live bool) error {
@@ -84,11 +85,23 @@ func (a *app) chatLines(ctx context.Context, c *client.Client, room string, live
 	}
 	switch cause := context.Cause(ctx); {
 	case chat.bad > 0:
-		return fmt.Errorf("%d of %s was not acknowledged", chat.bad, plural(chat.all, "line"))
+		return chat.lost()
 	case cause != nil && !isStop(cause):
 		return cause
 	}
 	return nil
+}
+
+// lost says how many lines came to nothing. Those that are said live have no answer.
+func (l *lineChat) lost() error {
+	verb, what := "were", "acknowledged"
+	if l.bad == 1 {
+		verb = "was"
+	}
+	if l.live {
+		what = "sent"
+	}
+	return fmt.Errorf("%d of %s %s not %s", l.bad, plural(l.all, "line"), verb, what)
 }
 
 // settle waits for the sends. A user who said /quit does not wait for ever: what is
@@ -150,9 +163,10 @@ func (l *lineChat) send(ctx context.Context, in inputLine) bool {
 	}
 	l.count(1)
 	l.sent.Add(1)
+	began := time.Now()
 	l.c.Send(ctx, client.Message{Room: l.room, Kind: says.kind, Content: says.text}, func(ack client.Ack, err error) {
 		defer l.sent.Done()
-		l.settled()
+		l.settled(time.Since(began))
 		if err != nil {
 			l.failed(in.number, err)
 			return
@@ -174,11 +188,16 @@ func (l *lineChat) count(sent int) {
 	}
 }
 
-// settled notes that a line that was sent has an answer.
-func (l *lineChat) settled() {
+// settled notes that a line that was sent has an answer, after some time. Where answers
+// come, but long after their lines, it says so once: a node slows down who floods it.
+func (l *lineChat) settled(after time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open--
+	if after > lateAfter && l.late != nil && !l.slowed {
+		l.slowed = true
+		fmt.Fprintf(l.app.stderr, "edge-node: slowed down: lines come faster than they are taken (with the limits of production 20 a second); the others wait\n")
+	}
 	switch {
 	case l.late == nil:
 	case l.open == 0:

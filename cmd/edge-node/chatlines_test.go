@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,14 +54,14 @@ func TestChatSaysOnceThatItWaits(t *testing.T) {
 			l.count(1)
 		}
 		time.Sleep(lateAfter / 2)
-		l.settled()
+		l.settled(0)
 		time.Sleep(lateAfter * 3 / 4)
 		synctest.Wait()
 		if early := said(); early != "" {
 			t.Errorf("too early: %s", early)
 		}
 		time.Sleep(lateAfter)
-		l.settled()
+		l.settled(0)
 		l.count(1)
 		time.Sleep(3 * lateAfter)
 		synctest.Wait()
@@ -68,4 +69,33 @@ func TestChatSaysOnceThatItWaits(t *testing.T) {
 			t.Errorf("said %q, want %q", said(), want)
 		}
 	})
+}
+
+// Who says more than a node takes is told once; that it takes a moment now and then is no news.
+func TestChatSaysOnceThatItIsSlowedDown(t *testing.T) {
+	var out bytes.Buffer
+	l := &lineChat{app: &app{stderr: &out}, late: time.NewTimer(time.Hour)}
+	defer l.late.Stop()
+	l.settled(lateAfter)
+	if out.Len() > 0 {
+		t.Errorf("too early: %s", out.String())
+	}
+	for range 3 {
+		l.settled(lateAfter + 1)
+	}
+	if strings.Count(out.String(), "edge-node: slowed down: ") != 1 {
+		t.Errorf("said %q", out.String())
+	}
+}
+
+func TestChatSaysWhatIsLost(t *testing.T) {
+	for want, l := range map[string]*lineChat{
+		"1 of 1 line was not acknowledged":     {bad: 1, all: 1},
+		"30 of 30 lines were not acknowledged": {bad: 30, all: 30},
+		"30 of 30 lines were not sent":         {bad: 30, all: 30, live: true},
+	} {
+		if err := l.lost(); err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
 }

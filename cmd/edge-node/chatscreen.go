@@ -69,6 +69,7 @@ func (a *app) chatScreen(ctx context.Context, c *client.Client, state *linkState
 	defer cancel()
 	typed := make(chan client.Message, chatUnsent)
 	m := newScreen(c.Node, name, room, typed)
+	m.transport = a.transport
 	m.types, m.rests = func() { c.Typing(room) }, func() { c.StopTyping(room) }
 	if live {
 		m.live = func(text string) error { return c.SayLive(room, text) }
@@ -111,7 +112,10 @@ func (a *app) chatScreen(ctx context.Context, c *client.Client, state *linkState
 
 // screen is the model of the terminal chat.
 type screen struct {
-	node  func() (id, region string)
+	node func() (id, region string)
+	// transport is how the client comes to that.
+	transport string
+
 	name  string
 	room  string
 	typed chan<- client.Message
@@ -312,6 +316,9 @@ func (s *screen) View() tea.View {
 	if s.note == "" {
 		node, region := s.node()
 		status = fmt.Sprintf(" %s  %s at %s (%s)  %s", printable(s.room), printable(s.name), node, region, s.link)
+		if s.transport == client.WebSocket {
+			status += " over websocket" // the other way has no words: what others do needs the place
+		}
 		status += also(s.signals)
 		if n := len(s.text.pending); n > 0 {
 			status += fmt.Sprintf("  %d pending", n)
@@ -331,10 +338,10 @@ func (s *screen) View() tea.View {
 // status line.
 type linkState struct {
 	mu   sync.Mutex
-	tell func(string)
+	tell func(string) // nil = there is no screen yet
+	// early is told before there is a screen why there is no place.
+	early func(why string)
 }
-
-func newLinkState() *linkState { return new(linkState) }
 
 func (l *linkState) listen(tell func(string)) {
 	l.mu.Lock()
@@ -350,15 +357,21 @@ func (l *linkState) Enabled(_ context.Context, level slog.Level) bool { return l
 // Handle implements slog.Handler: "session" is a link that was made, all else
 // is about there being none.
 func (l *linkState) Handle(_ context.Context, r slog.Record) error {
-	text := "connected"
-	if r.Message != "session" {
+	text, why := "connected", waitsForPlace(r)
+	switch {
+	case why != "":
+		text = "waiting: " + printable(why)
+	case r.Message != "session":
 		text = "reconnecting…"
 	}
 	l.mu.Lock()
 	tell := l.tell
 	l.mu.Unlock()
-	if tell != nil {
+	switch {
+	case tell != nil:
 		tell(text)
+	case why != "":
+		l.early(why)
 	}
 	return nil
 }

@@ -22,6 +22,9 @@ import (
 // dialWithin bounds the wait for the first node that answers.
 const dialWithin = 10 * time.Second
 
+// errNoAnswer is that no node has let a command in, and why is not known.
+var errNoAnswer = errors.New("no answer")
+
 // userFlags are who a command speaks as, from the flags that such commands share.
 type userFlags struct {
 	app    string
@@ -73,7 +76,7 @@ func (u *userFlags) appOf(mesh *home.Context) string {
 func mint(mesh *home.Context, app string, claims edge.Claims) (func(context.Context) (string, error), error) {
 	k, ok := mesh.Keys[app]
 	if !ok {
-		return nil, fmt.Errorf("context %q has no key of app %q: pass --token", mesh.Name, app)
+		return nil, fmt.Errorf("context %q has no key of app %q, only of %s", mesh.Name, app, strings.Join(appsOf(mesh), ", "))
 	}
 	return func(context.Context) (string, error) {
 		claims := claims
@@ -90,7 +93,11 @@ func (u *userFlags) tokens(mesh *home.Context, claims edge.Claims) (func(context
 		}
 		return func(context.Context) (string, error) { return u.token, nil }, nil
 	}
-	return mint(mesh, u.appOf(mesh), claims)
+	tokens, err := mint(mesh, u.appOf(mesh), claims)
+	if err != nil {
+		return nil, fmt.Errorf("%w: name one of these, or pass --token", err)
+	}
+	return tokens, nil
 }
 
 // connection is what a client needs to know beside the mesh.
@@ -112,9 +119,9 @@ func (a *app) dial(ctx context.Context, mesh *home.Context, with connection) (*c
 		with.within = dialWithin
 	}
 	if with.log == nil {
-		with.log = a.logger()
+		with.log = slog.New(waitTeller{a.logger().Handler(), a.sayWhy})
 	}
-	late := fmt.Errorf("no answer within %v: is the mesh of context %q running?", with.within, mesh.Name)
+	late := fmt.Errorf("%w within %v", errNoAnswer, with.within)
 	ctx, cancel := context.WithTimeoutCause(ctx, with.within, late)
 	defer cancel()
 	c, err := client.Dial(ctx, client.Config{
@@ -122,9 +129,23 @@ func (a *app) dial(ctx context.Context, mesh *home.Context, with connection) (*c
 		Agent: "edge-node " + buildInfo().Version, InFlight: with.inFlight, Log: with.log, Transport: a.transport,
 	})
 	if errors.Is(err, late) {
-		return nil, fmt.Errorf("no node at %s: %w", strings.Join(with.addrs, ", "), late)
+		return nil, a.notLetIn(mesh, with, late, err)
 	}
 	return c, err
+}
+
+// notLetIn says why no node has let a client in: what they said, or else what may be.
+func (a *app) notLetIn(mesh *home.Context, with connection, late, err error) error {
+	at := strings.Join(with.addrs, ", ")
+	var said *wire.Error
+	if errors.As(err, &said) {
+		return fmt.Errorf("no node at %s lets you in within %v: %w", at, with.within, said)
+	}
+	hint := ""
+	if a.transport != client.WebSocket {
+		hint = " If it is, UDP may be blocked on the way: try --transport websocket"
+	}
+	return fmt.Errorf("no node at %s: %w: is the mesh of context %q running?%s", at, late, mesh.Name, hint)
 }
 
 // userConnection is how to connect as a user, to a region's nodes first.

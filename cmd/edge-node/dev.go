@@ -16,6 +16,7 @@ import (
 	"github.com/starling-im/starling/edge"
 	"github.com/starling-im/starling/geo"
 	"github.com/starling-im/starling/identity"
+	"github.com/starling-im/starling/wire"
 )
 
 const devLong = `Start a mesh on this machine: in each region some nodes, each with a UDP port of
@@ -144,16 +145,26 @@ func (a *app) dev(stop context.Context, o devOptions) error {
 	return err
 }
 
-// demoUsers get tokens that are good for a day.
+// demoUsers get tokens that are good for as long as the mesh takes them.
 var demoUsers = []string{"alice", "bob"}
 
-const demoTokenLife = 24 * time.Hour
+// benchTokenLife is the life of tokens that nodes with the limits of bench take.
+const benchTokenLife = 24 * time.Hour
+
+// tokenLife is how long the tokens of the demo users are good for, and in words.
+func (o *devOptions) tokenLife() (life time.Duration, words string) {
+	if o.limits == starling.Bench {
+		return benchTokenLife, "a day"
+	}
+	return wire.TokenLife, "an hour"
+}
 
 // announce writes the context and says that the mesh is ready.
 func (a *app) announce(ctx context.Context, plan *devPlan, c *home.Context, o devOptions, r runner) error {
+	life, words := o.tokenLife()
 	for _, name := range demoUsers {
 		k := plan.Keys[devApp]
-		token, err := edge.Mint(edge.Key{ID: k.ID, App: devApp, Secret: k.Secret}, edge.Claims{User: name, Expires: time.Now().Add(demoTokenLife)})
+		token, err := edge.Mint(edge.Key{ID: k.ID, App: devApp, Secret: k.Secret}, edge.Claims{User: name, Expires: time.Now().Add(life)})
 		if err != nil {
 			return err
 		}
@@ -181,11 +192,12 @@ func (a *app) announce(ctx context.Context, plan *devPlan, c *home.Context, o de
 	}
 	fmt.Fprintf(a.stdout, "  %s chat lobby --as alice%s\n", programName(), flag)
 	fmt.Fprintf(a.stdout, "  %s chat lobby --as bob --region %s%s\n\n", programName(), plan.Regions[min(1, len(plan.Regions)-1)], flag)
-	fmt.Fprintf(a.stdout, "Tokens of the app %q, good for a day, for clients that have no context:\n\n", c.App)
+	fmt.Fprintf(a.stdout, "Tokens of the app %q, good for %s, for clients that have no context:\n\n", c.App, words)
 	for _, name := range demoUsers {
 		fmt.Fprintf(a.stdout, "  %-6s %s\n", name, c.Tokens[name])
 	}
-	fmt.Fprintf(a.stdout, "\nCtrl-C stops the mesh%s.\n", map[bool]string{true: " and removes its data", false: "; its data stays in " + plan.dir}[o.data == ""])
+	fmt.Fprintf(a.stdout, "\nMetrics of each node are at its address over HTTPS, such as https://%s/metrics.\n", c.Nodes[0].Addr)
+	fmt.Fprintf(a.stdout, "Ctrl-C stops the mesh%s.\n", map[bool]string{true: " and removes its data", false: "; its data stays in " + plan.dir}[o.data == ""])
 	return nil
 }
 

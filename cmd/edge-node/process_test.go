@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/starling-im/starling"
+	"github.com/starling-im/starling/cmd/edge-node/internal/home"
 )
 
 func records(t *testing.T, path string) []record {
@@ -250,7 +251,7 @@ func TestDevInProcess(t *testing.T) {
 	var status int
 	var dev sync.WaitGroup
 	dev.Go(func() {
-		status = run(ctx, []string{"dev", "--json", "--regions", "fra,iad"}, nil, in, testLog{t, "dev"})
+		status = run(ctx, []string{"dev", "--json", "--regions", "fra,iad", "--limits", "production"}, nil, in, testLog{t, "dev"})
 		in.Close()
 	})
 	line, err := bufio.NewReader(out).ReadString('\n')
@@ -279,6 +280,7 @@ func TestDevInProcess(t *testing.T) {
 		!strings.Contains(b.String(), "line 2: too_large") || !strings.Contains(b.String(), "a: three") {
 		t.Errorf("a line too long: status %d, %s", code, b.String())
 	}
+	demoTokenIsTaken(t, first.Context)
 	empty := filepath.Join(t.TempDir(), "empty")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -296,6 +298,9 @@ func TestDevInProcess(t *testing.T) {
 		{[]string{"__complete", "chat", "r", "--region", ""}, exitOK, "fra\niad\n"},
 		{[]string{"__complete", "rooms", "--app", ""}, exitOK, "demo\nstarling\n"},
 		{[]string{"__complete", "export", ""}, exitOK, "r\n"},
+		{[]string{"__complete", "chat", ""}, exitOK, "r\n"},
+		{[]string{"__complete", "trace", ""}, exitOK, "r\n"},
+		{[]string{"chat", "r", "--app", "nope"}, exitFailed, `no key of app "nope", only of demo, starling: name one of these, or pass --token`},
 		{[]string{"chat", "r", "--token", strings.TrimSpace(output(t, home, "", "token", "alice")), "--as", "bob"}, exitUsage, "contradict"},
 	} {
 		b.Reset()
@@ -318,5 +323,18 @@ func TestDevInProcess(t *testing.T) {
 	}
 	if _, err := os.Stat(first.Context); !os.IsNotExist(err) {
 		t.Errorf("the context of a mesh without data stays: %v", err)
+	}
+}
+
+// demoTokenIsTaken comes to a mesh with a token that dev printed for it.
+func demoTokenIsTaken(t *testing.T, mesh string) {
+	t.Helper()
+	of, err := home.Load("", mesh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if code := run(t.Context(), []string{"chat", "r", "--token", of.Tokens["alice"]}, strings.NewReader("let me in\n"), &b, &b); code != exitOK || !strings.Contains(b.String(), "alice: let me in") {
+		t.Errorf("the token that dev made: status %d, %s", code, b.String())
 	}
 }

@@ -177,9 +177,10 @@ func (l *roomList) end() error {
 	return err
 }
 
-// completeRoom completes the name of a room, if the mesh answers at once.
+// completeRoom completes the name of a room, if the mesh answers soon: its groups may be
+// on the other side of the world, and the first node not there.
 func (a *app) completeRoom(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
-	const patience = 500 * time.Millisecond
+	const patience = 2 * time.Second
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"os"
 	"runtime/pprof"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -21,6 +23,7 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	started        bool // flags and arguments were fine
+	waits          sync.Once
 
 	home        string
 	context     string
@@ -66,6 +69,9 @@ func (a *app) root() *cobra.Command {
 			if _, err := a.level(); err != nil {
 				return err
 			}
+			if !slices.Contains(transports, a.transport) {
+				return usagef("--transport is %q, not one of %s", a.transport, strings.Join(transports, ", "))
+			}
 			if err := a.startProfile(); err != nil {
 				return err
 			}
@@ -110,7 +116,7 @@ func (a *app) root() *cobra.Command {
 		}
 	}
 	noFiles(root)
-	must(root.RegisterFlagCompletionFunc("transport", cobra.FixedCompletions([]string{client.QUIC, client.WebSocket}, cobra.ShellCompDirectiveNoFileComp)))
+	must(root.RegisterFlagCompletionFunc("transport", cobra.FixedCompletions(transports, cobra.ShellCompDirectiveNoFileComp)))
 	must(root.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions(levels, cobra.ShellCompDirectiveNoFileComp)))
 	return root
 }
@@ -140,6 +146,8 @@ func (a *app) homeOrDefault() string {
 	dir, _ := home.Dir()
 	return dir
 }
+
+var transports = []string{client.QUIC, client.WebSocket}
 
 var levels = []string{"debug", "info", "warn", "error"}
 

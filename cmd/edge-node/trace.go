@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,11 +21,10 @@ import (
 	"github.com/starling-im/starling/cmd/edge-node/internal/home"
 	"github.com/starling-im/starling/cmd/edge-node/internal/trace"
 	"github.com/starling-im/starling/edge"
+	"github.com/starling-im/starling/room"
 )
 
 const (
-	// traceNodes bounds the nodes at which the room is followed.
-	traceNodes = 16
 	// traceAgain is the pause between two questions for hops, of which there are at most
 	// traceAsks: until two answers are the same.
 	traceAgain = 50 * time.Millisecond
@@ -39,9 +39,18 @@ quorum had it on disk, to each node, by Raft or from another node, and to a clie
 
 It follows the room at one node of each region first, then at the others, 16 in all. Two
 messages of type "trace" stay in the room: the first makes the ways known, the second is
-traced. Each line has what the step took and when it was over, in milliseconds since
+traced. A room that nothing was said in yet is refused, unless --create says that it may
+be made. Each line has what the step took and when it was over, in milliseconds since
 the sending; the steps of a branch add up to that. Clocks of nodes that are off are
 corrected as netcheck finds them.
+
+It has three parts, each of which may take the time of --within: the nodes let it in and
+it follows the room there; all have the first message; all have the second. The exit
+status is 1 if a client does not have the message, also since its node does not answer.
+
+With --id nothing is sent: it shows what the nodes remember of a trace that an app has
+put into its message, or that trace itself has made. Then the times count from when the
+first node took the message, and end when nodes had written it to their clients.
 
 The keys of an operator must be at hand. The nodes remember hops for a while, in memory.
 With --otlp the steps also go to a collector of OpenTelemetry (OTLP over HTTP, as JSON),
@@ -50,28 +59,38 @@ under the same trace id.`
 // traceOptions are the flags of trace.
 type traceOptions struct {
 	userFlags
-	from   string
-	otlp   string
-	within time.Duration
+	from    string
+	regions []string
+	create  bool
+	id      string
+	otlp    string
+	within  time.Duration
 }
 
 func (a *app) traceCommand() *cobra.Command {
 	o := traceOptions{}
 	cmd := &cobra.Command{
-		Use: "trace ROOM", Short: "Send a message, and say where its time goes", GroupID: groupMesh,
-		Long:    traceLong,
-		Example: "  edge-node trace lobby\n  edge-node trace lobby --from sin --region fra\n  edge-node trace lobby --json\n  edge-node trace lobby --otlp http://127.0.0.1:4318",
-		Args:    needs("ROOM"), ValidArgsFunction: a.completeRoom,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if o.within <= 0 {
-				return usagef("--within is %v, not above 0", o.within)
+		Use: "trace {ROOM | --id HEX}", Short: "Send a message, and say where its time goes", GroupID: groupMesh,
+		Long: traceLong,
+		Example: `  edge-node trace lobby
+  edge-node trace drill --create
+  edge-node trace lobby --from sin --region fra,iad
+  edge-node trace --id 0af7651916cd43dd8448eb211c80319c
+  edge-node trace lobby --json
+  edge-node trace lobby --otlp http://127.0.0.1:4318`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("id") {
+				return noArgs(cmd, args)
 			}
-			if o.otlp != "" {
-				addr, err := trace.OTLPAddr(o.otlp)
-				if err != nil {
-					return usagef("--otlp: %v", err)
-				}
-				o.otlp = addr
+			return needs("ROOM")(cmd, args)
+		},
+		ValidArgsFunction: a.completeRoom,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.check(cmd.Flags().Changed); err != nil {
+				return err
+			}
+			if len(args) == 0 {
+				return a.traceOf(cmd.Context(), &o)
 			}
 			return a.trace(cmd.Context(), &o, args[0])
 		},
@@ -79,15 +98,42 @@ func (a *app) traceCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&o.app, "app", "", "app (tenant) to work in (default: that of the context)")
 	f.StringVar(&o.name, "as", traceType, "the user who sends and follows")
-	f.StringVar(&o.from, "from", "", "region where the message is sent (default: that of the context's first node)")
-	f.StringVar(&o.region, "region", "", "follow the room in this region alone")
+	f.StringVar(&o.from, "from", "", "region where the message is sent, and nowhere else (default: any, that of the context's first node first)")
+	f.StringSliceVar(&o.regions, "region", nil, "follow the room in these regions alone")
+	f.BoolVar(&o.create, "create", false, "make the room if it is not there yet")
+	f.StringVar(&o.id, "id", "", "show this trace, 32 hex digits, and send nothing")
 	f.StringVar(&o.otlp, "otlp", "", "http[s]://host:port of a collector of OpenTelemetry that gets the steps too")
-	f.DurationVar(&o.within, "within", 10*time.Second, "how long to wait until all have the message")
+	f.DurationVar(&o.within, "within", 10*time.Second, "how long each part may take: to come in and follow, the first message, the second")
 	for _, flag := range []string{"from", "region"} {
 		must(cmd.RegisterFlagCompletionFunc(flag, a.fromContext((*home.Context).Regions)))
 	}
 	must(cmd.RegisterFlagCompletionFunc("app", a.fromContext(appsOf)))
 	return cmd
+}
+
+// check finds what is wrong with the flags without asking a mesh.
+func (o *traceOptions) check(changed func(flag string) bool) error {
+	for _, flag := range []string{"app", "as", "from", "region", "create", "within"} {
+		if changed("id") && changed(flag) {
+			return usagef("--id and --%s exclude each other: with --id nothing is sent", flag)
+		}
+	}
+	switch id, err := hex.DecodeString(o.id); {
+	case changed("id") && (err != nil || len(id) != room.TraceBytes):
+		return usagef("--id is %q, not %d hex digits", o.id, 2*room.TraceBytes)
+	case strings.TrimSpace(o.name) == "":
+		return usagef("--as is %q, no name", o.name)
+	case o.within <= 0:
+		return usagef("--within is %v, not above 0", o.within)
+	case o.otlp == "":
+		return nil
+	}
+	addr, err := trace.OTLPAddr(o.otlp)
+	if err != nil {
+		return usagef("--otlp: %v", err)
+	}
+	o.otlp = addr
+	return nil
 }
 
 // trace sends a message, shows what became of it, and exports that.
@@ -103,24 +149,63 @@ func (a *app) trace(ctx context.Context, o *traceOptions, room string) error {
 	if m.Hops, err = a.hopsOf(ctx, mesh, m.Trace); err != nil {
 		return err
 	}
-	if err := a.showTrace(m); err != nil {
+	if err := a.showTrace(ctx, m, o.otlp); err != nil {
 		return err
 	}
-	if o.otlp != "" {
-		if err := m.Export(ctx, o.otlp); err != nil {
-			return err
+	var lack []string
+	for _, c := range m.Clients {
+		if c.Got == 0 {
+			lack = append(lack, c.Node)
 		}
 	}
-	if late := slices.IndexFunc(m.Clients, func(c trace.Client) bool { return c.Got == 0 }); late >= 0 {
-		return fmt.Errorf("the client at %s does not have the message after %v", m.Clients[late].Node, o.within)
+	if len(lack) > 0 {
+		return fmt.Errorf("no client has the message at %s", strings.Join(lack, ", "))
 	}
 	return nil
 }
 
-func (a *app) showTrace(m *trace.Message) error {
+// traceOf shows what the nodes remember of a trace: of each of its messages, the first one
+// first.
+func (a *app) traceOf(ctx context.Context, o *traceOptions) error {
+	mesh, err := a.mesh()
+	if err != nil {
+		return err
+	}
+	clocks := a.clocks(ctx, mesh)
+	hops, err := a.hopsOf(ctx, mesh, strings.ToLower(o.id))
+	if err != nil {
+		return err
+	}
+	if len(hops) == 0 {
+		return fmt.Errorf("no node remembers the trace %s: each keeps its newest, in memory", o.id)
+	}
+	known := <-clocks
+	for _, m := range trace.Remembered(strings.ToLower(o.id), hops, known) {
+		if err := a.showTrace(ctx, m, o.otlp); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// showTrace prints a trace, and exports it to a collector if there is one.
+func (a *app) showTrace(ctx context.Context, m *trace.Message, otlp string) error {
+	err := a.printTrace(m)
+	if err == nil && otlp != "" {
+		err = m.Export(ctx, otlp)
+	}
+	return err
+}
+
+func (a *app) printTrace(m *trace.Message) error {
 	if !a.json {
-		m.Room = printable(m.Room)
-		return m.Draw(a.stdout)
+		shown := *m
+		shown.Room, shown.User = printable(m.Room), printable(m.User)
+		shown.Hops = slices.Clone(m.Hops)
+		for i := range shown.Hops {
+			shown.Hops[i].User = printable(shown.Hops[i].User)
+		}
+		return shown.Draw(a.stdout)
 	}
 	return a.printJSON(struct {
 		*trace.Message
@@ -131,31 +216,23 @@ func (a *app) showTrace(m *trace.Message) error {
 
 // traced sends a message that is traced to clients at nodes, and waits until they have it.
 func (a *app) traced(ctx context.Context, mesh *home.Context, o *traceOptions, room string) (*trace.Message, error) {
-	addrs, err := mesh.AllAddrs(o.from, 0)
-	if err != nil {
-		return nil, err
-	}
 	token, err := mint(mesh, o.appOf(mesh), edge.Claims{User: o.name})
 	if err != nil {
 		return nil, err
 	}
-	sender, err := a.dial(ctx, mesh, connection{addrs: addrs, token: token})
-	if err != nil {
-		return nil, err
-	}
-	defer sender.Close()
-	ctx, cancel := context.WithTimeout(ctx, dialWithin+2*o.within)
+	looking, cancel := context.WithTimeout(ctx, o.within)
 	defer cancel()
-	readers, err := a.traceReaders(ctx, mesh, o, room, token)
+	clocks := a.clocks(looking, mesh)
+	sender, readers, err := a.traceClients(ctx, mesh, o, room, token)
 	defer closeReaders(readers)
 	if err != nil {
 		return nil, err
 	}
+	defer sender.Close()
 	m := &trace.Message{Room: room, User: o.name, Clients: make([]trace.Client, len(readers))}
 	for i, r := range readers {
-		m.Clients[i] = trace.Client{Node: r.node.ID, Region: r.node.Region}
+		m.Clients[i] = trace.Client{Node: r.name(), Region: r.node.Region}
 	}
-	clocks := a.clocks(ctx, mesh)
 	if err := a.sendTraced(ctx, sender, readers, o.within, &trace.Message{Room: room, Clients: slices.Clone(m.Clients)}); err != nil {
 		return nil, err
 	}
@@ -165,72 +242,6 @@ func (a *app) traced(ctx context.Context, mesh *home.Context, o *traceOptions, r
 	err = a.sendTraced(ctx, sender, readers, o.within, m)
 	m.Clocks = <-clocks
 	return m, err
-}
-
-// traceReader is a client that follows the room at one node.
-type traceReader struct {
-	node   home.Node
-	client *client.Client
-	follow *client.Follow
-}
-
-func closeReaders(readers []traceReader) {
-	for _, r := range readers {
-		_ = r.client.Close()
-	}
-}
-
-// traceReaders follow the room at nodes. One that does not answer is passed over.
-func (a *app) traceReaders(ctx context.Context, mesh *home.Context, o *traceOptions, room string, token func(context.Context) (string, error)) ([]traceReader, error) {
-	nodes := traceAt(mesh.Nodes, o.region)
-	if len(nodes) == 0 {
-		return nil, fmt.Errorf("context %q has no region %q", mesh.Name, o.region)
-	}
-	all := make([]traceReader, len(nodes))
-	var dialling sync.WaitGroup
-	for i, node := range nodes {
-		dialling.Go(func() {
-			c, err := a.dial(ctx, mesh, connection{addrs: []string{node.Addr}, token: token})
-			if err != nil {
-				return
-			}
-			f, err := c.FollowFromHead(ctx, room)
-			if err != nil {
-				_ = c.Close()
-				return
-			}
-			all[i] = traceReader{node, c, f}
-		})
-	}
-	dialling.Wait()
-	readers := slices.DeleteFunc(slices.Clone(all), func(r traceReader) bool { return r.client == nil })
-	for i, r := range all {
-		if r.client == nil {
-			a.warn(fmt.Sprintf("the room cannot be followed at %s", cmp.Or(nodes[i].ID, nodes[i].Addr)))
-		}
-	}
-	if len(readers) == 0 {
-		return nil, errors.New("the room cannot be followed at any node")
-	}
-	return readers, nil
-}
-
-// traceAt chooses nodes: one of each region, then the others.
-func traceAt(nodes []home.Node, region string) []home.Node {
-	var first, more []home.Node
-	seen := map[string]bool{}
-	for _, n := range nodes {
-		switch {
-		case region != "" && n.Region != region:
-		case seen[n.Region]:
-			more = append(more, n)
-		default:
-			seen[n.Region] = true
-			first = append(first, n)
-		}
-	}
-	all := append(first, more...)
-	return all[:min(len(all), traceNodes)]
 }
 
 // sendTraced sends a message, and notes when each reader has it. Those that do not have
@@ -245,6 +256,9 @@ func (a *app) sendTraced(ctx context.Context, sender *client.Client, readers []t
 	m.ID = id.ID
 	var reading sync.WaitGroup
 	for i, r := range readers {
+		if r.err != nil {
+			continue
+		}
 		reading.Go(func() {
 			for e, err := range r.follow.Events(ctx) {
 				if err != nil {
@@ -264,6 +278,9 @@ func (a *app) sendTraced(ctx context.Context, sender *client.Client, readers []t
 		cancel()
 	}
 	reading.Wait()
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("the message is not acknowledged after %v; --within gives it more time", within)
+	}
 	return err
 }
 

@@ -6,15 +6,20 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/starling-im/starling"
+	"github.com/starling-im/starling/cmd/edge-node/internal/home"
 	"github.com/starling-im/starling/cmd/edge-node/internal/trace"
+	"github.com/starling-im/starling/edge"
 )
 
 // tracedJSON is what trace --json prints.
@@ -37,7 +42,8 @@ func TestTrace(t *testing.T) {
 	})
 	defer dev.Wait()
 	defer stop()
-	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
 		t.Fatalf("dev said %q: %v", line, err)
 	}
 	c := newCollector(t)
@@ -49,7 +55,7 @@ func TestTrace(t *testing.T) {
 		}
 		return said.String()
 	}
-	m := lines[tracedJSON](t, traced("lobby", "--json", "--from", "iad", "--otlp", c.URL))[0]
+	m := lines[tracedJSON](t, traced("lobby", "--create", "--json", "--from", "iad", "--otlp", c.URL))[0]
 	if len(m.Clients) != 8 || m.Seq != 2 || m.Total <= 0 {
 		t.Errorf("%d clients, seq %d, %.3f ms", len(m.Clients), m.Seq, m.Total)
 	}
@@ -81,10 +87,99 @@ func TestTrace(t *testing.T) {
 	if text := traced("lobby", "--region", "fra"); !strings.Contains(text, "4 of 4 clients have it") || !strings.Contains(text, "a quorum has it on disk\n") {
 		t.Errorf("the tree is\n%s", text)
 	}
-	var failed bytes.Buffer
-	if code := run(ctx, []string{"trace", "lobby", "--region", "nowhere"}, nil, &failed, &failed); code != exitFailed || !strings.Contains(failed.String(), `no region "nowhere"`) {
-		t.Errorf("an unknown region: status %d, %s", code, failed.String())
+	if text := traced("lobby", "--region", "fra", "--region", "iad"); !strings.Contains(text, "8 of 8 clients have it") {
+		t.Errorf("of two regions the tree is\n%s", text)
 	}
+	remembered(t, c, m, traced)
+	traceRefuses(t, lines[ready](t, line)[0].Context)
+}
+
+// traceRefuses asks for what a mesh cannot do, or not all of it: the exit status says so,
+// and the user learns what to do.
+func traceRefuses(t *testing.T, file string) {
+	t.Helper()
+	mesh, err := home.Load("", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead, full := withDeadNode(t, mesh), fullNode(t, mesh)
+	for _, tt := range []struct {
+		args string
+		says string
+	}{
+		{"lobby --region nowhere", `no region "nowhere"; it has fra, iad`},
+		{"typo", `there is no room "typo": look for its name with edge-node rooms, or say --create`},
+		{"lobby --app nope", `no key of app "nope", only of demo, starling` + "\n"},
+		{"lobby --within 1ns", "give it more time with --within: no node at "},
+		{"lobby --within 1ns", "UDP may be blocked on the way: try --transport websocket"},
+		{"lobby --within 1s --from sin --context " + dead, "cannot be sent from sin: name another region with --from"},
+		{"lobby --within 1s --context " + dead, "8 of 9 clients have it"},
+		{"lobby --within 1s --context " + dead, "the room cannot be followed at sin-1: no answer\n"},
+		{"lobby --within 1s --context " + dead, "no client has the message at sin-1"},
+		{"lobby --as many --within 1s --context " + full, `waiting: too_many: user "many" has 16 connections already`},
+		{"lobby --as many --within 1s --context " + full, `lets you in within 1s: too_many: user "many" has 16 connections already`},
+		{"--id 00000000000000000000000000000000", "no node remembers the trace"},
+	} {
+		var said bytes.Buffer
+		if code := run(t.Context(), words("trace "+tt.args), nil, &said, &said); code != exitFailed || !strings.Contains(said.String(), tt.says) {
+			t.Errorf("trace %s: status %d, %s; want %q", tt.args, code, said.String(), tt.says)
+		}
+	}
+}
+
+// remembered looks a trace up that is over: the same steps as far as nodes took them, as a
+// tree, as JSON and for a collector.
+func remembered(t *testing.T, c *collector, m tracedJSON, traced func(...string) string) {
+	t.Helper()
+	if text := traced("--id", m.Trace); !strings.Contains(text, "a quorum has it on disk\n") || strings.Count(text, "writes it to the client of trace") != len(m.Clients) {
+		t.Errorf("what is remembered is\n%s", text)
+	}
+	c.spans = nil
+	again := lines[tracedJSON](t, traced("--id", strings.ToUpper(m.Trace), "--json", "--otlp", c.URL))[0]
+	if again.Seq != m.Seq || again.User != m.User || len(again.Hops) < len(m.Hops) || again.Total <= 0 {
+		t.Errorf("seq %d of %s, %d hops, %.3f ms are remembered of seq %d of %s with %d hops", again.Seq, again.User, len(again.Hops), again.Total, m.Seq, m.User, len(m.Hops))
+	}
+	c.check(t, again)
+}
+
+// withDeadNode returns the context of a mesh that also has a node which is not there.
+func withDeadNode(t *testing.T, mesh *home.Context) string {
+	t.Helper()
+	dead, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dead.Close()
+	return contextOf(t, mesh, append(slices.Clone(mesh.Nodes), home.Node{ID: "sin-1", Region: "sin", Addr: dead.LocalAddr().String()}))
+}
+
+// fullNode returns the context of a node of a mesh that has no place for the user many.
+func fullNode(t *testing.T, mesh *home.Context) string {
+	t.Helper()
+	token, err := mint(mesh, mesh.App, edge.Claims{User: "many"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 16 {
+		c, err := (&app{stderr: io.Discard, logLevel: "error"}).dial(t.Context(), mesh, connection{addrs: []string{mesh.Nodes[0].Addr}, token: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	return contextOf(t, mesh, mesh.Nodes[:1])
+}
+
+// contextOf writes the context of a mesh with other nodes, and returns its file.
+func contextOf(t *testing.T, mesh *home.Context, nodes []home.Node) string {
+	t.Helper()
+	other := *mesh
+	other.Name, other.Nodes = filepath.Join(t.TempDir(), "other.json"), nodes
+	path, err := other.Save("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // pathTo are the steps to the client at a node, nil if there are none.

@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -18,7 +19,11 @@ func (m *Message) Draw(w io.Writer) error {
 			got++
 		}
 	}
-	fmt.Fprintf(&b, "%s, seq %d: %d of %d clients have it, the last after %.1f ms (trace %s)\n\n", m.Room, m.Seq, got, len(m.Clients), m.Total(), m.Trace)
+	if m.remembered() {
+		fmt.Fprintf(&b, "seq %d of %s: %.1f ms in all (trace %s)\n\n", m.Seq, cmp.Or(m.User, "a user who is not known"), m.Total(), m.Trace)
+	} else {
+		fmt.Fprintf(&b, "%s, seq %d: %d of %d clients have it, the last after %.1f ms (trace %s)\n\n", m.Room, m.Seq, got, len(m.Clients), m.Total(), m.Trace)
+	}
 	fmt.Fprintf(&b, "%10s %10s\n", "TOOK MS", "AT MS")
 	tree.draw(&b, "")
 	for _, c := range m.Clocks {
@@ -106,6 +111,9 @@ func (s *Step) String() string {
 		to := s.To
 		if to == "" {
 			to = "the client"
+		}
+		if s.User != "" {
+			to += " of " + s.User
 		}
 		text = fmt.Sprintf("%s writes it to %s", s.Node, to)
 		if s.Queued > 0 {

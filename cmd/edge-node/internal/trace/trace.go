@@ -60,6 +60,7 @@ type Step struct {
 	From   string `json:"from,omitempty"` // of a way; "" = a client
 	To     string `json:"to,omitempty"`   // of a way or a write; "" = a client
 	Region string `json:"region,omitempty"`
+	User   string `json:"user,omitempty"` // whose client it is written to, if that is not the tracer's own
 	// Took is from the end of the step before to At, the end of this one, which is
 	// counted from the sending; in milliseconds.
 	Took float64 `json:"took_ms"`
@@ -72,8 +73,42 @@ type Step struct {
 	end    int64
 }
 
+// Remembered returns the messages of a trace that others have sent, from the hops that
+// nodes remember, in the order of time. Nothing is known of the sender and the clients:
+// Sent is when the first node had the message.
+func Remembered(id string, hops []starling.TraceHop, clocks []Clock) (all []*Message) {
+	for _, h := range hops {
+		i := slices.IndexFunc(all, func(m *Message) bool { return m.ID == h.Message })
+		if i < 0 {
+			i = len(all)
+			all = append(all, &Message{Trace: id, ID: h.Message, Clocks: clocks, Clients: []Client{}})
+		}
+		m := all[i]
+		m.Hops = append(m.Hops, h)
+		m.Seq = max(m.Seq, h.Seq)
+		if h.What == starling.HopEdge {
+			m.User = h.User
+		}
+	}
+	for _, m := range all {
+		for i, h := range m.byOneClock() {
+			if i == 0 || h.Arrived < m.Sent {
+				m.Sent = h.Arrived
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b *Message) int { return cmp.Compare(a.Sent, b.Sent) })
+	return all
+}
+
+// remembered reports whether the message is one of those.
+func (m *Message) remembered() bool { return len(m.Clients) == 0 }
+
 // Total is from the sending to the last client, in milliseconds.
 func (m *Message) Total() float64 {
+	if m.remembered() {
+		return ms(m.Tree().latest() - m.Sent)
+	}
 	last := m.Sent
 	for _, c := range m.Clients {
 		last = max(last, c.Got)
@@ -94,7 +129,14 @@ type builder struct {
 // Tree returns the way of a message. Where hops are missing, since a node is of an
 // older release or did not answer, the step after them has their time.
 func (m *Message) Tree() *Step {
-	b := &builder{m: m, done: map[string]bool{}, root: &Step{What: Send, end: m.Sent}}
+	b := &builder{m: m, hops: m.byOneClock(), done: map[string]bool{}, root: &Step{What: Send, end: m.Sent}}
+	b.build()
+	sortSteps(b.root)
+	return b.root
+}
+
+// byOneClock returns the hops of the message by the sender's clock.
+func (m *Message) byOneClock() (hops []starling.TraceHop) {
 	ahead := map[string]int64{}
 	for _, c := range m.Clocks {
 		if c.Off() {
@@ -109,11 +151,9 @@ func (m *Message) Tree() *Step {
 		if h.Left != 0 {
 			h.Left -= ahead[h.Node]
 		}
-		b.hops = append(b.hops, h)
+		hops = append(hops, h)
 	}
-	b.build()
-	sortSteps(b.root)
-	return b.root
+	return hops
 }
 
 // add puts a step behind another one; without a time it is left out.
@@ -149,7 +189,9 @@ func (b *builder) build() {
 	})
 	at := b.root
 	if edge.Node != "" {
-		at = b.add(at, edge.Arrived, Step{What: Way, To: edge.Node, Region: edge.Region})
+		if !b.m.remembered() {
+			at = b.add(at, edge.Arrived, Step{What: Way, To: edge.Node, Region: edge.Region})
+		}
 		at = b.add(at, edge.Left, Step{What: starling.HopEdge, Node: edge.Node, Region: edge.Region})
 	}
 	queued, committed := at, at
@@ -202,7 +244,9 @@ func (b *builder) from(at *Step, has starling.TraceHop) {
 	ours := false
 	for _, h := range b.hops {
 		if h.What == starling.HopWrite && h.Node == has.Node && h.To == "" {
-			if h.User == b.m.User && !ours {
+			if b.m.remembered() {
+				b.add(at, h.Left, Step{What: starling.HopWrite, Node: h.Node, Region: h.Region, User: h.User, Queued: ms(h.Queued)})
+			} else if h.User == b.m.User && !ours {
 				ours = true
 			} else {
 				at.Others++
