@@ -143,7 +143,7 @@ func (d *Door) closeQUIC(ctx context.Context, conn *quic.Conn, err error) {
 	case ctx.Err() != nil:
 		e = wire.Errorf(wire.CodeShuttingDown, "the node is going away")
 	}
-	d.cfg.Log.Debug("session ended", "remote", conn.RemoteAddr(), "code", e.Code, "reason", e.Message)
+	d.cfg.Log.Debug("session ended", "remote", conn.RemoteAddr().String(), "code", e.Code, "reason", e.Message)
 	_ = conn.CloseWithError(quic.ApplicationErrorCode(wire.CloseCode(e)), e.Error())
 }
 

@@ -107,7 +107,7 @@ func (d *Door) closeWebSocket(ctx context.Context, s *webSocket, err error) {
 	case errors.As(err, &broken):
 		code, e = wire.CloseNormal, nil
 	default:
-		d.cfg.Log.Debug("session ended", "remote", s.conn.RemoteAddr(), "code", e.Code, "reason", e.Message)
+		d.cfg.Log.Debug("session ended", "remote", s.conn.RemoteAddr().String(), "code", e.Code, "reason", e.Message)
 	}
 	s.hangUp(code, e)
 }
