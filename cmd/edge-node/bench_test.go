@@ -35,6 +35,7 @@ func TestBenchRefuses(t *testing.T) {
 
 // TestBench counts some messages and looks for them in the mesh.
 func TestBench(t *testing.T) {
+	t.Parallel()
 	home := t.TempDir()
 	m := startMesh(t, home, t.TempDir(), "--regions", "fra")
 	r := lines[benchResult](t, output(t, home, "", "bench", "--name", "one", "--messages", "300", "--rooms", "5", "--window", "8", "--warm-up", "10ms", "--json"))[0]

@@ -103,28 +103,32 @@ func traceRefuses(t *testing.T, file string) {
 		t.Fatal(err)
 	}
 	dead, full := withDeadNode(t, mesh), fullNode(t, mesh)
-	for _, tt := range []struct {
-		args string
-		says string
-	}{
-		{"lobby --region nowhere", `no region "nowhere"; it has fra, iad`},
-		{"typo", `there is no room "typo": look for its name with edge-node rooms, or say --create`},
-		{"lobby --app nope", `no key of app "nope", only of demo, starling` + "\n"},
-		{"lobby --within 1ns", "give it more time with --within: no node at "},
-		{"lobby --within 1ns", "UDP may be blocked on the way: try --transport websocket"},
-		{"lobby --within 1s --from sin --context " + dead, "cannot be sent from sin: name another region with --from"},
-		{"lobby --within 1s --context " + dead, "8 of 9 clients have it"},
-		{"lobby --within 1s --context " + dead, "the room cannot be followed at sin-1: no answer\n"},
-		{"lobby --within 1s --context " + dead, "no client has the message at sin-1"},
-		{"lobby --as many --within 1s --context " + full, `waiting: too_many: user "many" has 16 connections already`},
-		{"lobby --as many --within 1s --context " + full, `lets you in within 1s: too_many: user "many" has 16 connections already`},
-		{"--id 00000000000000000000000000000000", "no node remembers the trace"},
+	var all sync.WaitGroup
+	for args, says := range map[string][]string{
+		"lobby --region nowhere": {`no region "nowhere"; it has fra, iad`},
+		"typo":                   {`there is no room "typo": look for its name with edge-node rooms, or say --create`},
+		"lobby --app nope":       {`no key of app "nope", only of demo, starling` + "\n"},
+		"lobby --within 1ns":     {"give it more time with --within: no node at ", "UDP may be blocked on the way: try --transport websocket"},
+		"lobby --within 1s --from sin --context " + dead: {"cannot be sent from sin: name another region with --from"},
+		"lobby --within 1s --context " + dead: {
+			"8 of 9 clients have it", "the room cannot be followed at sin-1: no answer\n", "no client has the message at sin-1",
+		},
+		"lobby --as many --within 1s --context " + full: {
+			`waiting: too_many: user "many" has 16 connections already`, `lets you in within 1s: too_many: user "many" has 16 connections already`,
+		},
+		"--id 00000000000000000000000000000000": {"no node remembers the trace"},
 	} {
-		var said bytes.Buffer
-		if code := run(t.Context(), words("trace "+tt.args), nil, &said, &said); code != exitFailed || !strings.Contains(said.String(), tt.says) {
-			t.Errorf("trace %s: status %d, %s; want %q", tt.args, code, said.String(), tt.says)
-		}
+		all.Go(func() {
+			var said bytes.Buffer
+			code := run(t.Context(), words("trace "+args), nil, &said, &said)
+			for _, want := range says {
+				if code != exitFailed || !strings.Contains(said.String(), want) {
+					t.Errorf("trace %s: status %d, %s; want %q", args, code, said.String(), want)
+				}
+			}
+		})
 	}
+	all.Wait()
 }
 
 // remembered looks a trace up that is over: the same steps as far as nodes took them, as a
