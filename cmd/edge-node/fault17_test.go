@@ -25,7 +25,7 @@ func TestFault17VotersAreReplaced(t *testing.T) {
 		replacements = 20
 	}
 	j := judgedMesh(t, "--regions", "fra", "--nodes", "5", "--log-level", "debug")
-	j.pause = 100 * time.Millisecond // each of many nodes writes a log of all it does
+	j.pause = 250 * time.Millisecond // each of many nodes writes a log of all it does
 	j.enter("lobby", "kitchen")
 	j.talk()
 	j.flows(time.Now())

@@ -87,6 +87,7 @@ func TestFault20EndsDuringSnapshot(t *testing.T) {
 	t.Parallel()
 	const messages, size = 1150, 30 << 10 // a log above SnapshotBytes
 	j := judgedMesh(t, "--regions", "fra", "--nodes", "3")
+	j.pause = 200 * time.Millisecond // the snapshot is what matters
 	j.enter("lobby", "kitchen")
 	j.talk()
 	j.flows(time.Now())
