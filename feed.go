@@ -25,7 +25,7 @@ func (f *feed) Run(ctx context.Context, id room.ID, duty relay.Duty, last func()
 			if id == directoryRoom {
 				n.root.lost.Store(true)
 			}
-			wait(ctx, followAgain)
+			wait(ctx, max(followAgain, time.Duration(wire.AsError(err).RetryAfterMs)*time.Millisecond))
 		}
 	}
 }

@@ -66,9 +66,10 @@ func (h *histories) ask(ctx context.Context, node string, f *wire.Frame) (*wire.
 	if x == nil {
 		return nil, wire.Errorf(wire.CodeUnavailable, "the node is going away")
 	}
-	if x.slots.take(ctx, f.GetHistory().GetApp()+askedFor(ctx)) == nil {
-		defer x.slots.give()
+	if x.slots.take(ctx, f.GetHistory().GetApp()+askedFor(ctx)) != nil {
+		return nil, wire.Errorf(wire.CodeUnavailable, "many ask the node that knows").After(leaderAgain)
 	}
+	defer x.slots.give()
 	select {
 	case <-x.opened:
 		a, err := (&link{Session: x.session}).ask(ctx, f)

@@ -144,7 +144,8 @@ func (c *Client) run() {
 			c.finish(err)
 			return
 		}
-		noPlace := full(err)
+		var full *fullError
+		noPlace := errors.As(err, &full)
 		if !noPlace {
 			kept = 0
 		}
@@ -196,11 +197,17 @@ type hopelessError struct{ err error }
 func (e *hopelessError) Error() string { return e.err.Error() }
 func (e *hopelessError) Unwrap() error { return e.err }
 
+// fullError is that no node has a place for the client.
+type fullError struct{ err error }
+
+func (e *fullError) Error() string { return e.err.Error() }
+func (e *fullError) Unwrap() error { return e.err }
+
 // openAny returns a link to the first node that lets the client in. Where nobody does,
 // the next try is given more time: a crowd may be at all doors.
 func (c *Client) openAny(tries int) (*link, error) {
 	var failed error
-	strangers, expired, answered := 0, 0, false
+	tried, strangers, expired, noPlace, answered := 0, 0, 0, 0, false
 	addrs, mute := c.addrs()
 	for _, addr := range addrs {
 		if addr == mute && (answered || tries == 0 && len(addrs) > 1) {
@@ -214,11 +221,15 @@ func (c *Client) openAny(tries int) (*link, error) {
 		case errors.As(err, &none) && !c.started():
 			return nil, &hopelessError{err}
 		}
+		tried++
 		err = fmt.Errorf("client: %s: %w", addr, err)
 		failed = errors.Join(failed, err)
 		answered = answered || answers(err)
 		if badCertificate(err) {
 			strangers++
+		}
+		if full(err) {
+			noPlace++
 		}
 		if e := said(err); e.GetCode() == wire.CodeTokenExpired {
 			expired++
@@ -231,6 +242,9 @@ func (c *Client) openAny(tries int) (*link, error) {
 	// will the trust that the caller configured.
 	if expired == len(addrs) || strangers == len(addrs) && !c.started() {
 		failed = &hopelessError{failed}
+	}
+	if noPlace == tried { // one that is away may be back sooner
+		failed = &fullError{failed}
 	}
 	c.mu.Lock()
 	c.lastErr = failed

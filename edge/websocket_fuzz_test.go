@@ -16,7 +16,7 @@ import (
 )
 
 // secure returns a TLS connection whose peer reads all, and says nothing.
-func secure(f *testing.F) *tls.Conn {
+func secure(f testing.TB) *tls.Conn {
 	server := httptest.NewUnstartedServer(http.NotFoundHandler())
 	server.StartTLS()
 	f.Cleanup(server.Close)

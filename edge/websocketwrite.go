@@ -20,9 +20,11 @@ func (s *webSocket) Write(p []byte) (int, error) {
 }
 
 func (s *webSocket) write(op ws.OpCode, p []byte, own bool) error {
+	began := time.Now()
 	for !s.take(own) {
 	}
 	defer s.release()
+	s.prolong(time.Since(began))
 	if err := s.put(op, append(make([]byte, wire.Headroom, wire.Headroom+len(p)), p...)); err != nil {
 		return err
 	}
@@ -154,6 +156,15 @@ func (s *webSocket) SetWriteDeadline(t time.Time) error {
 		return nil
 	}
 	return s.conn.NetConn().SetWriteDeadline(s.deadline())
+}
+
+// prolong gives a Write the time that it has waited for its turn: the peer has read meanwhile.
+func (s *webSocket) prolong(waited time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.own && !s.cut && !s.writes.IsZero() {
+		s.writes = s.writes.Add(waited)
+	}
 }
 
 // interrupt ends reads and writes.

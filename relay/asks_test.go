@@ -70,16 +70,52 @@ func TestUnfollowRightBehindFollow(t *testing.T) {
 	})
 }
 
+// countedFeeds counts the feeds that were started.
+type countedFeeds struct {
+	store
+	started atomic.Int64
+}
+
+func (f *countedFeeds) Run(ctx context.Context, id room.ID, d Duty, last func() (uint64, bool)) {
+	f.started.Add(1)
+	f.store.Run(ctx, id, d, last)
+}
+
+// A follow that is refused starts no feed.
+func TestRefusedFollowsCostNoFeeds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(countedFeeds)
+		f.hub = NewHub(HubConfig{Feed: f})
+		p := start(t, SessionConfig{Peer: Peer{App: "demo", User: "u"}, Hub: f.hub, Backend: new(backend), Limits: Limits{AsksPerSecond: 1, AsksBurst: 3}})
+		refused := 0
+		for id := range uint64(100) {
+			ask := follow(id+1, 0)
+			ask.GetFollow().Room = fmt.Sprint(id)
+			p.say(ask)
+			if p.hear().GetError() != nil {
+				refused++
+			}
+		}
+		if started := f.started.Load(); refused != 97 || started != 3 {
+			t.Errorf("%d follows of 100 are refused, and %d feeds were started", refused, started)
+		}
+		_ = p.conn.Close()
+		<-p.end
+		f.hub.Close()
+	})
+}
+
 // slowWriter is a stream on which events leave at once, and all else a moment later: as
 // where the queue of answers gets to write after them.
 type slowWriter struct {
 	net.Conn
-	mu  sync.Mutex
-	out []byte
+	takes time.Duration
+	mu    sync.Mutex
+	out   []byte
 }
 
 func (w *slowWriter) Write(p []byte) (int, error) {
-	time.Sleep(time.Millisecond)
+	time.Sleep(w.takes)
 	return w.put(p)
 }
 
@@ -95,13 +131,20 @@ func (w *slowWriter) put(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// On one stream the answer to a follow comes before its events.
+// On one stream the answer to a follow comes before its events, and they come however long
+// that takes.
 func TestFollowedComesFirst(t *testing.T) {
+	for _, takes := range []time.Duration{time.Millisecond, 2 * askWithin} {
+		t.Run(takes.String(), func(t *testing.T) { followedComesFirst(t, takes) })
+	}
+}
+
+func followedComesFirst(t *testing.T, takes time.Duration) {
 	synctest.Test(t, func(t *testing.T) {
 		s, hub := newStore()
 		s.apply(theRoom, 10)
 		ours, theirs := net.Pipe()
-		w := &slowWriter{Conn: theirs}
+		w := &slowWriter{Conn: theirs, takes: takes}
 		end := make(chan error, 1)
 		go func() {
 			end <- NewSession(SessionConfig{
@@ -111,7 +154,7 @@ func TestFollowedComesFirst(t *testing.T) {
 		if _, err := ours.Write(wire.AppendMessage(nil, follow(1, 0))); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Minute)
 		_ = ours.Close()
 		<-end
 		hub.Close()
@@ -162,7 +205,7 @@ func TestHeadsAreShared(t *testing.T) {
 				h := &farHeads{lost: lost}
 				h.hub = NewHub(HubConfig{Feed: h})
 				h.apply(theRoom, 10)
-				topic, err := h.hub.acquire(theRoom, 0)
+				topic, err := h.hub.acquire(theRoom, 0, true)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -204,7 +247,7 @@ func TestTopicsAreShared(t *testing.T) {
 	defer s.hub.Close()
 	took := func(app string) (n int) {
 		for {
-			if _, err := s.hub.acquire(room.ID{App: app, Room: fmt.Sprint(n)}, 0); wire.Code(err) == wire.CodeTooMany {
+			if _, err := s.hub.acquire(room.ID{App: app, Room: fmt.Sprint(n)}, 0, true); wire.Code(err) == wire.CodeTooMany {
 				return n
 			} else if err != nil {
 				t.Fatal(err)

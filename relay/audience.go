@@ -158,12 +158,12 @@ func (x *Signals) toldPart(n *telling, got outcome) {
 	g := n.of
 	g.telling = nil
 	x.talking.add(g.about.App, -n.bytes)
+	if g.at.Equal(never) { // its turn came meanwhile
+		x.wake(g, 0)
+	}
 	if n.slow {
 		g.untold, g.lagging = true, true
 		x.wake(g, renewalsWait)
-	}
-	if g.at.Equal(never) { // its turn came meanwhile
-		x.wake(g, 0)
 	}
 }
 

@@ -94,11 +94,14 @@ func (s *Session) keep(b *block) {
 }
 
 // spare gives back the history of a peer that has yet to read what was sent, where those of
-// the node hold too much. It is read again when it can be sent; s is locked.
-func (s *Session) spare() {
-	if s.writing == sending && s.cfg.Hub.fetched.Load() > s.cfg.Hub.cfg.FetchedBytes {
+// the node hold too much, and reports whether it did. It is read again when it can be sent;
+// s is locked.
+func (s *Session) spare() bool {
+	much := s.writing == sending && s.cfg.Hub.fetched.Load() > s.cfg.Hub.cfg.FetchedBytes
+	if much {
 		s.keep(nil)
 	}
+	return much
 }
 
 // fetchFor reads history for a cursor, and puts it up.
@@ -108,7 +111,7 @@ func (s *Session) fetchFor(c *cursor) {
 		s.mu.Lock()
 		if s.fetching == c { // else it has ended meanwhile
 			s.keep(b)
-			s.spare()
+			s.spared = !s.spared && s.spare() // not twice in a row: other rooms may always be sent
 		}
 		s.mu.Unlock()
 		s.enqueue(c)

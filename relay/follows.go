@@ -16,17 +16,20 @@ func (s *Session) follow(id uint64, f *wire.Follow) {
 	if err == nil && f.AfterSeq > maxSeq {
 		err = wire.Errorf(wire.CodeBadRequest, "a room has no seq %d", f.AfterSeq)
 	}
-	var c *cursor
 	if err == nil {
-		c, err = s.reserve(id, where, s.duty(f))
+		err = s.mayAsk() // before there is a topic, whose feed costs more than a refusal
 	}
 	if err != nil {
 		s.replyError(id, err)
 		return
 	}
-	if !s.ask(id, func(ctx context.Context) (*wire.Frame, error) { return nil, s.start(ctx, c, f) }) {
-		s.abandon(c)
+	c, err := s.reserve(id, where, s.duty(f))
+	if err != nil {
+		s.asked()
+		s.replyError(id, err)
+		return
 	}
+	s.answer(id, func(ctx context.Context) (*wire.Frame, error) { return nil, s.start(ctx, c, f) })
 }
 
 // start answers a follow and begins it. On a stream that carries both, the answer comes
@@ -50,10 +53,8 @@ func (s *Session) start(ctx context.Context, c *cursor, f *wire.Follow) error {
 	s.reply(&wire.Frame{Id: c.follow, Body: &wire.Frame_Followed{Followed: &wire.Followed{
 		Recovered: f.FromHead || f.Epoch == 0 || f.Epoch == epoch, HeadSeq: head, Epoch: epoch, NoSignals: unheard,
 	}}})
-	if s.cfg.Events == nil {
-		if err := s.replies.Flush(ctx); err != nil {
-			return nil // the session ends
-		}
+	if s.cfg.Events == nil && s.replies.Flush(s.ctx) != nil {
+		return nil // the session ends
 	}
 	s.enqueue(c)
 	return nil
@@ -75,7 +76,7 @@ func (s *Session) duty(f *wire.Follow) Duty {
 // reserve takes a place among the session's follows and a hold on the topic,
 // so that nothing is missed between reading the head and the first event.
 func (s *Session) reserve(id uint64, where room.ID, duty Duty) (*cursor, error) {
-	t, err := s.cfg.Hub.acquire(where, duty)
+	t, err := s.cfg.Hub.acquire(where, duty, s.cfg.Peer.Node == "")
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/starling-im/starling/wire"
 )
 
 // heads are the questions for a room's newest seq, which may go to another region: a crowd
@@ -32,7 +34,7 @@ func (h *heads) ask(ctx context.Context, t *topic) (head, epoch uint64, err erro
 	case <-q.done:
 		return q.head, q.epoch, q.err
 	case <-ctx.Done():
-		return 0, 0, context.Cause(ctx)
+		return 0, 0, wire.Errorf(wire.CodeUnavailable, "the newest seq of room %q is not known yet", t.id.Room).After(readAgain)
 	}
 }
 

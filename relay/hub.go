@@ -153,10 +153,11 @@ func (h *Hub) Close() {
 	h.feeds.Wait()
 }
 
-// acquire returns the room's topic, made if need be; release gives it back.
+// acquire returns the room's topic, made if need be; release gives it back. Apps have
+// shares of the topics of clients: a node that follows for its own has to be let in.
 // A topic that exists before the feed is read misses nothing: an event is in
 // what the feed returns, or is appended after.
-func (h *Hub) acquire(id room.ID, duty Duty) (*topic, error) {
+func (h *Hub) acquire(id room.ID, duty Duty, client bool) (*topic, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.ctx.Err() != nil {
@@ -166,7 +167,7 @@ func (h *Hub) acquire(id room.ID, duty Duty) (*topic, error) {
 	switch {
 	case t == nil && h.apps.full():
 		return nil, tooManyTopics(h.apps.held, "")
-	case t == nil && h.apps.over(id.App):
+	case t == nil && client && h.apps.over(id.App):
 		return nil, tooManyTopics(h.apps.by[id.App], " of your app, which is its share,")
 	case t == nil:
 		t = &topic{id: id, hub: h, duty: duty}
@@ -184,8 +185,8 @@ func (h *Hub) acquire(id room.ID, duty Duty) (*topic, error) {
 }
 
 func tooManyTopics(n int, whose string) error {
-	e := wire.Errorf(wire.CodeTooMany, "%d rooms%s are followed on this node", n, whose)
-	e.Limit = uint64(n)
+	e := wire.Errorf(wire.CodeTooMany, "%d rooms%s are followed on this node", n, whose).After(placeAgain)
+	e.Limit, e.Retryable = uint64(n), true
 	return e
 }
 

@@ -18,7 +18,7 @@ type Reader struct {
 
 // Follow returns a reader of the room's events after a position. Close it.
 func (h *Hub) Follow(id room.ID, after uint64) (*Reader, error) {
-	t, err := h.acquire(id, 0)
+	t, err := h.acquire(id, 0, false)
 	if err != nil {
 		return nil, err
 	}

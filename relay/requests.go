@@ -61,15 +61,20 @@ func (s *Session) agree(id uint64, c *wire.Compression) error {
 // askWithin bounds what a request other than a send may take.
 const askWithin = 15 * time.Second
 
-// ask answers a request from a goroutine of its own, since it may wait for
-// disks or other nodes. At most Limits.Asks run at once, those whose answer waits for
-// the peer included. It returns false if the request was refused.
-func (s *Session) ask(id uint64, answer func(context.Context) (*wire.Frame, error)) bool {
+// ask answers a request if it may be asked now, else it says why not.
+func (s *Session) ask(id uint64, answer func(context.Context) (*wire.Frame, error)) {
 	if err := s.mayAsk(); err != nil {
 		s.replyError(id, err)
-		return false
+		return
 	}
+	s.answer(id, answer)
+}
+
+// answer answers a request from a goroutine of its own, since it may wait for disks or
+// other nodes, and then for the peer to read. At most Limits.Asks run at once.
+func (s *Session) answer(id uint64, answer func(context.Context) (*wire.Frame, error)) {
 	s.work.Go(func() {
+		defer s.asked()
 		ctx, cancel := context.WithTimeout(s.ctx, askWithin)
 		defer cancel()
 		f, err := answer(ctx)
@@ -80,14 +85,10 @@ func (s *Session) ask(id uint64, answer func(context.Context) (*wire.Frame, erro
 			f.Id = id
 			_ = s.replies.PushWait(s.ctx, s.encode(f))
 		}
-		s.mu.Lock()
-		s.asking--
-		s.mu.Unlock()
 	})
-	return true
 }
 
-// mayAsk takes a place for a request, or says why there is none.
+// mayAsk takes a place for a request, or says why there is none; asked gives it back.
 func (s *Session) mayAsk() error {
 	if s.asks != nil {
 		if wait := spend(s.asks, time.Now()); wait > 0 {
@@ -101,6 +102,12 @@ func (s *Session) mayAsk() error {
 	}
 	s.asking++
 	return nil
+}
+
+func (s *Session) asked() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asking--
 }
 
 func (s *Session) publish(id uint64, p *wire.Publish) {
@@ -160,7 +167,7 @@ func (s *Session) send(id uint64, attempt uint32, c room.Command) {
 	s.cfg.Backend.Publish(c, moment, func(ack *wire.Ack, err error) {
 		s.settle(c.ID, attempt, err)
 		s.cfg.Admission.settle(c.ID.App)
-		s.answer(id, ack, err)
+		s.acked(id, ack, err)
 	})
 }
 
@@ -193,7 +200,7 @@ func (s *Session) settle(id room.ID, attempt uint32, err error) {
 	s.sends.settle(id.Room, attempt, err)
 }
 
-func (s *Session) answer(id uint64, ack *wire.Ack, err error) {
+func (s *Session) acked(id uint64, ack *wire.Ack, err error) {
 	if err != nil {
 		s.replyError(id, err)
 		return
@@ -222,7 +229,7 @@ func (s *Session) propose(id uint64, p *wire.Propose) {
 			s.proposals.failed(p.Group, p.Attempt)
 			s.mu.Unlock()
 		}
-		s.answer(id, ack, err)
+		s.acked(id, ack, err)
 	})
 }
 

@@ -120,6 +120,7 @@ type Session struct {
 	behind   []*cursor // wait for history
 	fetching *cursor   // for which history is read, or was and has yet to be sent
 	fetched  *block    // that history; nil while it is read
+	spared   bool      // it was read, and given back
 	writing  writing
 	quiet    chan struct{} // closed when a write is over; nil = nobody waits
 	flushed  time.Time     // when the last write began

@@ -175,11 +175,15 @@ func (s *Session) listen(c *cursor, wanted bool) (full bool) {
 	}
 	s.mu.Lock()
 	c.signals = !c.ended
+	ended := c.ended
 	s.mu.Unlock()
+	if ended {
+		return false
+	}
 	// Not with s locked: a worker of the pump would wait for all who say signals.
 	full = !s.cfg.Signals.listen(c.subject(), ear{s, c.follow})
 	s.mu.Lock()
-	ended := c.ended
+	ended = c.ended
 	s.mu.Unlock()
 	if ended { // perhaps before there was anything to end
 		s.unlisten(c)
