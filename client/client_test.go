@@ -274,6 +274,36 @@ func TestWaitsForAPlace(t *testing.T) {
 	})
 }
 
+// Where one node is full and the other is away for a while, the client is back with that one
+// as soon as where no node is full.
+func TestWaitsForNoPlaceWhereANodeIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.hello = func(addr string, _ *wire.Hello) *wire.Error {
+			if addr == "full:1" {
+				return wire.Errorf(wire.CodeTooMany, "you are 16 already")
+			}
+			return nil
+		}
+		w.down["away:1"] = true
+		const away = time.Minute
+		began := time.Now()
+		time.AfterFunc(away, func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.down["away:1"] = false
+		})
+		c, err := dial(t.Context(), Config{Addrs: []string{"away:1", "full:1"}, Token: token}, w.connect)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if took := time.Since(began) - away; took > reconnectMax+time.Second {
+			t.Errorf("back %v after the node", took)
+		}
+	})
+}
+
 // A door that is full closes the connection without waiting for a Hello, and so without
 // an answer.
 func TestFull(t *testing.T) {
