@@ -13,10 +13,10 @@ type cursor struct {
 	position
 	session *Session
 	follow  uint64 // the frame id that named the follow
-	topic   *topic
-	ended   bool // unfollowed; guarded by the session's lock
-	signals bool // wants signals; likewise
-	gone    bool // waits for nothing any more; guarded by the topic's lock
+	topic   *topic // nil until the follow has begun; then it does not change
+	ended   bool   // unfollowed; guarded by the session's lock
+	signals bool   // wants signals; likewise
+	gone    bool   // waits for nothing any more; guarded by the topic's lock
 }
 
 // advance returns the events to send now, at most chunkBytes of frame or one, from a block

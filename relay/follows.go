@@ -3,29 +3,22 @@ package relay
 import (
 	"context"
 
-	"github.com/starling-im/starling/room"
 	"github.com/starling-im/starling/wire"
 )
 
 // maxSeq bounds the positions that are followed: JSON carries no greater number exactly.
 const maxSeq = 1<<53 - 1
 
-// follow makes a cursor at once, so that an Unfollow right behind finds it.
+// follow makes a cursor at once, so that an Unfollow right behind finds it. The rest is not
+// for the goroutine that reads: what is called there deepens a stack that is kept.
 func (s *Session) follow(id uint64, f *wire.Follow) {
-	where, err := s.roomID(f.App, f.Room)
-	if err == nil && f.AfterSeq > maxSeq {
-		err = wire.Errorf(wire.CodeBadRequest, "a room has no seq %d", f.AfterSeq)
-	}
+	c, err := s.reserve(id)
 	if err == nil {
-		err = s.mayAsk() // before there is a topic, whose feed costs more than a refusal
+		if err = s.mayAsk(); err != nil {
+			s.abandon(c)
+		}
 	}
 	if err != nil {
-		s.replyError(id, err)
-		return
-	}
-	c, err := s.reserve(id, where, s.duty(f))
-	if err != nil {
-		s.asked()
 		s.replyError(id, err)
 		return
 	}
@@ -35,7 +28,7 @@ func (s *Session) follow(id uint64, f *wire.Follow) {
 // start answers a follow and begins it. On a stream that carries both, the answer comes
 // before the first event; signals may come before it.
 func (s *Session) start(ctx context.Context, c *cursor, f *wire.Follow) error {
-	head, epoch, err := c.topic.heads.ask(ctx, c.topic)
+	head, epoch, err := s.meet(ctx, c, f)
 	if err != nil {
 		s.abandon(c)
 		return err
@@ -73,33 +66,50 @@ func (s *Session) duty(f *wire.Follow) Duty {
 	return 0
 }
 
-// reserve takes a place among the session's follows and a hold on the topic,
-// so that nothing is missed between reading the head and the first event.
-func (s *Session) reserve(id uint64, where room.ID, duty Duty) (*cursor, error) {
-	t, err := s.cfg.Hub.acquire(where, duty, s.cfg.Peer.Node == "")
-	if err != nil {
-		return nil, err
-	}
-	c := &cursor{session: s, follow: id, topic: t}
+// reserve takes a place among the session's follows.
+func (s *Session) reserve(id uint64) (*cursor, error) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	switch {
 	case s.follows == nil:
-		err = context.Cause(s.ctx)
+		return nil, context.Cause(s.ctx)
 	case len(s.follows) >= s.cfg.Limits.Follows:
 		e := wire.Errorf(wire.CodeTooMany, "a session follows at most %d rooms", s.cfg.Limits.Follows)
 		e.Limit = uint64(s.cfg.Limits.Follows)
-		err = e
+		return nil, e
 	case id == 0 || s.follows[id] != nil:
-		err = wire.Errorf(wire.CodeBadRequest, "the id %d of a follow must be new and not 0", id)
-	default:
-		s.follows[id] = c
+		return nil, wire.Errorf(wire.CodeBadRequest, "the id %d of a follow must be new and not 0", id)
+	}
+	c := &cursor{session: s, follow: id}
+	s.follows[id] = c
+	return c, nil
+}
+
+// meet gives a cursor a hold on its topic before the head is read, so that nothing is missed
+// between that and the first event.
+func (s *Session) meet(ctx context.Context, c *cursor, f *wire.Follow) (head, epoch uint64, err error) {
+	where, err := s.roomID(f.App, f.Room)
+	if err == nil && f.AfterSeq > maxSeq {
+		err = wire.Errorf(wire.CodeBadRequest, "a room has no seq %d", f.AfterSeq)
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	t, err := s.cfg.Hub.acquire(where, s.duty(f), s.cfg.Peer.Node == "")
+	if err != nil {
+		return 0, 0, err
+	}
+	s.mu.Lock()
+	ended := c.ended
+	if !ended {
+		c.topic = t
 	}
 	s.mu.Unlock()
-	if err != nil {
+	if ended {
 		s.cfg.Hub.release(t)
-		return nil, err
+		return 0, 0, wire.Errorf(wire.CodeBadRequest, "the follow %d was ended before it began", c.follow)
 	}
-	return c, nil
+	return t.heads.ask(ctx, t)
 }
 
 // abandon takes a reserved follow back.

@@ -253,13 +253,16 @@ func (s *Session) drop(c *cursor) bool {
 	if s.fetching == c {
 		s.startFetch()
 	}
-	listened := c.signals
+	listened, t := c.signals, c.topic
 	s.mu.Unlock()
+	if t == nil {
+		return true
+	}
 	if listened {
 		s.unlisten(c)
 	}
-	c.topic.forget(c)
-	c.topic.hub.release(c.topic)
+	t.forget(c)
+	t.hub.release(t)
 	return true
 }
 
