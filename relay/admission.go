@@ -158,12 +158,12 @@ func (a *Admission) rate(id room.ID) *roomRate {
 
 // spend takes one event from l, or returns how long to wait for one.
 func spend(l *rate.Limiter, now time.Time) time.Duration {
-	r := l.ReserveN(now, 1)
-	wait := r.DelayFrom(now)
-	if wait > 0 {
-		r.CancelAt(now)
+	if l.AllowN(now, 1) { // a reservation would be garbage
+		return 0
 	}
-	return wait
+	r := l.ReserveN(now, 1)
+	defer r.CancelAt(now)
+	return max(time.Nanosecond, r.DelayFrom(now))
 }
 
 // overloadPause is the retry_after of a send for which there is no room.
