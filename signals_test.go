@@ -33,6 +33,13 @@ func (e *edges) note(edge string, least time.Duration) {
 	e.sent++
 }
 
+// count is how many were noted.
+func (e *edges) count() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.sent
+}
+
 // onlooker follows a room with its signals.
 type onlooker struct {
 	mu  sync.Mutex
@@ -153,7 +160,7 @@ func TestThousandTypers(t *testing.T) {
 		w := newCrowd(t, "fra", "iad", "sin", "sin", "hkg", "hkg")
 		w.see(0, len(w.clients), 5*time.Second, nothing)
 		time.Sleep(10 * time.Second)
-		before, sent := w.entries(), w.edges.sent
+		before, sent := w.entries(), w.edges.count()
 		for round := range 5 {
 			for k := range typers {
 				w.clients[k%len(w.clients)].TypingAs(fmt.Sprint("user-", k), "lobby")
@@ -174,7 +181,7 @@ func TestThousandTypers(t *testing.T) {
 		if after := w.entries(); before != after {
 			t.Errorf("groups have entries more: %s, %s", before, after)
 		}
-		t.Logf("%d aggregates", w.edges.sent-sent)
+		t.Logf("%d aggregates", w.edges.count()-sent)
 		w.end()
 	})
 }
