@@ -62,22 +62,22 @@ func (s *Session) agree(id uint64, c *wire.Compression) error {
 const askWithin = 15 * time.Second
 
 // ask answers a request if it may be asked now, else it says why not.
-func (s *Session) ask(id uint64, answer func(context.Context) (*wire.Frame, error)) {
+func (s *Session) ask(id uint64, find func(context.Context) (*wire.Frame, error)) {
 	if err := s.mayAsk(); err != nil {
 		s.replyError(id, err)
 		return
 	}
-	s.answer(id, answer)
+	s.answer(id, find)
 }
 
 // answer answers a request from a goroutine of its own, since it may wait for disks or
 // other nodes, and then for the peer to read. At most Limits.Asks run at once.
-func (s *Session) answer(id uint64, answer func(context.Context) (*wire.Frame, error)) {
+func (s *Session) answer(id uint64, find func(context.Context) (*wire.Frame, error)) {
 	s.work.Go(func() {
 		defer s.asked()
 		ctx, cancel := context.WithTimeout(s.ctx, askWithin)
 		defer cancel()
-		f, err := answer(ctx)
+		f, err := find(ctx)
 		if err != nil {
 			f = &wire.Frame{Body: &wire.Frame_Error{Error: wire.AsError(err)}}
 		}

@@ -21,9 +21,10 @@ const (
 	whoDoNot    = 10
 	unread      = 128 // messages
 	unreadBytes = 32_000
-	// mostMemory is by how much the node may grow: less than half of what waits for those
-	// who stall, if each had all of its own. The race detector takes memory for all of it.
-	mostMemory = whoStall * unread * unreadBytes / 2 * underRace
+	// mostMemory is by how much the node may grow: less than three quarters of what waits
+	// for those who stall, if each had all of its own. Of that a busy machine leaves much to
+	// the collector. The race detector takes memory for all of it.
+	mostMemory = whoStall * unread * unreadBytes / 4 * 3 * underRace
 )
 
 // Of the followers of a room some stop to read: over WebSocket, over QUIC, and over QUIC
