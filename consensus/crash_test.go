@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -27,8 +28,8 @@ func TestCrashes(t *testing.T) {
 		worlds = 10
 	}
 	for seed := range worlds {
-		if lost := crashes(t, seed, quickSnapshots); lost > 0 {
-			t.Errorf("seed %d: %d acknowledged commands are lost", seed, lost)
+		if lost := crashes(t, seed, quickSnapshots); len(lost) > 0 {
+			t.Errorf("seed %d: %s", seed, some(lost))
 		}
 	}
 }
@@ -36,13 +37,13 @@ func TestCrashes(t *testing.T) {
 // TestCrashesNoSync is the control: without syncs the same test must fail.
 func TestCrashesNoSync(t *testing.T) {
 	lost := crashes(t, 0, func(cfg *Config) { quickSnapshots(cfg); cfg.NoSync = true })
-	if lost == 0 {
+	if len(lost) == 0 {
 		t.Error("nothing is lost without syncs: the test proves nothing")
 	}
-	t.Logf("%d acknowledged commands were lost", lost)
+	t.Logf("without syncs: %s", some(lost))
 }
 
-func crashes(t *testing.T, seed uint64, config func(*Config)) (lost int) {
+func crashes(t *testing.T, seed uint64, config func(*Config)) (lost []string) {
 	synctest.Test(t, func(t *testing.T) {
 		rng := rand.New(rand.NewPCG(1, 2+seed))
 		c := newCluster(t, config, "a", "b", "c")
@@ -50,8 +51,7 @@ func crashes(t *testing.T, seed uint64, config func(*Config)) (lost int) {
 		for crash := range 50 {
 			c.startAll(one)
 			l := c.leader(1)
-			lost += missing(t, c, l, acked)
-			if lost > 0 {
+			if lost = missing(t, c, l, acked); len(lost) > 0 {
 				break // without syncs the three logs agree on nothing any more
 			}
 			stop := load(c, l, crash, acked)
@@ -76,23 +76,30 @@ func crashes(t *testing.T, seed uint64, config func(*Config)) (lost int) {
 	return lost
 }
 
-// missing counts acknowledged commands that are not where they were said to be,
+// missing lists acknowledged commands that are not where they were said to be,
 // and replicas that differ.
-func missing(t *testing.T, c *cluster, l string, acked map[string]uint64) (n int) {
+func missing(t *testing.T, c *cluster, l string, acked map[string]uint64) (lost []string) {
 	eventually(t, "barrier", func() bool { return c.host(l).Barrier(context.Background(), 1) == nil })
 	all := history(t, c.host(l), 1)
 	for _, name := range c.names {
 		eventually(t, name+" catches up", func() bool { return len(history(t, c.host(name), 1)) >= len(all) })
-		if !slices.Equal(history(t, c.host(name), 1)[:len(all)], all) {
-			n++
+		for i, cmd := range history(t, c.host(name), 1)[:len(all)] {
+			if cmd != all[i] {
+				lost = append(lost, fmt.Sprintf("%s has %s as number %d, %s has %s", name, cmd, i+1, l, all[i]))
+			}
 		}
 	}
 	for cmd, seq := range acked {
-		if seq > uint64(len(all)) || all[seq-1] != cmd {
-			n++
+		if at := slices.Index(all, cmd) + 1; uint64(at) != seq {
+			lost = append(lost, fmt.Sprintf("%s was acked as number %d and is number %d of %d", cmd, seq, at, len(all)))
 		}
 	}
-	return n
+	return lost
+}
+
+// some is the first of many losses.
+func some(lost []string) string {
+	return fmt.Sprintf("%d are lost or differ: %s", len(lost), strings.Join(lost[:min(len(lost), 5)], "; "))
 }
 
 // loader proposes until it is told to end.

@@ -59,8 +59,8 @@ func TestPowerGoesAtAnyWrite(t *testing.T) {
 			n.fs, n.fatal = disks[victim], nil
 			c.isolate(victim, false)
 			c.start(victim, one)
-			if lost := missing(t, c, c.leader(1), maps.Clone(acked)); lost > 0 {
-				t.Fatalf("round %d: %d of %d acknowledged commands are lost, or replicas differ", round, lost, len(acked))
+			if lost := missing(t, c, c.leader(1), maps.Clone(acked)); len(lost) > 0 {
+				t.Fatalf("round %d, %d acknowledged: %s", round, len(acked), some(lost))
 			}
 			restored += n.machines[1].restored
 		}

@@ -190,3 +190,38 @@ func TestRaftIsTold(t *testing.T) {
 		return !g.inbox.busy
 	})
 }
+
+// TestCommitsWhatIsShown tells a replica with an entry that nobody else has of a
+// commit at its place, before it gets the entry that is there: the request shows
+// nothing of that one, so nothing is applied.
+func TestCommitsWhatIsShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil, "a", "b", "c")
+		c.startAll(one)
+		defer c.stopAll()
+		c.leads("a")
+		c.mustPropose("a", 1, 10, "m")
+		time.Sleep(time.Second)
+		before := c.host("a").Status()[0]
+		last := c.host("a").group(1).instance().LastIndex()
+
+		c.isolate("a", true)
+		if _, err := c.propose("a", 1, "x"); err == nil {
+			t.Fatal("a commits alone")
+		}
+		l := c.leader(1, "a")
+		c.mustPropose(l, 1, 10, "n")
+
+		a := c.host("a")
+		beat := &wire.Beat{Group: 1, Term: c.host(l).Status()[0].Term, PrevLogIndex: last, PrevLogTerm: before.Term, LeaderCommit: last + 1}
+		a.group(1).inbox.pushBeat(a.peer(l), 1, beat)
+		eventually(t, "a takes the leader's word", func() bool { return a.Leader(1) == l })
+		if got := len(history(t, a, 1)); got != 10 {
+			t.Errorf("a has applied %d commands, not 10", got)
+		}
+		c.isolate("a", false)
+		if lost := missing(t, c, l, nil); len(lost) > 0 {
+			t.Error(some(lost))
+		}
+	})
+}

@@ -213,7 +213,7 @@ func (b *inbox) handle(it inboxItem, ch chan raft.RPCResponse) bool {
 		resp.Response, cut, err = b.g.screen(d, c)
 	}
 	if err == nil && resp.Response == nil {
-		resp, err = b.g.deliver(raft.RPC{Command: c, RespChan: ch}, ch)
+		resp, err = b.g.deliver(raft.RPC{Command: shown(c), RespChan: ch}, ch)
 	}
 	if err == nil {
 		err = resp.Error
@@ -225,6 +225,29 @@ func (b *inbox) handle(it inboxItem, ch chan raft.RPCResponse) bool {
 		it.answer(b.g.epoch, resp.Response, err, d.lost(), cut)
 	}
 	return err == nil
+}
+
+// shown is a request that has a follower commit no entry but those that the request
+// shows to be the leader's: rule 5 of AppendEntries in figure 2 of the Raft paper,
+// min(leaderCommit, index of last new entry). hashicorp/raft takes the end of the
+// follower's log for the latter. A leader that was cut off or stalled has entries of
+// its own there; told of a commit by a request that ends before them it applied
+// these, and its data differed from the others' for good.
+func shown(c any) any {
+	r, ok := c.(*raft.AppendEntriesRequest)
+	if !ok {
+		return c
+	}
+	last := r.PrevLogEntry
+	if n := len(r.Entries); n > 0 {
+		last = r.Entries[n-1].Index
+	}
+	if r.LeaderCommitIndex <= last {
+		return c
+	}
+	s := *r
+	s.LeaderCommitIndex = last
+	return &s
 }
 
 // raftsOwn says that the leader's Raft wants an answer; to hints there is none.

@@ -75,8 +75,8 @@ func TestLeaderDiskStalls(t *testing.T) {
 				o.end()
 				l := c.leader(1)
 				eventually(t, "barrier", func() bool { return c.host(l).Barrier(context.Background(), 1) == nil })
-				if n := missing(t, c, l, got); n > 0 || len(got) == 0 {
-					t.Errorf("%d of %d acknowledged commands are lost", n, len(got))
+				if lost := missing(t, c, l, got); len(lost) > 0 || len(got) == 0 {
+					t.Errorf("of %d acknowledged %s", len(got), some(lost))
 				}
 			})
 		})

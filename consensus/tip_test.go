@@ -318,8 +318,8 @@ func TestTailsAtRandom(t *testing.T) {
 			for _, name := range c.names {
 				eventually(t, name+" is sure", func() bool { return c.doubtOf(name) == "" })
 			}
-			if n := missing(t, c, l, acked); n > 0 {
-				t.Fatalf("round %d: %d acknowledged commands are lost", round, n)
+			if lost := missing(t, c, l, acked); len(lost) > 0 {
+				t.Fatalf("round %d: %s", round, some(lost))
 			}
 			o := load(c, l, round, acked)
 			time.Sleep(time.Duration(100+rng.IntN(200)) * time.Millisecond)
