@@ -126,13 +126,16 @@ func (l *link) follows() bool {
 	return len(l.subs) > 0
 }
 
-// probe ends the link unless its node answers something. The query is one
-// that no node knows, and long enough that a node which has forgotten the
-// connection answers its packet with a reset (RFC 9000, section 10.3).
+// pingPadding makes the packet of a Ping long enough that a node which has forgotten
+// the connection answers it with a reset (RFC 9000, section 10.3).
+var pingPadding = make([]byte, 24)
+
+// probe ends the link unless its node answers something; one of a release before says
+// that it does not know the frame.
 func (l *link) probe() {
 	ctx, cancel := context.WithTimeout(l.ctx, probeWithin)
 	defer cancel()
-	if _, err := l.session.Ask(ctx, &wire.Frame{Body: &wire.Frame_Query{Query: &wire.Query{What: "are you still there?"}}}); errors.Is(err, context.DeadlineExceeded) {
+	if _, err := l.session.Ask(ctx, &wire.Frame{Body: &wire.Frame_Ping{Ping: &wire.Ping{Padding: pingPadding}}}); errors.Is(err, context.DeadlineExceeded) {
 		l.end(errSilent)
 	}
 }

@@ -27,6 +27,8 @@ func (s *Session) handle(f *wire.Frame) error {
 		s.ask(f.Id, func(ctx context.Context) (*wire.Frame, error) { return s.history(ctx, b.History) })
 	case *wire.Frame_Query:
 		s.ask(f.Id, func(ctx context.Context) (*wire.Frame, error) { return s.query(ctx, b.Query) })
+	case *wire.Frame_Ping:
+		s.pong(f.Id)
 	case *wire.Frame_Refresh:
 		s.ask(f.Id, func(context.Context) (*wire.Frame, error) { return s.refresh(b.Refresh) })
 	case *wire.Frame_Signal:
@@ -46,6 +48,16 @@ func (s *Session) handle(f *wire.Frame) error {
 		return wire.Errorf(wire.CodeProtocol, "a %T is not for a server", b)
 	}
 	return nil
+}
+
+// pong answers a Ping: it waits for nothing, and so needs no goroutine and no place
+// among the requests that run.
+func (s *Session) pong(id uint64) {
+	if err := s.askRate(); err != nil {
+		s.replyError(id, err)
+		return
+	}
+	s.reply(&wire.Frame{Id: id, Body: &wire.Frame_Pong{Pong: &wire.Pong{}}})
 }
 
 // agree takes which dictionaries a node knows, and says which ones this one does.
@@ -90,10 +102,8 @@ func (s *Session) answer(id uint64, find func(context.Context) (*wire.Frame, err
 
 // mayAsk takes a place for a request, or says why there is none; asked gives it back.
 func (s *Session) mayAsk() error {
-	if s.asks != nil {
-		if wait := spend(s.asks, time.Now()); wait > 0 {
-			return wire.Errorf(wire.CodeRateLimited, "more than %v requests per second", s.asks.Limit()).After(wait)
-		}
+	if err := s.askRate(); err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,6 +111,15 @@ func (s *Session) mayAsk() error {
 		return wire.Errorf(wire.CodeOverloaded, "%d requests are unanswered", s.cfg.Limits.Asks).After(overloadPause)
 	}
 	s.asking++
+	return nil
+}
+
+func (s *Session) askRate() error {
+	if s.asks != nil {
+		if wait := spend(s.asks, time.Now()); wait > 0 {
+			return wire.Errorf(wire.CodeRateLimited, "more than %v requests per second", s.asks.Limit()).After(wait)
+		}
+	}
 	return nil
 }
 

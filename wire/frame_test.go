@@ -46,6 +46,8 @@ func frames() []*Frame {
 		{Id: 5, Body: &Frame_Followed{&Followed{Recovered: true, HeadSeq: 301, Epoch: 1, NoSignals: true}}},
 		{Id: 12, Body: &Frame_Aggregate{&Aggregate{App: "demo", Room: "r", Talks: []*Talk{{Node: "fra-1", BeganMs: 1700000000000, After: 3, Upto: 5, Lines: []*Line{{User: "bob", Content: "goal!", TsMs: 1700000000001}}}}}}},
 		{Body: &Frame_Signals{&Signals{Follow: 5, Typing: []string{"alice", "bob"}, Others: 3, Sessions: 300, Users: 200, States: []*UserState{{User: "bob", State: State_STATE_AWAY}}, Edition: 4}}},
+		{Id: 11, Body: &Frame_Ping{&Ping{Padding: []byte{0, 0}}}},
+		{Id: 11, Body: &Frame_Pong{&Pong{}}},
 		{Id: 11, Body: &Frame_Presence{&Presence{Own: State_STATE_ONLINE, Watch: []string{"bob"}}}},
 		{Id: 12, Body: &Frame_Aggregate{&Aggregate{App: "demo", Room: "r", Shares: []*Share{{Node: "fra-1", Stamp: 1700000000000, AgeMs: 5, Typing: []string{"bob"}, Typers: 1, Sessions: 2, Users: 2, Away: 1}}, Over: true, User: "bob"}}},
 		{Id: 1, Body: &Frame_Compression{&Compression{Dictionaries: []uint32{32769}}}},

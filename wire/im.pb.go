@@ -214,6 +214,8 @@ type Frame struct {
 	//	*Frame_Signal
 	//	*Frame_Signals
 	//	*Frame_Presence
+	//	*Frame_Ping
+	//	*Frame_Pong
 	//	*Frame_Propose
 	//	*Frame_Compression
 	//	*Frame_Aggregate
@@ -437,6 +439,24 @@ func (x *Frame) GetPresence() *Presence {
 	return nil
 }
 
+func (x *Frame) GetPing() *Ping {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_Ping); ok {
+			return x.Ping
+		}
+	}
+	return nil
+}
+
+func (x *Frame) GetPong() *Pong {
+	if x != nil {
+		if x, ok := x.Body.(*Frame_Pong); ok {
+			return x.Pong
+		}
+	}
+	return nil
+}
+
 func (x *Frame) GetPropose() *Propose {
 	if x != nil {
 		if x, ok := x.Body.(*Frame_Propose); ok {
@@ -544,6 +564,14 @@ type Frame_Presence struct {
 	Presence *Presence `protobuf:"bytes,20,opt,name=presence,proto3,oneof"`
 }
 
+type Frame_Ping struct {
+	Ping *Ping `protobuf:"bytes,21,opt,name=ping,proto3,oneof"`
+}
+
+type Frame_Pong struct {
+	Pong *Pong `protobuf:"bytes,22,opt,name=pong,proto3,oneof"`
+}
+
 type Frame_Propose struct {
 	// Only on links between nodes.
 	Propose *Propose `protobuf:"bytes,30,opt,name=propose,proto3,oneof"`
@@ -594,6 +622,10 @@ func (*Frame_Signal) isFrame_Body() {}
 func (*Frame_Signals) isFrame_Body() {}
 
 func (*Frame_Presence) isFrame_Body() {}
+
+func (*Frame_Ping) isFrame_Body() {}
+
+func (*Frame_Pong) isFrame_Body() {}
 
 func (*Frame_Propose) isFrame_Body() {}
 
@@ -1918,6 +1950,89 @@ func (x *Answer) GetJson() []byte {
 	return nil
 }
 
+// Ping asks whether a node is still there. It is answered at once.
+type Ping struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Makes the packet long enough for a stateless reset in answer to it.
+	Padding       []byte `protobuf:"bytes,1,opt,name=padding,proto3" json:"padding,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ping) Reset() {
+	*x = Ping{}
+	mi := &file_im_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ping) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ping) ProtoMessage() {}
+
+func (x *Ping) ProtoReflect() protoreflect.Message {
+	mi := &file_im_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ping.ProtoReflect.Descriptor instead.
+func (*Ping) Descriptor() ([]byte, []int) {
+	return file_im_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Ping) GetPadding() []byte {
+	if x != nil {
+		return x.Padding
+	}
+	return nil
+}
+
+// Pong answers Ping.
+type Pong struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pong) Reset() {
+	*x = Pong{}
+	mi := &file_im_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pong) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pong) ProtoMessage() {}
+
+func (x *Pong) ProtoReflect() protoreflect.Message {
+	mi := &file_im_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pong.ProtoReflect.Descriptor instead.
+func (*Pong) Descriptor() ([]byte, []int) {
+	return file_im_proto_rawDescGZIP(), []int{18}
+}
+
 // Goaway tells a client to move elsewhere within a window.
 type Goaway struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1930,7 +2045,7 @@ type Goaway struct {
 
 func (x *Goaway) Reset() {
 	*x = Goaway{}
-	mi := &file_im_proto_msgTypes[17]
+	mi := &file_im_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1942,7 +2057,7 @@ func (x *Goaway) String() string {
 func (*Goaway) ProtoMessage() {}
 
 func (x *Goaway) ProtoReflect() protoreflect.Message {
-	mi := &file_im_proto_msgTypes[17]
+	mi := &file_im_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1955,7 +2070,7 @@ func (x *Goaway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goaway.ProtoReflect.Descriptor instead.
 func (*Goaway) Descriptor() ([]byte, []int) {
-	return file_im_proto_rawDescGZIP(), []int{17}
+	return file_im_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Goaway) GetAlternates() []string {
@@ -1989,7 +2104,7 @@ type Refresh struct {
 
 func (x *Refresh) Reset() {
 	*x = Refresh{}
-	mi := &file_im_proto_msgTypes[18]
+	mi := &file_im_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2001,7 +2116,7 @@ func (x *Refresh) String() string {
 func (*Refresh) ProtoMessage() {}
 
 func (x *Refresh) ProtoReflect() protoreflect.Message {
-	mi := &file_im_proto_msgTypes[18]
+	mi := &file_im_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2014,7 +2129,7 @@ func (x *Refresh) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refresh.ProtoReflect.Descriptor instead.
 func (*Refresh) Descriptor() ([]byte, []int) {
-	return file_im_proto_rawDescGZIP(), []int{18}
+	return file_im_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Refresh) GetToken() string {
@@ -2040,7 +2155,7 @@ type Propose struct {
 
 func (x *Propose) Reset() {
 	*x = Propose{}
-	mi := &file_im_proto_msgTypes[19]
+	mi := &file_im_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2052,7 +2167,7 @@ func (x *Propose) String() string {
 func (*Propose) ProtoMessage() {}
 
 func (x *Propose) ProtoReflect() protoreflect.Message {
-	mi := &file_im_proto_msgTypes[19]
+	mi := &file_im_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2065,7 +2180,7 @@ func (x *Propose) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Propose.ProtoReflect.Descriptor instead.
 func (*Propose) Descriptor() ([]byte, []int) {
-	return file_im_proto_rawDescGZIP(), []int{19}
+	return file_im_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Propose) GetGroup() uint32 {
@@ -2102,7 +2217,7 @@ type Compression struct {
 
 func (x *Compression) Reset() {
 	*x = Compression{}
-	mi := &file_im_proto_msgTypes[20]
+	mi := &file_im_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2114,7 +2229,7 @@ func (x *Compression) String() string {
 func (*Compression) ProtoMessage() {}
 
 func (x *Compression) ProtoReflect() protoreflect.Message {
-	mi := &file_im_proto_msgTypes[20]
+	mi := &file_im_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2127,7 +2242,7 @@ func (x *Compression) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Compression.ProtoReflect.Descriptor instead.
 func (*Compression) Descriptor() ([]byte, []int) {
-	return file_im_proto_rawDescGZIP(), []int{20}
+	return file_im_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Compression) GetDictionaries() []uint32 {
@@ -2156,7 +2271,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_im_proto_msgTypes[21]
+	mi := &file_im_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2168,7 +2283,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_im_proto_msgTypes[21]
+	mi := &file_im_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2181,7 +2296,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_im_proto_rawDescGZIP(), []int{21}
+	return file_im_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Signal) GetRoom() string {
@@ -2242,7 +2357,7 @@ type Signals struct {
 
 func (x *Signals) Reset() {
 	*x = Signals{}
-	mi := &file_im_proto_msgTypes[22]
+	mi := &file_im_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2254,7 +2369,7 @@ func (x *Signals) String() string {
 func (*Signals) ProtoMessage() {}
 
 func (x *Signals) ProtoReflect() protoreflect.Message {
-	mi := &file_im_proto_msgTypes[22]
+	mi := &file_im_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2267,7 +2382,7 @@ func (x *Signals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signals.ProtoReflect.Descriptor instead.
 func (*Signals) Descriptor() ([]byte, []int) {
-	return file_im_proto_rawDescGZIP(), []int{22}
+	return file_im_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Signals) GetFollow() uint64 {
@@ -2346,7 +2461,7 @@ type Line struct {
 
 func (x *Line) Reset() {
 	*x = Line{}
-	mi := &file_im_proto_msgTypes[23]
+	mi := &file_im_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2358,7 +2473,7 @@ func (x *Line) String() string {
 func (*Line) ProtoMessage() {}
 
 func (x *Line) ProtoReflect() protoreflect.Message {
-	mi := &file_im_proto_msgTypes[23]
+	mi := &file_im_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2371,7 +2486,7 @@ func (x *Line) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Line.ProtoReflect.Descriptor instead.
 func (*Line) Descriptor() ([]byte, []int) {
-	return file_im_proto_rawDescGZIP(), []int{23}
+	return file_im_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Line) GetUser() string {
@@ -2406,7 +2521,7 @@ type UserState struct {
 
 func (x *UserState) Reset() {
 	*x = UserState{}
-	mi := &file_im_proto_msgTypes[24]
+	mi := &file_im_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2418,7 +2533,7 @@ func (x *UserState) String() string {
 func (*UserState) ProtoMessage() {}
 
 func (x *UserState) ProtoReflect() protoreflect.Message {
-	mi := &file_im_proto_msgTypes[24]
+	mi := &file_im_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2431,7 +2546,7 @@ func (x *UserState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserState.ProtoReflect.Descriptor instead.
 func (*UserState) Descriptor() ([]byte, []int) {
-	return file_im_proto_rawDescGZIP(), []int{24}
+	return file_im_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UserState) GetUser() string {
@@ -2462,7 +2577,7 @@ type Presence struct {
 
 func (x *Presence) Reset() {
 	*x = Presence{}
-	mi := &file_im_proto_msgTypes[25]
+	mi := &file_im_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2474,7 +2589,7 @@ func (x *Presence) String() string {
 func (*Presence) ProtoMessage() {}
 
 func (x *Presence) ProtoReflect() protoreflect.Message {
-	mi := &file_im_proto_msgTypes[25]
+	mi := &file_im_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2487,7 +2602,7 @@ func (x *Presence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Presence.ProtoReflect.Descriptor instead.
 func (*Presence) Descriptor() ([]byte, []int) {
-	return file_im_proto_rawDescGZIP(), []int{25}
+	return file_im_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Presence) GetOwn() State {
@@ -2525,7 +2640,7 @@ type Aggregate struct {
 
 func (x *Aggregate) Reset() {
 	*x = Aggregate{}
-	mi := &file_im_proto_msgTypes[26]
+	mi := &file_im_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +2652,7 @@ func (x *Aggregate) String() string {
 func (*Aggregate) ProtoMessage() {}
 
 func (x *Aggregate) ProtoReflect() protoreflect.Message {
-	mi := &file_im_proto_msgTypes[26]
+	mi := &file_im_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +2665,7 @@ func (x *Aggregate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Aggregate.ProtoReflect.Descriptor instead.
 func (*Aggregate) Descriptor() ([]byte, []int) {
-	return file_im_proto_rawDescGZIP(), []int{26}
+	return file_im_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Aggregate) GetApp() string {
@@ -2613,7 +2728,7 @@ type Talk struct {
 
 func (x *Talk) Reset() {
 	*x = Talk{}
-	mi := &file_im_proto_msgTypes[27]
+	mi := &file_im_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2625,7 +2740,7 @@ func (x *Talk) String() string {
 func (*Talk) ProtoMessage() {}
 
 func (x *Talk) ProtoReflect() protoreflect.Message {
-	mi := &file_im_proto_msgTypes[27]
+	mi := &file_im_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2638,7 +2753,7 @@ func (x *Talk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Talk.ProtoReflect.Descriptor instead.
 func (*Talk) Descriptor() ([]byte, []int) {
-	return file_im_proto_rawDescGZIP(), []int{27}
+	return file_im_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Talk) GetNode() string {
@@ -2698,7 +2813,7 @@ type Share struct {
 
 func (x *Share) Reset() {
 	*x = Share{}
-	mi := &file_im_proto_msgTypes[28]
+	mi := &file_im_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2710,7 +2825,7 @@ func (x *Share) String() string {
 func (*Share) ProtoMessage() {}
 
 func (x *Share) ProtoReflect() protoreflect.Message {
-	mi := &file_im_proto_msgTypes[28]
+	mi := &file_im_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2723,7 +2838,7 @@ func (x *Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Share.ProtoReflect.Descriptor instead.
 func (*Share) Descriptor() ([]byte, []int) {
-	return file_im_proto_rawDescGZIP(), []int{28}
+	return file_im_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Share) GetNode() string {
@@ -2786,7 +2901,7 @@ var File_im_proto protoreflect.FileDescriptor
 
 const file_im_proto_rawDesc = "" +
 	"\n" +
-	"\bim.proto\x12\vstarling.v1\"\xcd\b\n" +
+	"\bim.proto\x12\vstarling.v1\"\x9f\t\n" +
 	"\x05Frame\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12*\n" +
 	"\x05hello\x18\x02 \x01(\v2\x12.starling.v1.HelloH\x00R\x05hello\x120\n" +
@@ -2808,7 +2923,9 @@ const file_im_proto_rawDesc = "" +
 	"\arefresh\x18\x11 \x01(\v2\x14.starling.v1.RefreshH\x00R\arefresh\x12-\n" +
 	"\x06signal\x18\x12 \x01(\v2\x13.starling.v1.SignalH\x00R\x06signal\x120\n" +
 	"\asignals\x18\x13 \x01(\v2\x14.starling.v1.SignalsH\x00R\asignals\x123\n" +
-	"\bpresence\x18\x14 \x01(\v2\x15.starling.v1.PresenceH\x00R\bpresence\x120\n" +
+	"\bpresence\x18\x14 \x01(\v2\x15.starling.v1.PresenceH\x00R\bpresence\x12'\n" +
+	"\x04ping\x18\x15 \x01(\v2\x11.starling.v1.PingH\x00R\x04ping\x12'\n" +
+	"\x04pong\x18\x16 \x01(\v2\x11.starling.v1.PongH\x00R\x04pong\x120\n" +
 	"\apropose\x18\x1e \x01(\v2\x14.starling.v1.ProposeH\x00R\apropose\x12<\n" +
 	"\vcompression\x18\x1f \x01(\v2\x18.starling.v1.CompressionH\x00R\vcompression\x126\n" +
 	"\taggregate\x18  \x01(\v2\x16.starling.v1.AggregateH\x00R\taggregateB\x06\n" +
@@ -2919,7 +3036,10 @@ const file_im_proto_rawDesc = "" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x12\n" +
 	"\x04args\x18\x03 \x03(\tR\x04args\"\x1c\n" +
 	"\x06Answer\x12\x12\n" +
-	"\x04json\x18\x01 \x01(\fR\x04json\"l\n" +
+	"\x04json\x18\x01 \x01(\fR\x04json\" \n" +
+	"\x04Ping\x12\x18\n" +
+	"\apadding\x18\x01 \x01(\fR\apadding\"\x06\n" +
+	"\x04Pong\"l\n" +
 	"\x06Goaway\x12\x1e\n" +
 	"\n" +
 	"alternates\x18\x01 \x03(\tR\n" +
@@ -3015,7 +3135,7 @@ func file_im_proto_rawDescGZIP() []byte {
 }
 
 var file_im_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_im_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_im_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_im_proto_goTypes = []any{
 	(Kind)(0),           // 0: starling.v1.Kind
 	(Access)(0),         // 1: starling.v1.Access
@@ -3037,18 +3157,20 @@ var file_im_proto_goTypes = []any{
 	(*Page)(nil),        // 17: starling.v1.Page
 	(*Query)(nil),       // 18: starling.v1.Query
 	(*Answer)(nil),      // 19: starling.v1.Answer
-	(*Goaway)(nil),      // 20: starling.v1.Goaway
-	(*Refresh)(nil),     // 21: starling.v1.Refresh
-	(*Propose)(nil),     // 22: starling.v1.Propose
-	(*Compression)(nil), // 23: starling.v1.Compression
-	(*Signal)(nil),      // 24: starling.v1.Signal
-	(*Signals)(nil),     // 25: starling.v1.Signals
-	(*Line)(nil),        // 26: starling.v1.Line
-	(*UserState)(nil),   // 27: starling.v1.UserState
-	(*Presence)(nil),    // 28: starling.v1.Presence
-	(*Aggregate)(nil),   // 29: starling.v1.Aggregate
-	(*Talk)(nil),        // 30: starling.v1.Talk
-	(*Share)(nil),       // 31: starling.v1.Share
+	(*Ping)(nil),        // 20: starling.v1.Ping
+	(*Pong)(nil),        // 21: starling.v1.Pong
+	(*Goaway)(nil),      // 22: starling.v1.Goaway
+	(*Refresh)(nil),     // 23: starling.v1.Refresh
+	(*Propose)(nil),     // 24: starling.v1.Propose
+	(*Compression)(nil), // 25: starling.v1.Compression
+	(*Signal)(nil),      // 26: starling.v1.Signal
+	(*Signals)(nil),     // 27: starling.v1.Signals
+	(*Line)(nil),        // 28: starling.v1.Line
+	(*UserState)(nil),   // 29: starling.v1.UserState
+	(*Presence)(nil),    // 30: starling.v1.Presence
+	(*Aggregate)(nil),   // 31: starling.v1.Aggregate
+	(*Talk)(nil),        // 32: starling.v1.Talk
+	(*Share)(nil),       // 33: starling.v1.Share
 }
 var file_im_proto_depIdxs = []int32{
 	4,  // 0: starling.v1.Frame.hello:type_name -> starling.v1.Hello
@@ -3065,32 +3187,34 @@ var file_im_proto_depIdxs = []int32{
 	17, // 11: starling.v1.Frame.page:type_name -> starling.v1.Page
 	18, // 12: starling.v1.Frame.query:type_name -> starling.v1.Query
 	19, // 13: starling.v1.Frame.answer:type_name -> starling.v1.Answer
-	20, // 14: starling.v1.Frame.goaway:type_name -> starling.v1.Goaway
-	21, // 15: starling.v1.Frame.refresh:type_name -> starling.v1.Refresh
-	24, // 16: starling.v1.Frame.signal:type_name -> starling.v1.Signal
-	25, // 17: starling.v1.Frame.signals:type_name -> starling.v1.Signals
-	28, // 18: starling.v1.Frame.presence:type_name -> starling.v1.Presence
-	22, // 19: starling.v1.Frame.propose:type_name -> starling.v1.Propose
-	23, // 20: starling.v1.Frame.compression:type_name -> starling.v1.Compression
-	29, // 21: starling.v1.Frame.aggregate:type_name -> starling.v1.Aggregate
-	6,  // 22: starling.v1.Welcome.limits:type_name -> starling.v1.Limits
-	0,  // 23: starling.v1.Publish.kind:type_name -> starling.v1.Kind
-	1,  // 24: starling.v1.Create.access:type_name -> starling.v1.Access
-	0,  // 25: starling.v1.Event.kind:type_name -> starling.v1.Kind
-	11, // 26: starling.v1.Events.events:type_name -> starling.v1.Event
-	11, // 27: starling.v1.Page.events:type_name -> starling.v1.Event
-	27, // 28: starling.v1.Signals.states:type_name -> starling.v1.UserState
-	26, // 29: starling.v1.Signals.live:type_name -> starling.v1.Line
-	2,  // 30: starling.v1.UserState.state:type_name -> starling.v1.State
-	2,  // 31: starling.v1.Presence.own:type_name -> starling.v1.State
-	31, // 32: starling.v1.Aggregate.shares:type_name -> starling.v1.Share
-	30, // 33: starling.v1.Aggregate.talks:type_name -> starling.v1.Talk
-	26, // 34: starling.v1.Talk.lines:type_name -> starling.v1.Line
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	22, // 14: starling.v1.Frame.goaway:type_name -> starling.v1.Goaway
+	23, // 15: starling.v1.Frame.refresh:type_name -> starling.v1.Refresh
+	26, // 16: starling.v1.Frame.signal:type_name -> starling.v1.Signal
+	27, // 17: starling.v1.Frame.signals:type_name -> starling.v1.Signals
+	30, // 18: starling.v1.Frame.presence:type_name -> starling.v1.Presence
+	20, // 19: starling.v1.Frame.ping:type_name -> starling.v1.Ping
+	21, // 20: starling.v1.Frame.pong:type_name -> starling.v1.Pong
+	24, // 21: starling.v1.Frame.propose:type_name -> starling.v1.Propose
+	25, // 22: starling.v1.Frame.compression:type_name -> starling.v1.Compression
+	31, // 23: starling.v1.Frame.aggregate:type_name -> starling.v1.Aggregate
+	6,  // 24: starling.v1.Welcome.limits:type_name -> starling.v1.Limits
+	0,  // 25: starling.v1.Publish.kind:type_name -> starling.v1.Kind
+	1,  // 26: starling.v1.Create.access:type_name -> starling.v1.Access
+	0,  // 27: starling.v1.Event.kind:type_name -> starling.v1.Kind
+	11, // 28: starling.v1.Events.events:type_name -> starling.v1.Event
+	11, // 29: starling.v1.Page.events:type_name -> starling.v1.Event
+	29, // 30: starling.v1.Signals.states:type_name -> starling.v1.UserState
+	28, // 31: starling.v1.Signals.live:type_name -> starling.v1.Line
+	2,  // 32: starling.v1.UserState.state:type_name -> starling.v1.State
+	2,  // 33: starling.v1.Presence.own:type_name -> starling.v1.State
+	33, // 34: starling.v1.Aggregate.shares:type_name -> starling.v1.Share
+	32, // 35: starling.v1.Aggregate.talks:type_name -> starling.v1.Talk
+	28, // 36: starling.v1.Talk.lines:type_name -> starling.v1.Line
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_im_proto_init() }
@@ -3118,6 +3242,8 @@ func file_im_proto_init() {
 		(*Frame_Signal)(nil),
 		(*Frame_Signals)(nil),
 		(*Frame_Presence)(nil),
+		(*Frame_Ping)(nil),
+		(*Frame_Pong)(nil),
 		(*Frame_Propose)(nil),
 		(*Frame_Compression)(nil),
 		(*Frame_Aggregate)(nil),
@@ -3130,7 +3256,7 @@ func file_im_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_im_proto_rawDesc), len(file_im_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   29,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

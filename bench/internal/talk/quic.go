@@ -60,11 +60,11 @@ func (d *Dialer) quic(ctx context.Context, config *tls.Config, at Place) (Conn, 
 	return s, commands.SetReadDeadline(time.Time{})
 }
 
-// heartbeat asks what no node knows, in a packet that is long enough for an answer by one
-// that has forgotten the connection (RFC 9000, section 10.3), until the connection ends.
+// heartbeat asks whether the node is there, in a packet that is long enough for an answer
+// by one that has forgotten the connection (RFC 9000, section 10.3), until the connection ends.
 func heartbeat(q *quic.Conn, commands *quic.Stream) {
-	what := protowire.AppendString(protowire.AppendTag(nil, queryWhat, protowire.BytesType), "are you still there?")
-	frame := appendFrame(nil, heartbeatFrame, frameQuery, what)
+	ping := protowire.AppendBytes(protowire.AppendTag(nil, pingPadding, protowire.BytesType), make([]byte, 24))
+	frame := appendFrame(nil, heartbeatFrame, framePing, ping)
 	tick := time.NewTicker(quicHeartbeat)
 	defer tick.Stop()
 	for {

@@ -25,7 +25,7 @@ const (
 	framePublish = 5
 	frameFollow  = 8
 	frameEvents  = 11
-	frameQuery   = 14
+	framePing    = 21
 
 	helloToken = 1
 
@@ -45,7 +45,7 @@ const (
 	followAfter    = 2
 	followFromHead = 4
 
-	queryWhat = 1
+	pingPadding = 1
 
 	eventsEvents = 2
 	eventSeq     = 1
