@@ -35,10 +35,10 @@ func (n *Node) serveHTTP(ctx context.Context) {
 	server := &http.Server{
 		Handler: mux, MaxHeaderBytes: httpHeader, ReadHeaderTimeout: httpRead, ReadTimeout: httpRead, WriteTimeout: httpWrite, IdleTimeout: time.Minute,
 		ErrorLog:     slog.NewLogLogger(n.log.Handler(), slog.LevelDebug), // of peers that speak no TLS
-		TLSConfig:    &tls.Config{GetCertificate: n.credentials.certificate, MinVersion: tls.VersionTLS13, GetConfigForClient: n.helloTCP, DynamicRecordSizingDisabled: true},
+		TLSConfig:    &tls.Config{GetCertificate: n.credentials.certificate, MinVersion: tls.VersionTLS13, NextProtos: []string{"h2", "http/1.1"}, DynamicRecordSizingDisabled: true},
 		TLSNextProto: make(map[string]func(*http.Server, *tls.Conn, http.Handler)), Protocols: new(http.Protocols),
 	}
-	n.mesh.ResumeTLS(server.TLSConfig)
+	server.TLSConfig.GetConfigForClient = n.helloTCP(n.mesh.ResumeTLS(server.TLSConfig))
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetHTTP2(true)
 	for _, protocol := range mesh.TCPProtocols {
@@ -52,13 +52,20 @@ func (n *Node) serveHTTP(ctx context.Context) {
 	n.door.Wait()
 }
 
-// helloTCP is GetConfigForClient of crypto/tls for the TCP port.
-func (n *Node) helloTCP(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-	config, err := n.mesh.TCPConfig(hello)
-	if config == nil && err == nil { // neither a node's nor of one that joins: they do not wait behind clients
-		err = edge.Handshake(hello.Conn)
+// helloTCP is GetConfigForClient of crypto/tls for the TCP port, where clients that come
+// back in a crowd get a config of their own.
+func (n *Node) helloTCP(crowd *tls.Config) func(*tls.ClientHelloInfo) (*tls.Config, error) {
+	return func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		config, err := n.mesh.TCPConfig(hello)
+		if config != nil || err != nil { // of a node, or of one that joins: they do not wait behind clients
+			return config, err
+		}
+		crowded, err := edge.Handshake(hello.Conn)
+		if crowded && mesh.Resumes(hello) {
+			config = crowd
+		}
+		return config, err
 	}
-	return config, err
 }
 
 // webSocketPath is where clients ask for a WebSocket.

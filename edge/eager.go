@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/starling-im/starling/wire"
 )
 
@@ -23,7 +25,7 @@ type eager struct {
 	now func(fd uintptr)      // both are made once: a closure for each write
 	sip func(fd uintptr) bool // or wait would be garbage
 
-	turns chan struct{} // see Handshake
+	entries *entries // of the listener
 
 	// Of the reader.
 	first    [recordHeader]byte
@@ -32,7 +34,7 @@ type eager struct {
 	glancing bool   // Read gives what is ahead, and does not wait
 
 	mu      sync.Mutex
-	turn    bool // it has one of turns
+	turn    bool // it has one of entries
 	begun   bool
 	broken  error  // of drain: what was to be sent is lost
 	waiting bool   // drain waits for the peer
@@ -58,38 +60,52 @@ var errUnread = wire.Errorf(wire.CodeSlowReader, "the peer does not read: %d byt
 
 // EagerListener makes the connections of a listener eager.
 func EagerListener(l net.Listener) net.Listener {
-	return eagerListener{l, make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+	return eagerListener{l, &entries{
+		turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+		usual: rate.NewLimiter(usualHandshakes, usualHandshakes),
+	}}
 }
 
 type eagerListener struct {
 	net.Listener
-	turns chan struct{}
+	entries *entries
 }
 
-// handshakeWait is how long a handshake may wait for its turn: with more, it is for
-// another node.
-const handshakeWait = 2 * time.Second
+// entries are the handshakes of a listener.
+type entries struct {
+	turns chan struct{} // has the handshakes that have a turn
+	usual *rate.Limiter // has tokens unless there is a crowd
+}
+
+const (
+	// handshakeWait is how long a handshake may wait for its turn: with more, it is for
+	// another node.
+	handshakeWait = 2 * time.Second
+	// usualHandshakes is how many there are in a second; those beyond are a crowd.
+	usualHandshakes = 50
+)
 
 // Handshake waits for the turn of a handshake: half of the processors are for the first
 // answers to clients' hellos. Each takes half a millisecond, and hundreds of them at once,
 // after another node has died, would stand before every delivery. (What comes after a
-// client was asked for another key share has no turn.)
-func Handshake(c net.Conn) error {
+// client was asked for another key share has no turn.) Crowded says that many come.
+func Handshake(c net.Conn) (crowded bool, err error) {
 	e, ok := c.(*eager)
 	if !ok {
-		return nil
+		return false, nil
 	}
+	crowded = !e.entries.usual.Allow()
 	late := time.NewTimer(handshakeWait)
 	defer late.Stop()
 	select {
-	case e.turns <- struct{}{}:
+	case e.entries.turns <- struct{}{}:
 	case <-late.C:
-		return wire.Errorf(wire.CodeOverloaded, "a handshake had no turn for %v", handshakeWait)
+		return crowded, wire.Errorf(wire.CodeOverloaded, "a handshake had no turn for %v", handshakeWait)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.turn = true
-	return nil
+	return crowded, nil
 }
 
 // answered ends the turn of the handshake, if it has one.
@@ -98,7 +114,7 @@ func (e *eager) answered() {
 	defer e.mu.Unlock()
 	if e.turn {
 		e.turn = false
-		<-e.turns
+		<-e.entries.turns
 	}
 }
 
@@ -107,7 +123,7 @@ func (l eagerListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &eager{Conn: c, turns: l.turns}
+	e := &eager{Conn: c, entries: l.entries}
 	if s, ok := c.(syscall.Conn); ok {
 		e.raw, _ = s.SyscallConn()
 	}

@@ -79,7 +79,7 @@ func TestHandshakesTakeTurns(t *testing.T) {
 			}
 			all = append(all, c)
 			go func() {
-				if Handshake(c) == nil {
+				if _, err := Handshake(c); err == nil {
 					begun.Add(1)
 				} else {
 					late.Add(1)
@@ -113,5 +113,42 @@ func TestHandshakesTakeTurns(t *testing.T) {
 			t.Error("those that are over keep their turns")
 		}
 		_ = all[callers].Close()
+	})
+}
+
+// TestCrowd tells those who come beyond what is usual in a second.
+func TestCrowd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from := pipes{make(chan net.Conn, 1), nil}
+		l := EagerListener(from)
+		come := func(n int) (crowd int) {
+			for range n {
+				_, far := net.Pipe()
+				from.conns <- far
+				c, err := l.Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				crowded, err := Handshake(c)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if crowded {
+					crowd++
+				}
+				_ = c.Close()
+			}
+			return crowd
+		}
+		if n := come(usualHandshakes); n != 0 {
+			t.Errorf("%d of the usual number are a crowd", n)
+		}
+		if n := come(100); n != 100 {
+			t.Errorf("of 100 more %d are a crowd", n)
+		}
+		time.Sleep(time.Second)
+		if n := come(usualHandshakes); n != 0 {
+			t.Errorf("%d are a crowd a second later", n)
+		}
 	})
 }

@@ -20,6 +20,11 @@ import (
 // an earlier session.
 func handshake(t *testing.T, server, client *tls.Config) bool {
 	t.Helper()
+	return connect(t, server, client).DidResume
+}
+
+func connect(t *testing.T, server, client *tls.Config) tls.ConnectionState {
+	t.Helper()
 	near, far := net.Pipe()
 	defer near.Close()
 	go func() {
@@ -31,7 +36,31 @@ func handshake(t *testing.T, server, client *tls.Config) bool {
 	if _, err := c.Read(make([]byte, 1)); err != nil { // the ticket comes before
 		t.Fatal(err)
 	}
-	return c.ConnectionState().DidResume
+	return c.ConnectionState()
+}
+
+// Who comes back in a crowd goes on with a session that was made with ML-KEM without making
+// it again; who comes the first time, or does not know X25519 alone, makes all of it.
+func TestCrowdTLS(t *testing.T) {
+	config := &tls.Config{Certificates: []tls.Certificate{credentials(t, newAuthority(t, cluster), "a").Cert}}
+	m := &Mesh{tickets: tickets{secret: []byte("secret")}}
+	crowd := m.ResumeTLS(config)
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if Resumes(hello) {
+			return crowd, nil
+		}
+		return nil, nil
+	}
+	visitor := &tls.Config{InsecureSkipVerify: true, ServerName: "x", ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+	for i, want := range []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.X25519} {
+		if s := connect(t, config, visitor); s.DidResume != (i > 0) || s.CurveID != want {
+			t.Errorf("visit %d: resumed %v, by %v", i, s.DidResume, s.CurveID)
+		}
+	}
+	visitor.CurvePreferences = []tls.CurveID{tls.X25519MLKEM768}
+	if s := connect(t, config, visitor); s.CurveID != tls.X25519MLKEM768 {
+		t.Errorf("without X25519: by %v", s.CurveID)
+	}
 }
 
 // Tickets are good at each node of the cluster, for a day at least and two at most,
