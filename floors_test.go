@@ -84,7 +84,7 @@ var importers = map[string][]string{
 	"github.com/go-viper/mapstructure/v2": {"cmd/edge-node"},
 	"golang.org/x/term":                   {"cmd/edge-node"},
 	"golang.org/x/text":                   {"room"},
-	"golang.org/x/time":                   {"relay"},
+	"golang.org/x/time":                   {"relay", "edge"},
 	"github.com/prometheus/client_golang": {"."},
 	"github.com/prometheus/client_model":  {"."},
 }

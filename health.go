@@ -34,7 +34,8 @@ func (n *Node) serveHTTP(ctx context.Context) {
 	mux.Handle("GET "+webSocketPath, n.door.WebSocket(ctx))
 	server := &http.Server{
 		Handler: mux, MaxHeaderBytes: httpHeader, ReadHeaderTimeout: httpRead, ReadTimeout: httpRead, WriteTimeout: httpWrite, IdleTimeout: time.Minute,
-		ErrorLog:     slog.NewLogLogger(n.log.Handler(), slog.LevelDebug), // of peers that speak no TLS
+		ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug), // of peers that speak no TLS
+		// The protocols are those that ServeTLS would add, but to a copy of its own; crowd, which is made before, has them too.
 		TLSConfig:    &tls.Config{GetCertificate: n.credentials.certificate, MinVersion: tls.VersionTLS13, NextProtos: []string{"h2", "http/1.1"}, DynamicRecordSizingDisabled: true},
 		TLSNextProto: make(map[string]func(*http.Server, *tls.Conn, http.Handler)), Protocols: new(http.Protocols),
 	}

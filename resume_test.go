@@ -168,3 +168,43 @@ func TestTLSResumesOnTCP(t *testing.T) {
 		w.stopAll()
 	})
 }
+
+// TestCrowdResumes has more clients come than is usual in a second: who resumes among them
+// does so by X25519 alone, and in the protocol that it asks for.
+func TestCrowdResumes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "fra")
+		port := newMemoryPort()
+		w.before = func(n *starling.Node) { n.ServeHTTP(port) }
+		w.start(w.peers[0].ID)
+		come := func(config *tls.Config, says string) tls.ConnectionState {
+			near, far := net.Pipe()
+			defer near.Close()
+			port.conns <- far
+			c := tls.Client(near, config)
+			_, err := io.WriteString(c, says)
+			ok(t, err)
+			_, err = c.Read(make([]byte, 1)) // the ticket comes before
+			ok(t, err)
+			return c.ConnectionState()
+		}
+		for protocol, says := range map[string]string{
+			"h2":       "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + "\x00\x00\x00\x04\x00\x00\x00\x00\x00", // and no settings
+			"http/1.1": "GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n",
+		} {
+			config := &tls.Config{RootCAs: w.roots, ServerName: identity.ServerName("sim"), NextProtos: []string{protocol}, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+			time.Sleep(time.Second)
+			for visit := range 100 {
+				want := tls.X25519MLKEM768
+				if visit >= 50 {
+					want = tls.X25519
+				}
+				if s := come(config, says); s.DidResume != (visit > 0) || s.CurveID != want || s.NegotiatedProtocol != protocol {
+					t.Fatalf("visit %d: resumed %v, by %v, over %q", visit, s.DidResume, s.CurveID, s.NegotiatedProtocol)
+				}
+			}
+		}
+		w.stopAll()
+	})
+}

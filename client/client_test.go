@@ -137,6 +137,49 @@ func TestSessionLost(t *testing.T) {
 	}
 }
 
+// A follower that hears nothing asks whether its node is there, in a packet long enough for
+// a stateless reset (quic-go answers those of more than 42 bytes, of which 26 are not the
+// frame), and goes elsewhere when nothing comes back.
+func TestHeartbeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.say("r", "one")
+		c := w.dial("a:1")
+		defer c.Close()
+		_, err := c.Follow(t.Context(), "r", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pings := func() (n int) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			for _, f := range w.frames {
+				if f.GetPing() != nil {
+					if size := len(wire.AppendMessage(nil, f)); size <= 42-26 {
+						t.Errorf("a Ping has %d bytes", size)
+					}
+					n++
+				}
+			}
+			return n
+		}
+		time.Sleep(5*heartbeat + time.Second)
+		if n := pings(); n < 2 || len(w.dialed) != 1 {
+			t.Errorf("%d times asked, %d connections", n, len(w.dialed))
+		}
+		w.mu.Lock()
+		w.still = true
+		w.mu.Unlock()
+		time.Sleep(2*heartbeat + probeWithin + time.Second)
+		w.mu.Lock()
+		n := len(w.dialed)
+		w.mu.Unlock()
+		if n < 2 {
+			t.Error("the client stays with a node that is silent")
+		}
+	})
+}
+
 func TestCreateAndAsk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -29,6 +29,7 @@ type world struct {
 	unheard *wire.Error // the answer to the next Presence
 	// noSignals: there is no place for those of any follow.
 	noSignals bool
+	still     bool // no Ping is answered
 
 	mu       sync.Mutex
 	down     map[string]bool
@@ -156,6 +157,10 @@ func (s *fakeSession) handle(f *wire.Frame) bool {
 			return true
 		}
 		s.reply(answer(f.Id, b.Query.What))
+	case *wire.Frame_Ping:
+		if !w.still {
+			s.reply(&wire.Frame{Id: f.Id, Body: &wire.Frame_Pong{Pong: &wire.Pong{}}})
+		}
 	case *wire.Frame_Presence:
 		if e := w.unheard; e != nil {
 			w.unheard = nil

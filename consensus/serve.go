@@ -205,7 +205,8 @@ func (b *inbox) work() {
 func (b *inbox) handle(it inboxItem, ch chan raft.RPCResponse) bool {
 	c, err := it.command()
 	var resp raft.RPCResponse
-	if r, ok := c.(*raft.AppendEntriesRequest); ok {
+	r, appends := c.(*raft.AppendEntriesRequest)
+	if appends {
 		b.g.logs.rebase(r)
 	}
 	cut, d := false, b.g.doubt()
@@ -213,13 +214,16 @@ func (b *inbox) handle(it inboxItem, ch chan raft.RPCResponse) bool {
 		resp.Response, cut, err = b.g.screen(d, c)
 	}
 	if err == nil && resp.Response == nil {
-		resp, err = b.g.deliver(raft.RPC{Command: shown(c), RespChan: ch}, ch)
+		if appends {
+			c = shown(r)
+		}
+		resp, err = b.g.deliver(raft.RPC{Command: c, RespChan: ch}, ch)
 	}
 	if err == nil {
 		err = resp.Error
 	}
 	if took, ok := resp.Response.(*raft.AppendEntriesResponse); ok && err == nil && took.Success && it.raftsOwn() {
-		b.g.told(c.(*raft.AppendEntriesRequest), it.left())
+		b.g.told(r, it.left())
 	}
 	if b.g.h.down() == nil {
 		it.answer(b.g.epoch, resp.Response, err, d.lost(), cut)
@@ -233,20 +237,15 @@ func (b *inbox) handle(it inboxItem, ch chan raft.RPCResponse) bool {
 // follower's log for the latter. A leader that was cut off or stalled has entries of
 // its own there; told of a commit by a request that ends before them it applied
 // these, and its data differed from the others' for good.
-func shown(c any) any {
-	r, ok := c.(*raft.AppendEntriesRequest)
-	if !ok {
-		return c
-	}
+//
+// It is a copy: told needs what the leader has said.
+func shown(r *raft.AppendEntriesRequest) *raft.AppendEntriesRequest {
 	last := r.PrevLogEntry
 	if n := len(r.Entries); n > 0 {
 		last = r.Entries[n-1].Index
 	}
-	if r.LeaderCommitIndex <= last {
-		return c
-	}
 	s := *r
-	s.LeaderCommitIndex = last
+	s.LeaderCommitIndex = min(r.LeaderCommitIndex, last)
 	return &s
 }
 

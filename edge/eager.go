@@ -25,7 +25,7 @@ type eager struct {
 	now func(fd uintptr)      // both are made once: a closure for each write
 	sip func(fd uintptr) bool // or wait would be garbage
 
-	entries *entries // of the listener
+	handshakes *handshakes // of the listener
 
 	// Of the reader.
 	first    [recordHeader]byte
@@ -34,7 +34,7 @@ type eager struct {
 	glancing bool   // Read gives what is ahead, and does not wait
 
 	mu      sync.Mutex
-	turn    bool // it has one of entries
+	turn    bool // it has one of handshakes
 	begun   bool
 	broken  error  // of drain: what was to be sent is lost
 	waiting bool   // drain waits for the peer
@@ -60,7 +60,7 @@ var errUnread = wire.Errorf(wire.CodeSlowReader, "the peer does not read: %d byt
 
 // EagerListener makes the connections of a listener eager.
 func EagerListener(l net.Listener) net.Listener {
-	return eagerListener{l, &entries{
+	return eagerListener{l, &handshakes{
 		turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		usual: rate.NewLimiter(usualHandshakes, usualHandshakes),
 	}}
@@ -68,13 +68,13 @@ func EagerListener(l net.Listener) net.Listener {
 
 type eagerListener struct {
 	net.Listener
-	entries *entries
+	handshakes *handshakes
 }
 
-// entries are the handshakes of a listener.
-type entries struct {
-	turns chan struct{} // has the handshakes that have a turn
-	usual *rate.Limiter // has tokens unless there is a crowd
+// handshakes are those of a listener.
+type handshakes struct {
+	turns chan struct{} // has those that have a turn
+	usual *rate.Limiter // has tokens unless there is a crowd, be it of strangers: nothing is proved yet
 }
 
 const (
@@ -94,11 +94,11 @@ func Handshake(c net.Conn) (crowded bool, err error) {
 	if !ok {
 		return false, nil
 	}
-	crowded = !e.entries.usual.Allow()
+	crowded = !e.handshakes.usual.Allow()
 	late := time.NewTimer(handshakeWait)
 	defer late.Stop()
 	select {
-	case e.entries.turns <- struct{}{}:
+	case e.handshakes.turns <- struct{}{}:
 	case <-late.C:
 		return crowded, wire.Errorf(wire.CodeOverloaded, "a handshake had no turn for %v", handshakeWait)
 	}
@@ -114,7 +114,7 @@ func (e *eager) answered() {
 	defer e.mu.Unlock()
 	if e.turn {
 		e.turn = false
-		<-e.entries.turns
+		<-e.handshakes.turns
 	}
 }
 
@@ -123,7 +123,7 @@ func (l eagerListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &eager{Conn: c, entries: l.entries}
+	e := &eager{Conn: c, handshakes: l.handshakes}
 	if s, ok := c.(syscall.Conn); ok {
 		e.raw, _ = s.SyscallConn()
 	}

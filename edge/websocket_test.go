@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -173,7 +174,6 @@ type sender interface {
 // meanwhile is whole and in order once it reads again.
 func TestWebSocketSlowReader(t *testing.T) {
 	read := make(chan struct{})
-	total := make(chan int, 1)
 	h := openTCP(t, func(_ context.Context, c Client) error {
 		to := c.Commands.(sender)
 		sent := make(chan error, 1)
@@ -212,26 +212,29 @@ func TestWebSocketSlowReader(t *testing.T) {
 				}
 			}
 		}
-		total <- next
+		if _, err := to.Write(say(1<<21, strconv.Itoa(next))); err != nil {
+			return err
+		}
 		_, err := c.Frames.Frame()
 		return err
 	})
 	g := h.enter()
 	<-read
-	events, replies := uint64(0), 0
-	for want := -1; want < 0 || events < uint64(want) || replies == 0; {
+	events, replies, all := uint64(0), 0, ""
+	for all == "" {
 		switch f := g.hear(); {
 		case f.Id == 1<<20:
 			replies++
+		case f.Id == 1<<21:
+			all = f.GetPublish().GetContent()
 		case f.Id != events+1 || len(f.GetPublish().GetContent()) != 30_000:
 			t.Fatalf("after %d comes %d with %d bytes", events, f.Id, len(f.GetPublish().GetContent()))
 		default:
 			events++
 		}
-		select {
-		case want = <-total:
-		default:
-		}
+	}
+	if all != fmt.Sprint(events) || replies != 1 {
+		t.Errorf("%d of %s events came, and %d replies", events, all, replies)
 	}
 }
 

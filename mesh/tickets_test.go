@@ -57,6 +57,20 @@ func TestCrowdTLS(t *testing.T) {
 			t.Errorf("visit %d: resumed %v, by %v", i, s.DidResume, s.CurveID)
 		}
 	}
+	visitor.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	foreign := &tls.Config{Certificates: config.Certificates}
+	(&tickets{secret: []byte("another secret")}).use(foreign)
+	connect(t, foreign, visitor)
+	near, far := net.Pipe()
+	go func() { _ = tls.Server(far, config).Handshake(); _ = far.Close() }()
+	if err := tls.Client(near, visitor).Handshake(); err == nil {
+		t.Error("who has a ticket that is not good came in without ML-KEM")
+	}
+	for i, want := range []tls.CurveID{tls.X25519MLKEM768, tls.X25519} {
+		if s := connect(t, config, visitor); s.DidResume != (i > 0) || s.CurveID != want {
+			t.Errorf("visit %d after that: resumed %v, by %v", i, s.DidResume, s.CurveID)
+		}
+	}
 	visitor.CurvePreferences = []tls.CurveID{tls.X25519MLKEM768}
 	if s := connect(t, config, visitor); s.CurveID != tls.X25519MLKEM768 {
 		t.Errorf("without X25519: by %v", s.CurveID)
