@@ -145,15 +145,36 @@ func (d *drain) run(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
+	d.spared(ctx)
 	d.enter(StageClients)
 	d.tell()
 	d.emptied(ctx)
 	d.enter(StageLinks)
 	wait(ctx, linksRest)
+	d.spared(ctx)
 	if err := d.depart(ctx); err != nil {
 		d.node.log.Error("the directory could not be told that this node has left; it is still a member", "err", err)
 	}
 	d.node.fail(errGone)
+}
+
+// spared waits until no rooms would stand still without the node, or it is forced: a leader
+// that had not heard of the drain yet may have given it a vote since it was asked for, and
+// gives one to others next.
+func (d *drain) spared(ctx context.Context) {
+	for told := false; ctx.Err() == nil; told = true {
+		stuck := d.node.stuckWithout(d.node.cfg.Node)
+		d.mu.Lock()
+		forced := d.forced
+		d.mu.Unlock()
+		if len(stuck) == 0 || forced {
+			return
+		}
+		if !told {
+			d.node.log.Warn("the drain waits: rooms would stand still, and did not when it began", "groups", stuck)
+		}
+		wait(ctx, drainLook)
+	}
 }
 
 // shed hands over what the node leads until ctx ends: a leader elsewhere that has not

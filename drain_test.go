@@ -135,6 +135,39 @@ func TestDrainKeepsTheQuorum(t *testing.T) {
 	})
 }
 
+// A node that drains while it learns, to vote in the place of another, gets no vote on its
+// way out.
+func TestDrainOfALearner(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newRegion(t, 4)
+		for _, p := range w.peers {
+			w.start(p.ID)
+		}
+		p := w.until("three voters", 20*time.Second, func(p starling.GroupPlan) bool { return len(p.Voters) == 3 && p.Next == "" })
+		other, learns := p.Voters[slices.IndexFunc(p.Voters, func(v string) bool { return v != p.Leader })], w.free(p)
+		if _, err := w.operate("groups.replace", other, learns); err != nil {
+			t.Fatal(err)
+		}
+		w.until("it learns", 20*time.Second, func(p starling.GroupPlan) bool { return slices.Contains(p.Learners, learns) })
+		for range 8 { // it is on its way out for as long as they take to go
+			at := slices.IndexFunc(w.peers, func(p starling.Peer) bool { return p.ID == learns })
+			c := w.dial("reader", at, (at+1)%len(w.peers))
+			defer c.Close()
+		}
+		if is, err := w.asked(p.Leader, "node.drain", learns, "window=5s"); err != nil {
+			t.Fatalf("%+v, %v", is, err)
+		}
+		for w.nodes[learns] != nil {
+			if now, err := w.operate("groups.explain"); err == nil && slices.Contains(now.Voters, learns) {
+				t.Fatalf("it has got a vote: %+v", now)
+			}
+			_ = w.died(learns, 50*time.Millisecond)
+		}
+		w.stopAll()
+	})
+}
+
 // A node leaves for good under a chat, with a restart on the way: others have its
 // replicas first, and then nobody knows it any more.
 func TestLeave(t *testing.T) {

@@ -80,24 +80,31 @@ func (d *drain) depart(ctx context.Context) error {
 // departWithin bounds the wait for the directory's group when a node leaves.
 const departWithin = 10 * time.Second
 
-// stuckWithout are the groups that have a quorum now, and none while a node is away.
+// stuckWithout are the groups that have a quorum now, and none while a node is away. Both
+// the directory and the replicas here are asked who votes: a voter hears first that it is one.
 func (n *Node) stuckWithout(node string) (ids []uint32) {
+	here := map[uint32][]string{}
+	for _, s := range n.host.Status() {
+		here[s.ID] = s.Voters
+	}
 	for _, g := range n.allGroups() {
-		voters := g.Replicas().Voters
-		if !slices.Contains(voters, node) {
-			continue
-		}
-		there := 0
-		for _, v := range voters {
-			if v != node && n.reachable(v) && !n.draining(v) && !n.dir.state().IsRevoked(v) {
-				there++
-			}
-		}
-		if there <= len(voters)/2 {
+		if n.needed(node, g.Replicas().Voters) || n.needed(node, here[g.ID]) {
 			ids = append(ids, g.ID)
 		}
 	}
 	return ids
+}
+
+// needed reports whether a node is one of the voters, and the others that are there are no
+// quorum.
+func (n *Node) needed(node string, voters []string) bool {
+	there := 0
+	for _, v := range voters {
+		if v != node && n.reachable(v) && !n.draining(v) && !n.dir.state().IsRevoked(v) {
+			there++
+		}
+	}
+	return slices.Contains(voters, node) && there <= len(voters)/2
 }
 
 // mayLeave returns why a node cannot leave without harm, nil if it can.

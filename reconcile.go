@@ -160,7 +160,8 @@ func (r *reconciler) plan(s consensus.Status, nodes []geo.NodeState) GroupPlan {
 		} else {
 			now.Learners = append(now.Learners, x.Node)
 		}
-		if x.Match+caughtUp >= s.LastIndex && !x.Doubtful {
+		// One that drains is as if it were behind: it gets neither a vote nor the lead.
+		if x.Match+caughtUp >= s.LastIndex && !x.Doubtful && !n.draining(x.Node) {
 			now.CaughtUp = append(now.CaughtUp, x.Node)
 		}
 		if !n.reachable(x.Node) || !x.Heard.IsZero() && time.Since(x.Heard) > silentAfter {
