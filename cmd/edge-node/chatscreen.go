@@ -105,7 +105,7 @@ func (a *app) chatScreen(ctx context.Context, c *client.Client, state *linkState
 	case s.failed != nil:
 		return s.failed
 	case len(s.text.pending) > 0:
-		return fmt.Errorf("%s were still pending", plural(len(s.text.pending), "message"))
+		return fmt.Errorf("not answered yet: %s", plural(len(s.text.pending), "message"))
 	}
 	return nil
 }

@@ -187,7 +187,7 @@ func (l *loaded) decode(path string) error {
 		if !found {
 			text = err.Error()
 		}
-		return &starling.ConfigError{Field: cmp.Or(path, "file"), Problem: "does not fit: " + text}
+		return &starling.ConfigError{Field: l.source(text, cmp.Or(path, "file")), Problem: "does not fit: " + text}
 	case len(read.Unused) > 0:
 		slices.Sort(read.Unused)
 		return &starling.ConfigError{Field: cmp.Or(path, "file"), Problem: fmt.Sprintf("has the unknown key %q", read.Unused[0])}
@@ -202,4 +202,15 @@ func writeConfig(cfg starling.Config) ([]byte, error) {
 		return nil, err
 	}
 	return k.Marshal(yaml.Parser())
+}
+
+// source is what the value came from that an error of decoding begins with: a variable of
+// the environment, or else the file.
+func (l *loaded) source(text, file string) string {
+	for _, s := range settings() {
+		if l.from[s.Key] == fromEnv && strings.HasPrefix(text, "'"+s.Key+"' ") {
+			return "$" + s.env()
+		}
+	}
+	return file
 }

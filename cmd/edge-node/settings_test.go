@@ -101,6 +101,9 @@ func TestConfigRefuses(t *testing.T) {
 			t.Errorf("%q: error %v, want one about %q", text, err, want)
 		}
 	}
+	if _, err := loadConfig(writeFile(t, "node: x\n"), []string{"STARLING_WAN=maybe"}, flagsOf(t)); err == nil || !strings.Contains(err.Error(), "$STARLING_WAN") {
+		t.Errorf("a bad variable: error %v", err)
+	}
 	if _, err := loadConfig("nowhere.yaml", nil, flagsOf(t)); err == nil {
 		t.Error("a missing file is no error")
 	}
