@@ -215,6 +215,7 @@ func (g *group) restartWith(why string, between func() error) bool {
 		}
 		g.h.cfg.Log.Log(g.ctx, level, "raft is started again", "group", g.cfg.ID, "reason", why)
 	}
+	g.place.heard(g.removed()) // the next Raft has heard of nobody
 	g.instance().stop()()
 	if g.h.down() != nil {
 		return false

@@ -32,6 +32,10 @@ var _ raft.MonotonicLogStore = (*logStore)(nil)
 
 const logVersion = 1
 
+// standIn is the type of an entry that stands in for one that was cut off: it tells
+// a term, and must not be sent.
+const standIn = raft.LogType(255)
+
 func openLog(s *store, group uint32) (*logStore, error) {
 	l := &logStore{s: s, group: group}
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: key(tableLog, group, ""), UpperBound: tableEnd(tableLog, group)})
@@ -137,7 +141,7 @@ func (l *logStore) rebase(r *raft.AppendEntriesRequest) {
 func (l *logStore) setFloor(m raft.SnapshotMeta) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.floor = raft.Log{Index: m.Index, Term: m.Term, Type: raft.LogNoop}
+	l.floor = raft.Log{Index: m.Index, Term: m.Term, Type: standIn}
 }
 
 func (l *logStore) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }

@@ -38,6 +38,15 @@ func (g *group) removed() bool {
 	return !at.IsZero() && !g.instance().LastContact().After(at)
 }
 
+// heard forgets that the replica was taken out, if it was added again.
+func (p *place) heard(removed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !removed {
+		p.removed = time.Time{}
+	}
+}
+
 func (p *place) isSilent() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -71,10 +71,15 @@ func (g *group) goAlone(epoch uint64, command []byte) error {
 	term := max(current, last.term, g.tipTerm()) + 1
 	alone := raft.Configuration{Servers: []raft.Server{{Suffrage: raft.Voter, ID: raft.ServerID(g.h.cfg.Node), Address: raft.ServerAddress(g.h.cfg.Node)}}}
 	e := entry{stamp: time.Now().UnixMilli(), epoch: rand.Uint64(), commands: [][]byte{command}}
-	entries := []*raft.Log{
-		{Index: last.index + 1, Term: term, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(alone)},
-		{Index: last.index + 2, Term: term, Type: raft.LogCommand, Data: e.encode()},
+	var entries []*raft.Log
+	// A snapshot brings data that is newer than the log: what the log lacks of it is
+	// filled up with entries that say nothing, or the first ones would be skipped as applied.
+	for applied := g.fsm.position().index; last.index < applied; last.index++ {
+		entries = append(entries, &raft.Log{Index: last.index + 1, Term: term, Type: raft.LogNoop})
 	}
+	entries = append(entries,
+		&raft.Log{Index: last.index + 1, Term: term, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(alone)},
+		&raft.Log{Index: last.index + 2, Term: term, Type: raft.LogCommand, Data: e.encode()})
 	b := g.h.s.db.NewBatch()
 	_ = b.Set(key(tableStable, g.cfg.ID, currentTermKey), stableUint64(term), nil)
 	_ = b.Set(key(tableMeta, g.cfg.ID, epochKey), encodeEpoch(epoch), nil)

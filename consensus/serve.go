@@ -344,7 +344,7 @@ func (h *Host) receive(node string, m *wire.RaftMessage, data io.Reader) (any, e
 	if errors.Is(resp.Error, errHave) {
 		return &raft.InstallSnapshotResponse{RPCHeader: header(h.cfg.Node), Term: head.Term, Success: true}, nil
 	}
-	if last, _ := g.logs.LastIndex(); last == 0 && g.instance().LastIndex() > head.LastLogIndex {
+	if g.snaps.tookOver() {
 		// Raft still counts on a log that conflicted with the leader's and
 		// that it has just removed: it would refuse all that follows.
 		g.start(func() { g.restart("its log conflicted with a snapshot") })

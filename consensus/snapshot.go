@@ -31,6 +31,7 @@ type snapshotStore struct {
 	meta     raft.SnapshotMeta // ID "" = none
 	received *received         // a file that waits to be installed
 	files    int
+	over     bool // the last install removed a log that reached as far as the snapshot, or further
 }
 
 // received is a snapshot file from another node and what its sender said of it.
@@ -221,6 +222,8 @@ func (t *snapshotStore) installed(r *received, pos position) error {
 	if err := t.s.sync(b, t.group, func(at *tip) { at.entry = logID{r.meta.Term, r.meta.Index} }); err != nil {
 		return err
 	}
+	last, _ := t.logs.LastIndex()
+	t.over = last >= r.meta.Index
 	t.logs.forget()
 	t.logs.setFloor(r.meta)
 	t.meta, t.received = r.meta, nil
@@ -269,7 +272,7 @@ var errHave = errors.New("consensus: the log has what the snapshot covers")
 func (s *sink) Write(p []byte) (int, error) {
 	if s.file == nil {
 		var e raft.Log
-		if s.t.logs.GetLog(s.meta.Index, &e) == nil && e.Term == s.meta.Term {
+		if s.t.logs.covered(s.meta.Index) || s.t.logs.GetLog(s.meta.Index, &e) == nil && e.Term == s.meta.Term {
 			// The log must stay: what follows may be acknowledged already,
 			// and Raft would remove it with the rest. This is asked on
 			// Raft's main loop, so nothing is appended meanwhile.
@@ -380,4 +383,14 @@ func clearSnapshots(s *store, fs vfs.FS, dir string) error {
 		}
 	}
 	return nil
+}
+
+// tookOver reports, once, that an install has removed a log that reached as far as
+// the snapshot: Raft still takes that log's end for its own.
+func (t *snapshotStore) tookOver() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	over := t.over
+	t.over = false
+	return over
 }

@@ -95,7 +95,7 @@ func (g *group) abdicate() {
 		}
 	}
 	if heir.Node != "" {
-		m := &wire.RaftMessage{Group: g.cfg.ID, Body: &wire.RaftMessage_TimeoutNow{TimeoutNow: &wire.TimeoutNow{}}}
+		m := &wire.RaftMessage{Group: g.cfg.ID, Epoch: g.epoch, Body: &wire.RaftMessage_TimeoutNow{TimeoutNow: &wire.TimeoutNow{}}}
 		_ = g.h.peer(heir.Node).send(m, false) // without an id: no answer
 	}
 }

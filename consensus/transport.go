@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -65,6 +66,10 @@ func (t *transport) append(p *peer, r *raft.AppendEntriesRequest, to *raft.Appen
 		done(errStalled)
 		return
 	}
+	if t.replaced(r) {
+		done(errReplaced)
+		return
+	}
 	if t.spare(p.node, r) {
 		defer t.rest()
 	}
@@ -87,6 +92,23 @@ func (t *transport) append(p *peer, r *raft.AppendEntriesRequest, to *raft.Appen
 		done(t.replied(p.node, r, to, reply, err))
 	})
 	t.hints.appended(p.node, r)
+}
+
+var errReplaced = errors.New("consensus: entries were read while the log changed")
+
+// replaced says that the log may have changed while Raft read the request from it.
+// A leader's Raft goes on sending while it already takes entries from the next one,
+// which replace its own: the request would have an entry of before and one of after,
+// and no log in the group is like that. Raft moves its term up before it removes
+// anything. And an entry that was cut off with the snapshot is no entry to be sent.
+func (t *transport) replaced(r *raft.AppendEntriesRequest) bool {
+	for _, e := range r.Entries {
+		if e.Type == standIn {
+			return true
+		}
+	}
+	g := t.h.group(t.group)
+	return g != nil && g.instance().CurrentTerm() != r.Term
 }
 
 // opens reports whether r is the first with which a leader compares its log with

@@ -110,7 +110,7 @@ func traceRefuses(t *testing.T, file string) {
 		"lobby --app nope":       {`no key of app "nope", only of demo, starling` + "\n"},
 		"lobby --within 1ns":     {"give it more time with --within: no node at ", "UDP may be blocked on the way: try --transport websocket"},
 		"lobby --within 1s --from sin --context " + dead: {"cannot be sent from sin: name another region with --from"},
-		"lobby --within 1s --context " + dead: {
+		"lobby --within 4s --context " + dead: {
 			"8 of 9 clients have it", "the room cannot be followed at sin-1: no answer\n", "no client has the message at sin-1",
 		},
 		"lobby --as many --within 1s --context " + full: {
