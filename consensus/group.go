@@ -142,7 +142,9 @@ func (g *group) bootstrap() error {
 }
 
 // run starts a Raft on the group's state.
-func (g *group) run() error {
+func (g *group) run() error { return g.runOn(g.logs) }
+
+func (g *group) runOn(logs raft.LogStore) error {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(g.h.cfg.Node)
 	c.HeartbeatTimeout = raftShare * g.cfg.Heartbeat
@@ -165,7 +167,7 @@ func (g *group) run() error {
 	c.SnapshotInterval = g.h.cfg.SnapshotInterval
 	c.NoLegacyTelemetry = true
 	c.Logger = newRaftLogger(g.h.cfg.Log, g.cfg.ID)
-	r, err := raft.NewRaft(c, g.fsm, g.logs, g.stable, g.snaps, g.trans)
+	r, err := raft.NewRaft(c, g.fsm, logs, g.stable, g.snaps, g.trans)
 	if err != nil {
 		return err
 	}
@@ -215,8 +217,10 @@ func (g *group) restartWith(why string, between func() error) bool {
 		}
 		g.h.cfg.Log.Log(g.ctx, level, "raft is started again", "group", g.cfg.ID, "reason", why)
 	}
-	g.place.heard(g.removed()) // the next Raft has heard of nobody
 	g.instance().stop()()
+	if !g.removed() {
+		g.place.addedAgain() // if it ever was: the next Raft has heard of nobody, and cannot tell
+	}
 	if g.h.down() != nil {
 		return false
 	}

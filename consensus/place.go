@@ -38,13 +38,11 @@ func (g *group) removed() bool {
 	return !at.IsZero() && !g.instance().LastContact().After(at)
 }
 
-// heard forgets that the replica was taken out, if it was added again.
-func (p *place) heard(removed bool) {
+// addedAgain forgets that the replica was taken out.
+func (p *place) addedAgain() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !removed {
-		p.removed = time.Time{}
-	}
+	p.removed = time.Time{}
 }
 
 func (p *place) isSilent() bool {

@@ -33,18 +33,9 @@ func hook(t *testing.T, g *group, before func(uint64)) {
 	g.restarting.Lock()
 	defer g.restarting.Unlock()
 	g.instance().stop()()
-	c := raft.DefaultConfig()
-	c.LocalID = raft.ServerID(g.h.cfg.Node)
-	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = raftShare*g.cfg.Heartbeat, raftShare*g.cfg.Heartbeat, raftShare*g.cfg.Heartbeat*8/10
-	c.CommitTimeout, c.MaxAppendEntries = g.h.cfg.CommitTimeout, maxAppendEntries
-	c.BatchApplyCh, c.ShutdownOnRemove, c.NoSnapshotRestoreOnStart, c.NoLegacyTelemetry = false, false, true, true
-	c.TrailingLogs, c.SnapshotThreshold, c.SnapshotInterval = g.h.cfg.TrailingLogs, g.h.cfg.SnapshotEvery, g.h.cfg.SnapshotInterval
-	c.Logger = newRaftLogger(g.h.cfg.Log, g.cfg.ID)
-	r, err := raft.NewRaft(c, g.fsm, &hooked{g.logs, before}, g.stable, g.snaps, g.trans)
-	if err != nil {
+	if err := g.runOn(&hooked{g.logs, before}); err != nil {
 		t.Fatal(err)
 	}
-	g.raft.Store(&instance{Raft: r, stopped: make(chan struct{}), handing: make(chan struct{}, 1)})
 }
 
 // A leader that another has followed reads one entry to be sent before its log is replaced,

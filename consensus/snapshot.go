@@ -206,7 +206,14 @@ func (t *snapshotStore) install(view sync.Locker) (position, error) {
 	if err != nil {
 		return pos, t.s.fail(err) // it was verified when it came: the disk is at fault
 	}
-	return pos, t.installed(r, pos)
+	last, _ := t.logs.LastIndex()
+	if err := t.installed(r, pos); err != nil {
+		return pos, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.over = last >= r.meta.Index
+	return pos, nil
 }
 
 // installed writes the end of an install: the position, the record of the
@@ -222,8 +229,6 @@ func (t *snapshotStore) installed(r *received, pos position) error {
 	if err := t.s.sync(b, t.group, func(at *tip) { at.entry = logID{r.meta.Term, r.meta.Index} }); err != nil {
 		return err
 	}
-	last, _ := t.logs.LastIndex()
-	t.over = last >= r.meta.Index
 	t.logs.forget()
 	t.logs.setFloor(r.meta)
 	t.meta, t.received = r.meta, nil
@@ -274,8 +279,9 @@ func (s *sink) Write(p []byte) (int, error) {
 		var e raft.Log
 		if s.t.logs.covered(s.meta.Index) || s.t.logs.GetLog(s.meta.Index, &e) == nil && e.Term == s.meta.Term {
 			// The log must stay: what follows may be acknowledged already,
-			// and Raft would remove it with the rest. This is asked on
-			// Raft's main loop, so nothing is appended meanwhile.
+			// and Raft would remove it with the rest, and put older data in
+			// the place of newer. This is asked on Raft's main loop, so
+			// nothing is appended meanwhile.
 			return 0, errHave
 		}
 		s.name = s.t.newFile("received")

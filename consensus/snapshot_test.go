@@ -27,6 +27,20 @@ func (c *cluster) snapshot(name string) {
 	}
 }
 
+// leaveBehind starts all under a, cuts a node off, and has it need a snapshot.
+func (c *cluster) leaveBehind(node string) {
+	c.t.Helper()
+	c.startAll(one)
+	c.leads("a")
+	c.mustPropose("a", 1, 10, "m")
+	time.Sleep(2 * time.Second)
+	c.isolate(node, true)
+	for i := range 10 {
+		c.mustPropose("a", 1, 1, "n"+itoa(i)+"-")
+	}
+	c.snapshot("a")
+}
+
 // sends proposes without waiting for an end, each command in an entry of its own.
 func (c *cluster) sends(name string, commands ...string) {
 	for _, m := range commands {
@@ -111,16 +125,8 @@ func TestRecoverAfterInstall(t *testing.T) {
 				return s, err
 			}
 		}, "a", "b", "c")
-		c.startAll(one)
+		c.leaveBehind("c")
 		defer c.stopAll()
-		c.leads("a")
-		c.mustPropose("a", 1, 10, "m")
-		time.Sleep(2 * time.Second)
-		c.isolate("c", true)
-		for i := range 10 {
-			c.mustPropose("a", 1, 1, "n"+itoa(i)+"-")
-		}
-		c.snapshot("a")
 		for i := range 10 {
 			c.mustPropose("a", 1, 1, "o"+itoa(i)+"-")
 		}
@@ -180,16 +186,8 @@ func TestSnapshotComesLate(t *testing.T) {
 				return dial(ctx, to, snapshot)
 			}
 		}, "a", "b", "c")
-		c.startAll(one)
+		c.leaveBehind("c")
 		defer c.stopAll()
-		c.leads("a")
-		c.mustPropose("a", 1, 10, "m")
-		time.Sleep(2 * time.Second)
-		c.isolate("c", true)
-		for i := range 10 {
-			c.mustPropose("a", 1, 1, "n"+itoa(i)+"-")
-		}
-		c.snapshot("a")
 		time.Sleep(2 * time.Second)
 		c.isolate("c", false)
 		eventually(t, "the first is under way", used.Load)

@@ -34,8 +34,8 @@ one by one, then it says goodbye. It keeps its replicas, and is itself again whe
 started. NODE is the one of --data unless told otherwise. Stopped half way the command
 can be called again; the node goes on draining meanwhile.
 
-It is refused where rooms would stand still while the node is away: --force does it all
-the same.`,
+It is refused where rooms would stand still while the node is away, and waits where they
+would by now, since another node has gone meanwhile: --force does it all the same.`,
 		Example: "  edge-node drain --data ./fra-1\n  edge-node drain iad-2 --window 30s",
 		Args:    cobra.MaximumNArgs(1), ValidArgsFunction: a.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
