@@ -344,7 +344,7 @@ func (h *Host) receive(node string, m *wire.RaftMessage, data io.Reader) (any, e
 	if errors.Is(resp.Error, errHave) {
 		return &raft.InstallSnapshotResponse{RPCHeader: header(h.cfg.Node), Term: head.Term, Success: true}, nil
 	}
-	if g.snaps.tookOver() {
+	if g.snaps.over.Swap(false) {
 		// Raft still counts on a log that conflicted with the leader's and
 		// that it has just removed: it would refuse all that follows.
 		g.start(func() { g.restart("its log conflicted with a snapshot") })

@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -31,7 +32,9 @@ type snapshotStore struct {
 	meta     raft.SnapshotMeta // ID "" = none
 	received *received         // a file that waits to be installed
 	files    int
-	over     bool // the last install removed a log that reached as far as the snapshot, or further
+	// over: an install has removed a log that reached as far as the snapshot, or further.
+	// Raft still takes the end of that log for its own, until it is started again.
+	over atomic.Bool
 }
 
 // received is a snapshot file from another node and what its sender said of it.
@@ -210,9 +213,7 @@ func (t *snapshotStore) install(view sync.Locker) (position, error) {
 	if err := t.installed(r, pos); err != nil {
 		return pos, err
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.over = last >= r.meta.Index
+	t.over.Store(last >= r.meta.Index)
 	return pos, nil
 }
 
@@ -389,14 +390,4 @@ func clearSnapshots(s *store, fs vfs.FS, dir string) error {
 		}
 	}
 	return nil
-}
-
-// tookOver reports, once, that an install has removed a log that reached as far as
-// the snapshot: Raft still takes that log's end for its own.
-func (t *snapshotStore) tookOver() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	over := t.over
-	t.over = false
-	return over
 }
